@@ -1,0 +1,134 @@
+"""What an environment is made of, as plain values: the vocabulary that plans and providers share.
+
+A *resource* is one thing that a provider (or, for files and services, the environment) makes. Its `spec` is a plain JSON
+value; its digest is the drift check. The kinds, in the order in which they are made:
+
+environment   {"name", "instance", "file", "user", "host", "provider", "settings", "lease"?}
+network       {"subnet": "10.1.0.0/24", "gateway": "10.1.0.1",
+               "routes": [{"to": "10.2.0.0/24", "link": "wan"} | {"to": ..., "via": "10.1.0.9"}]}
+              `routes` are those of the network's gateway; a network joined by no link has gateway None and no routes
+link          {"networks": ["east", "west"], "there": SHAPE, "back": SHAPE}       there: first to second
+node          {"hostname", "group", "index": int | None, "roles": [...], "site": str | None, "image": str | None, "cpus": float | None,
+               "memory": bytes | None, "env": {...}, "setup": script | None, "internet": bool, "routes_between": bool,
+               "interfaces": [{"name": "eth0", "network": "east", "address": "10.1.0.2/24"}],
+               "routes": [{"to": "10.2.0.0/24", "via": "10.1.0.1"}]}
+access        {"node": "client[0]", "network": "west", "up": SHAPE, "down": SHAPE}   named "client[0]/west"; up: from the node
+names         {"tables": {"east,west": [["10.1.0.2", "server"], ...]}}               named "hosts"; keyed by a node's networks, sorted
+files         {"node", "items": [{"source": absolute path, "target", "mode", "sha256"}]}   named like its node
+service       {"node", "service", "command": [argv], "env", "directory", "ready": {...} | None, "restart"}   named "dash@server"
+
+SHAPE is {"delay": seconds, "loss": fraction, "rate": bits a second, "queue": {"packets": n} | {"bytes": n}}, each key optional.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+KINDS = ("environment", "network", "node", "link", "access", "names", "files", "service")
+
+
+def digest(spec: Mapping[str, Any]) -> str:
+    """Hash of a spec: sixteen hexadecimal digits of the SHA-256 of its canonical JSON."""
+    text = json.dumps(spec, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One thing that is wanted: its kind, its name within the environment, and its spec."""
+
+    kind: str
+    name: str
+    spec: Mapping[str, Any]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.kind, self.name
+
+    @property
+    def digest(self) -> str:
+        return digest(self.spec)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedResource:
+    """One thing that exists, read back from the provider.
+
+    state: "ready", "incomplete" (its making was cut short), or "stopped" (it was ready, and no longer runs).
+    detail: the provider's own words about a state other than ready.
+    """
+
+    kind: str
+    name: str
+    spec: Mapping[str, Any]
+    state: str = "ready"
+    detail: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.kind, self.name
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentRecord:
+    """What identifies an environment, as kept with its resources. `created` is seconds since the epoch."""
+
+    id: str
+    name: str
+    instance: str
+    file: str
+    provider: str
+    user: str
+    host: str
+    created: float
+    spec: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Everything that exists of one environment; `environment` is None where there is none."""
+
+    environment: EnvironmentRecord | None = None
+    resources: Mapping[tuple[str, str], ObservedResource] = field(default_factory=dict)
+
+    def of(self, kind: str) -> Iterator[ObservedResource]:
+        """Those of one kind, in the order in which the provider gave them."""
+        return (item for key, item in self.resources.items() if key[0] == kind)
+
+    @staticmethod
+    def collect(environment: EnvironmentRecord | None, resources: Iterable[ObservedResource]) -> Observed:
+        """An Observed from a sequence of resources."""
+        return Observed(environment, {item.key: item for item in resources})
+
+
+@dataclass(frozen=True, slots=True)
+class Caveat:
+    """Something the file asks for that a provider cannot honour here as written.
+
+    stand_in: what is done in its place, or None when nothing is. Only a caveat without a stand-in or with `serious` makes
+    results doubtful; `--strict` refuses every caveat.
+    """
+
+    resource: str
+    field: str
+    message: str
+    stand_in: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a provider can do for this experiment here.
+
+    in_place: the (kind, spec key) pairs that it can change without making the resource anew.
+    caveats: what it cannot honour.
+    """
+
+    in_place: frozenset[tuple[str, str]] = frozenset()
+    caveats: tuple[Caveat, ...] = ()

@@ -1,0 +1,177 @@
+"""The contract between Wardian and whatever grows environments.
+
+A provider turns resources (`experiment.resources`) into real things and reads real things back. It holds no state of its own:
+every call finds what it needs from the environment's id, because each thing it makes carries that id, its name and its spec from
+the moment it exists. `testing.ProviderContract` is the suite that every provider passes.
+
+Who calls what: `environment.apply` calls `create`, `update` and `delete` with the resources of one operation, all of one kind, and
+never two calls at once on one resource; it holds `lock` all along. `observe` and `channel` may be called by anyone at any time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from ..experiment.resources import Capabilities, EnvironmentRecord, Observed, Resource
+
+Progress = Callable[[str, str], None]
+"""Called with a resource's name and the state that it is in now, in the provider's own words."""
+
+
+class Settings(BaseModel):
+    """Base of a provider's settings; its schema becomes part of the experiment file's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that `wardian doctor` tried.
+
+    state: "ok", "limited" (works, with a stand-in) or "missing". remedy: what the user can do, exactly, or None.
+    """
+
+    what: str
+    state: str
+    detail: str
+    remedy: str | None = None
+
+
+class Process(Protocol):
+    """A process that a channel started. Its streams are None where they were not asked for as pipes."""
+
+    stdin: asyncio.StreamWriter | None
+    stdout: asyncio.StreamReader | None
+    stderr: asyncio.StreamReader | None
+
+    async def wait(self) -> int:
+        """Its exit code; 128 + n when signal n ended it. Raises NodeDownError if the node went away before it ended."""
+        ...
+
+    async def signal(self, number: int) -> None:
+        """Send a signal to it and to its process group. Does nothing once it ended."""
+        ...
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Tell its terminal the new size. Only for a process started with a terminal."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of it: its streams are closed and, if it still runs, it is hung up on (SIGHUP, then SIGKILL)."""
+        ...
+
+
+class Channel(ABC):
+    """How one node is reached: start a process there with streams. Nothing else."""
+
+    @abstractmethod
+    async def start(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        stdin: int | None = None,
+        stdout: int | None = None,
+        stderr: int | None = None,
+        terminal: tuple[int, int] | None = None,
+    ) -> Process:
+        """Start `argv` on the node, in a session of its own.
+
+        env: variables added to the node's own (its PATH, HOME and those of its spec).
+        cwd: working directory; the user's home on the node when None.
+        stdin, stdout, stderr: None for a pipe to us, `asyncio.subprocess.DEVNULL`, or for stderr `asyncio.subprocess.STDOUT`.
+        terminal: (rows, columns) to give it a pseudo-terminal: then stdin and stdout are its two directions, stderr is None.
+
+        Raises NodeDownError when the node is not running, CommandError when `argv[0]` cannot be executed there.
+        """
+
+
+class Provider(ABC):
+    """Grows environments. Constructed with validated settings; cheap to construct (no I/O)."""
+
+    name: ClassVar[str]
+    """As written in the experiment file."""
+
+    Settings: ClassVar[type[Settings]] = Settings
+    """What `settings:` may hold."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or self.Settings()
+
+    @abstractmethod
+    async def capabilities(self, desired: Sequence[Resource]) -> Capabilities:
+        """What can be done for these resources here; nothing is created. Raises ProviderError if nothing can be done at all."""
+
+    @abstractmethod
+    async def environments(self) -> list[EnvironmentRecord]:
+        """Every environment of this user that this provider holds anything of, however little is left of it."""
+
+    @abstractmethod
+    def lock(self, file: str, instance: str, purpose: str) -> AbstractAsyncContextManager[None]:
+        """Exclusive right to change the environment of (file, instance), also before it exists.
+
+        Held by at most one process of the host, and let go when that process dies. Raises BusyError naming the holder and its
+        purpose when another has it.
+        """
+
+    @abstractmethod
+    async def observe(self, environment: str) -> Observed:
+        """What exists of the environment with this id, read from the things themselves. Empty if there is nothing."""
+
+    @abstractmethod
+    async def create(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
+        """Make these, which do not exist. One that is `ready` to `observe` afterwards is complete.
+
+        Safe to be killed at any point: what it leaves is seen by `observe` as "incomplete", and removed by `delete` or `destroy`.
+        Raises ProviderError naming the resource; the others of the call may or may not have been made.
+        """
+
+    @abstractmethod
+    async def update(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
+        """Bring existing ones to a new spec that differs only in keys declared in `Capabilities.in_place`."""
+
+    @abstractmethod
+    async def delete(self, environment: str, resources: Sequence[tuple[str, str]], progress: Progress) -> None:
+        """Remove these (kind, name) in whatever state they are; those that are gone already are no error."""
+
+    @abstractmethod
+    async def destroy(self, environment: str, progress: Progress) -> None:
+        """Remove everything that carries this environment's id. The record goes last. Safe to repeat."""
+
+    @abstractmethod
+    async def note(self, environment: str, node: str, name: str, value: Mapping[str, Any] | None) -> None:
+        """Keep a small JSON value with a node, bound to its life (None removes it). Survives any process of ours."""
+
+    @abstractmethod
+    async def notes(self, environment: str) -> dict[str, dict[str, dict[str, Any]]]:
+        """All notes: {node: {name: value}}. Those of nodes that are gone are gone."""
+
+    @abstractmethod
+    def channel(self, environment: str, node: str) -> Channel:
+        """The way to a node. No I/O; an error shows at `Channel.start`."""
+
+    async def keep(self, environment: str) -> bool:
+        """Start or check whatever must run on while the environment lives (relays). Called by the keeper and safe to repeat.
+
+        True if something must run, so that a keeper is needed.
+        """
+        return False
+
+    @abstractmethod
+    async def collect_garbage(self, progress: Progress) -> list[str]:
+        """Remove what dead processes left and no environment owns, and environments none of whose nodes can come back.
+
+        Gives one line for each thing removed.
+        """
+
+    @abstractmethod
+    async def diagnose(self) -> list[Finding]:
+        """Try what this provider needs, really, and say what works here."""
