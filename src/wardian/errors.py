@@ -136,7 +136,12 @@ class NodeDownError(NodeError):
 
 
 class CommandError(NodeError):
-    """A command on a node could not be started, timed out, or (where asked) exited non-zero."""
+    """A command on a node could not be started, timed out, or (where asked) exited non-zero.
+
+    result: the `nodes.run.Result` with its output until then, or None when it was never started.
+    """
+
+    result: object = None
 
 
 class TransferError(NodeError):

@@ -3,7 +3,8 @@
 A *resource* is one thing that a provider (or, for files and services, the environment) makes. Its `spec` is a plain JSON
 value; its digest is the drift check. The kinds, in the order in which they are made:
 
-environment   {"name", "instance", "file", "user", "host", "provider", "settings", "lease"?}
+environment   {"name", "instance", "file", "user", "host", "provider", "settings", "parameters": {...},
+               "collect": [{"on", "path"}], "lease": {"duration": seconds, "at_end": "down" | "keep"} | None}
 network       {"subnet": "10.1.0.0/24", "gateway": "10.1.0.1",
                "routes": [{"to": "10.2.0.0/24", "link": "wan"} | {"to": ..., "via": "10.1.0.9"}]}
               `routes` are those of the network's gateway; a network joined by no link has gateway None and no routes
@@ -15,7 +16,8 @@ node          {"hostname", "group", "index": int | None, "roles": [...], "site":
 access        {"node": "client[0]", "network": "west", "up": SHAPE, "down": SHAPE}   named "client[0]/west"; up: from the node
 names         {"tables": {"east,west": [["10.1.0.2", "server"], ...]}}               named "hosts"; keyed by a node's networks, sorted
 files         {"node", "items": [{"source": absolute path, "target", "mode", "sha256"}]}   named like its node
-service       {"node", "service", "command": [argv], "env", "directory", "ready": {...} | None, "restart"}   named "dash@server"
+service       {"node", "service", "command": [argv], "env", "directory", "ready": {...} | None, "restart",
+               "files": digest of its node's files}   named "dash@server"
 
 SHAPE is {"delay": seconds, "loss": fraction, "rate": bits a second, "queue": {"packets": n} | {"bytes": n}}, each key optional.
 """
@@ -112,14 +114,17 @@ class Observed:
 class Caveat:
     """Something the file asks for that a provider cannot honour here as written.
 
-    stand_in: what is done in its place, or None when nothing is. Only a caveat without a stand-in or with `serious` makes
-    results doubtful; `--strict` refuses every caveat.
+    stand_in: what is done in its place, or None when nothing is. `--strict` refuses both.
     """
 
     resource: str
     field: str
     message: str
     stand_in: str | None = None
+
+    def __str__(self) -> str:
+        stand_in = f"; {self.stand_in}" if self.stand_in else ""
+        return f"{self.resource}: {self.field}: {self.message}{stand_in}"
 
 
 @dataclass(frozen=True, slots=True)

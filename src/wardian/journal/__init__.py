@@ -1,0 +1,9 @@
+"""The durable record of what happened: operations, runs, cells and their output, transfers and events.
+
+Importing this is cheap: the database's libraries are loaded when a journal is opened.
+"""
+
+from .journal import CellEntry, Entry, Journal
+from .records import LogEntry, Output, RunRecord
+
+__all__ = ["CellEntry", "Entry", "Journal", "LogEntry", "Output", "RunRecord"]

@@ -25,7 +25,7 @@ Progress = Callable[[str, str], None]
 """Called with a resource's name and the state that it is in now, in the provider's own words."""
 
 
-class Settings(BaseModel):
+class ProviderSettings(BaseModel):
     """Base of a provider's settings; its schema becomes part of the experiment file's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -100,10 +100,10 @@ class Provider(ABC):
     name: ClassVar[str]
     """As written in the experiment file."""
 
-    Settings: ClassVar[type[Settings]] = Settings
+    Settings: ClassVar[type[ProviderSettings]] = ProviderSettings
     """What `settings:` may hold."""
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: ProviderSettings | None = None) -> None:
         self.settings = settings or self.Settings()
 
     @abstractmethod
@@ -136,7 +136,10 @@ class Provider(ABC):
 
     @abstractmethod
     async def update(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
-        """Bring existing ones to a new spec that differs only in keys declared in `Capabilities.in_place`."""
+        """Bring existing ones to a new spec that differs only in keys declared in `Capabilities.in_place`.
+
+        Of the environment itself (its record) everything but who it is may change: lease, collect, parameters.
+        """
 
     @abstractmethod
     async def delete(self, environment: str, resources: Sequence[tuple[str, str]], progress: Progress) -> None:
@@ -158,12 +161,13 @@ class Provider(ABC):
     def channel(self, environment: str, node: str) -> Channel:
         """The way to a node. No I/O; an error shows at `Channel.start`."""
 
-    async def keep(self, environment: str) -> bool:
-        """Start or check whatever must run on while the environment lives (relays). Called by the keeper and safe to repeat.
+    async def keep(self, environment: str) -> list[int]:
+        """Start what must run on while the environment lives (relays), unless it runs. Safe to repeat.
 
-        True if something must run, so that a keeper is needed.
+        Gives the process ids of all that must run; the keeper calls again as soon as one of them ends. An empty list: no keeper is
+        needed for them.
         """
-        return False
+        return []
 
     @abstractmethod
     async def collect_garbage(self, progress: Progress) -> list[str]:

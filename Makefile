@@ -1,0 +1,48 @@
+# Everything runs in .venv, made here. `make help` lists the targets.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help demo test test-all bench lint docs system clean
+
+help:            ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: $(STAMP)   ## run the demo experiment; leaves a notebook and a page in examples/video-qoe/out/
+	scripts/system-packages demo
+	$(BIN)/wardian run examples/video-qoe/video-qoe.ipynb --html
+
+test: $(STAMP)   ## what CI runs
+	scripts/system-packages test
+	$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest -m "not long"
+
+test-all: $(STAMP) ## the same, with soak and chaos at length
+	scripts/system-packages test
+	$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest
+
+bench: $(STAMP)  ## measure beside peers; tables and JSON in benchmarks/out/
+	scripts/system-packages bench
+	$(BIN)/python -m benchmarks
+
+lint: $(STAMP)   ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(STAMP)   ## build the documentation into site/
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
+
+$(STAMP): pyproject.toml
+	scripts/system-packages python
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[data,test,lint]'
+	touch $@
+
+clean:           ## remove what was built, and the virtual environment
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,105 @@
+"""run: a notebook from start to end, without a browser."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from .common import console, environment, experiment_options, growth_options, style, wait
+
+
+@click.command("run")
+@click.argument("notebook", type=click.Path(path_type=Path, dir_okay=False))
+@experiment_options
+@growth_options
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where the executed notebook goes (default: out/NOTEBOOK beside it).")
+@click.option("--html", "as_html", is_flag=True, help="Write a page with the results beside the output, too.")
+@click.option("--keep", is_flag=True, help="Leave the environment up afterwards.")
+@click.option("--allow-errors", is_flag=True, help="Go on after a cell that fails.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="Longest that one cell may take.")
+def run_command(
+    notebook: Path,
+    file: Path | None,
+    instance: str | None,
+    parameters: dict[str, str],
+    provider: str | None,
+    output: Path | None,
+    as_html: bool,
+    keep: bool,
+    allow_errors: bool,
+    timeout: float | None,
+) -> None:
+    """Grow the experiment, run every cell of NOTEBOOK on the node it is bound to, collect, and tear down.
+
+    The output notebook is always written, also when a cell fails.
+
+    \b
+    wardian run study.ipynb
+    wardian run study.ipynb -p clients=20 -o out/20.ipynb --keep
+    """
+    from ..replay.runner import Reporter, experiment_of, run_notebook
+
+    path = file or experiment_of(notebook)
+    target = environment(path, instance, provider=provider)
+    reporter: Reporter = _Board() if sys.stderr.isatty() else _Lines()
+    try:
+        outcome = wait(
+            run_notebook(
+                notebook,
+                target,
+                parameters=parameters,
+                output=output,
+                as_html=as_html,
+                keep=keep,
+                allow_errors=allow_errors,
+                timeout=timeout,
+                reporter=reporter,
+            )
+        )
+    finally:
+        reporter.close()
+        target.close()
+    click.echo(style("done", fg="green", bold=True) + f" in {outcome.seconds:.1f} s, run {outcome.run}")
+    for made in outcome.files:
+        click.echo(f"  {made}")
+
+
+class _Lines:
+    """One line for each thing that begins or ends."""
+
+    def phase(self, text: str) -> None:
+        click.echo(text, err=True)
+
+    def cell_started(self, number: int, count: int, where: str, first_line: str) -> None:
+        """Nothing: the line comes when the cell has ended."""
+
+    def cell_ended(self, number: int, count: int, where: str, first_line: str, seconds: float, ok: bool) -> None:
+        mark = style("ok", fg="green") if ok else style("failed", fg="red")
+        click.echo(f"  [{number}/{count}] {mark} {seconds:6.1f} s  {where:<16} {first_line[:70]}", err=True)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class _Board(_Lines):
+    """The same, and what runs now, in place."""
+
+    def __init__(self) -> None:
+        self.status = console(stderr=True).status("")
+
+    def phase(self, text: str) -> None:
+        self.status.update(text)
+        self.status.start()
+
+    def cell_started(self, number: int, count: int, where: str, first_line: str) -> None:
+        self.status.update(f"[{number}/{count}] {where}: {first_line[:70]}".replace("[", r"\["))
+
+    def cell_ended(self, number: int, count: int, where: str, first_line: str, seconds: float, ok: bool) -> None:
+        self.status.stop()
+        super().cell_ended(number, count, where, first_line, seconds, ok)
+        self.status.start()
+
+    def close(self) -> None:
+        self.status.stop()

@@ -1,0 +1,295 @@
+"""The environment of one experiment file: planned, grown, looked at, worked on, torn down.
+
+This is the object that scripts and the command line hold (`wardian.aio.Environment`; `wardian.Environment` is its synchronous face).
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import secrets
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import BusyError, NotUpError, PlanError, WardianError
+from ..experiment.model import Experiment
+from ..experiment.plan import Plan, reconcile
+from ..experiment.resources import EnvironmentRecord, Observed, Resource
+from ..experiment.topology import expand
+from ..journal import Journal
+from ..nodes import files
+from ..nodes.files import Transfer
+from ..nodes.run import Result, run_on
+from ..providers import registry
+from ..providers.base import Provider
+from . import keeper, live, services, sources
+from .apply import Event, Listener, apply
+from .collect import collect
+
+FOLDER = ".wardian"
+"""Beside the experiment file: the journal and what was collected."""
+
+Confirm = Callable[[Plan], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """What `down` did: whether there was an environment, and where collected files went."""
+
+    existed: bool
+    collected: tuple[Transfer, ...] = ()
+    folder: Path | None = None
+
+
+class Environment:
+    """The environment of an experiment file under an instance name, whether it exists or not.
+
+    file: the experiment file.
+    instance: name that tells several environments of one file apart; "default" unless given.
+    parameters: values for the experiment's parameters.
+    provider: a provider or site to use in place of the file's.
+    """
+
+    def __init__(
+        self,
+        file: str | os.PathLike[str],
+        *,
+        instance: str | None = None,
+        parameters: Mapping[str, object] | None = None,
+        provider: str | None = None,
+    ) -> None:
+        self.file = Path(file).resolve()
+        self.instance = instance or live.default_instance()
+        self.parameters = dict(parameters or {})
+        self._provider_name = provider
+        self._journal: Journal | None = None
+
+    @property
+    def folder(self) -> Path:
+        """That of the experiment file."""
+        return self.file.parent
+
+    @property
+    def journal(self) -> Journal:
+        """The journal in the experiment's folder, opened at first use."""
+        if self._journal is None:
+            self._journal = Journal.open(os.environ.get("WARDIAN_JOURNAL") or self.folder / FOLDER / "journal.db")
+        return self._journal
+
+    def close(self) -> None:
+        """Write what the journal still holds."""
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+
+    def load(self) -> Experiment:
+        """The experiment as the file says, with the parameters set. Raises ExperimentFileError."""
+        return sources.load(self.file, self.parameters)
+
+    async def plan(self, *, strict: bool = False) -> Plan:
+        """What `up` would do. With `strict`, a caveat is a PlanError."""
+        desired = self._desired(self.load())
+        observed = await self._observe(desired.provider)
+        return await desired.plan(observed, strict=strict)
+
+    async def up(self, *, strict: bool = False, confirm: Confirm | None = None, listen: Listener | None = None) -> Plan:
+        """Make the environment as the file says, and give the plan that was carried out.
+
+        confirm: asked with the plan when there is something to do; False leaves everything as it is.
+        listen: told what happens.
+        Raises BusyError when another command works on it, and the first error of the plan; running it again finishes the work.
+        """
+        desired = self._desired(self.load())
+        async with self._lock(desired.provider, "wardian up"):
+            observed = await self._observe(desired.provider)
+            plan = await desired.plan(observed, strict=strict)
+            identity = observed.environment.id if observed.environment else f"{desired.experiment.name}-{secrets.token_hex(4)}"
+            if plan and (confirm is None or confirm(plan)):
+                await apply(plan, desired.provider, identity, self.instance, self.folder, self.journal, listen or _nobody)
+            if observed.environment or plan:
+                await keeper.ensure(desired.provider, identity, bool(desired.experiment.lease))
+            return plan
+
+    async def down(self, *, force: bool = False, gather: bool = True, listen: Callable[[str, str], None] | None = None) -> Down:
+        """Collect what the file names, then remove everything of the environment.
+
+        gather: whether to collect. force: tear down even if collecting fails.
+        Raises TransferError, with everything still standing, when collecting fails without `force`.
+        """
+        found = await self._find()
+        if found is None:
+            return Down(existed=False)
+        record, provider = found
+        async with self._lock(provider, "wardian down"):
+            return await tear_down(record, provider, self.journal, force=force, gather=gather, listen=listen)
+
+    async def live(self) -> live.LiveEnvironment:
+        """The environment as it exists, with its files and services. Raises NotUpError if there is none."""
+        found = await self._find()
+        if found is None:
+            raise live.not_up(str(self.file), self.instance)
+        record, provider = found
+        environment = live.LiveEnvironment(record, provider)
+        await environment.refresh()
+        return environment
+
+    async def observe(self) -> Observed:
+        """Everything that exists of it, with files and services; empty if there is nothing."""
+        found = await self._find()
+        return await services.observe(found[1], found[0].id) if found else Observed()
+
+    async def exec(self, selector: str, argv: Sequence[str], **options: Any) -> list[Result]:
+        """Run a command on the nodes that `selector` picks; options are those of `nodes.run.run_on`."""
+        environment = await self.live()
+        return await run_on(environment.channels(environment.select(selector)), argv, **options)
+
+    async def put(self, selector: str, source: str | os.PathLike[str], target: str) -> list[Transfer]:
+        """Copy a file or folder to the nodes that `selector` picks."""
+        environment = await self.live()
+        transfers = []
+        for node in environment.select(selector):
+            entry = self.journal.transfer(environment=environment.record.id, node=node, direction="put", source=str(source), target=target)
+            transfers.append(await _recorded(entry, files.put(environment.channel(node), node, Path(source), target)))
+        return transfers
+
+    async def get(self, selector: str, source: str, target: str | os.PathLike[str]) -> list[Transfer]:
+        """Copy a file or folder from the nodes that `selector` picks; from several, each into a folder named like the node."""
+        environment = await self.live()
+        nodes = environment.select(selector)
+        transfers = []
+        for node in nodes:
+            place = Path(target) / node if len(nodes) > 1 else Path(target)
+            if len(nodes) > 1:
+                place.mkdir(parents=True, exist_ok=True)
+            entry = self.journal.transfer(environment=environment.record.id, node=node, direction="get", source=source, target=str(place))
+            transfers.append(await _recorded(entry, files.get(environment.channel(node), node, source, place)))
+        return transfers
+
+    def _lock(self, provider: Provider, purpose: str) -> AbstractAsyncContextManager[None]:
+        return provider.lock(str(self.file), self.instance, purpose)
+
+    async def _find(self) -> tuple[EnvironmentRecord, Provider] | None:
+        """The record and provider of the environment as it exists, whatever the file says now."""
+        for record, provider in await live.environments():
+            if record.file == str(self.file) and record.instance == self.instance:
+                return record, provider
+        return None
+
+    async def _observe(self, provider: Provider) -> Observed:
+        found = await self._find()
+        if found is None:
+            return Observed()
+        record, holder = found
+        if holder.name != provider.name:
+            raise PlanError(
+                f"this environment is up on {holder.name}, not on {provider.name}",
+                remedy="tear it down first (`wardian down`), or grow another beside it with -e NAME",
+            )
+        return await services.observe(provider, record.id)
+
+    def _desired(self, experiment: Experiment) -> _Desired:
+        name = self._provider_name or experiment.provider
+        site = experiment.sites.get(name)
+        provider = registry.make(site.provider, site.settings) if site else registry.make(name, experiment.settings)
+        elsewhere = {group: node.site for group, node in experiment.nodes.items() if node.site and node.site != name}
+        for group, wanted in elsewhere.items():
+            other = experiment.sites[wanted]
+            if other.provider != provider.name or other.settings != (site.settings if site else experiment.settings):
+                raise PlanError(
+                    f"nodes.{group}.site: {wanted} is another place than {name}, and one environment grows in one place",
+                    remedy="grow the groups of each site as an environment of its own, or give them one site",
+                )
+        return _Desired(experiment, provider, self)
+
+
+@dataclass(frozen=True)
+class _Desired:
+    """What is asked for, and of whom."""
+
+    experiment: Experiment
+    provider: Provider
+    owner: Environment
+
+    async def plan(self, observed: Observed, *, strict: bool) -> Plan:
+        digests = sources.file_digests(self.experiment, self.owner.folder)
+        resources = [self._environment(observed), *expand(self.experiment, observed, digests)]
+        plan = reconcile(resources, observed, await self.provider.capabilities(resources))
+        if strict and plan.caveats:
+            caveats = "\n".join(f"  {caveat}" for caveat in plan.caveats)
+            raise PlanError(f"not everything can be honoured here:\n{caveats}", remedy="leave out --strict to accept the stand-ins")
+        return plan
+
+    def _environment(self, observed: Observed) -> Resource:
+        experiment = self.experiment
+        record = observed.environment
+        spec = {
+            "name": experiment.name,
+            "instance": self.owner.instance,
+            "file": str(self.owner.file),
+            "user": getpass.getuser(),
+            "host": socket.gethostname(),
+            "provider": self.provider.name,
+            "settings": self.provider.settings.model_dump(mode="json"),
+            "parameters": {name: parameter.default for name, parameter in experiment.parameters.items()},
+            "collect": [item.model_dump() for item in experiment.collect],
+            "lease": experiment.lease.model_dump() if experiment.lease else None,
+        }
+        return Resource("environment", record.name if record else experiment.name, spec)
+
+
+async def tear_down(
+    record: EnvironmentRecord,
+    provider: Provider,
+    journal: Journal,
+    *,
+    force: bool = False,
+    gather: bool = True,
+    listen: Callable[[str, str], None] | None = None,
+) -> Down:
+    """Collect and destroy; the caller holds the lock."""
+    progress = listen or (lambda name, state: None)
+    transfers: list[Transfer] = []
+    wanted = record.spec.get("collect") or []
+    target = Path(record.file).parent / FOLDER / "collected" / record.id
+    if wanted and gather:
+        try:
+            environment = live.LiveEnvironment(record, provider)
+            await environment.refresh()
+            transfers = await collect(environment, wanted, target)
+        except WardianError as error:
+            journal.event(environment=record.id, kind="collect.failed", detail={"error": str(error)})
+            if not force:
+                error.remedy = "nothing was torn down; `wardian down --force` does so all the same"
+                raise
+    entry = journal.operation(
+        environment=record.id, instance=record.instance, action="delete", kind="environment", targets=[record.name], reason="wardian down"
+    )
+    await keeper.stop(record.id)
+    try:
+        await provider.destroy(record.id, progress)
+    except WardianError as error:
+        entry.done("failed", str(error))
+        raise
+    entry.done("ok")
+    return Down(True, tuple(transfers), target if transfers else None)
+
+
+async def _recorded(entry: Any, transfer: Any) -> Transfer:
+    try:
+        done: Transfer = await transfer
+    except WardianError as error:
+        entry.done("failed", str(error))
+        raise
+    entry.done("ok", bytes=done.bytes, sha256=done.sha256)
+    return done
+
+
+def _nobody(event: Event) -> None:
+    """Nobody is listening."""
+
+
+__all__ = ["BusyError", "Down", "Environment", "NotUpError", "tear_down"]

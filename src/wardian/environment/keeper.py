@@ -1,0 +1,207 @@
+"""The keeper: one small process an environment, which acts when no command runs.
+
+It restarts what the provider needs running (relays), and ends the lease. It holds no truth: everything it acts on is read from the
+environment, and any command starts it again when it is gone. It has a Unix socket (0600) that answers `{"op": "status"}` and
+`{"op": "stop"}`, one JSON line each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..errors import BusyError, WardianError
+from ..experiment.resources import EnvironmentRecord
+from ..paths import state_folder
+from ..providers import registry
+from ..providers.base import Provider
+
+RETRY = 5.0
+"""Seconds until what failed at the end of a lease is tried again."""
+
+
+async def ensure(provider: Provider, environment: str, lease: bool) -> None:
+    """Start the keeper of an environment unless it runs or is not needed. Starts what the provider needs running."""
+    if not (await provider.keep(environment)) and not lease:
+        return
+    if _held(environment):
+        return
+    log = (_folder() / f"{environment}.log").open("ab")
+    with log:
+        settings = provider.settings.model_dump_json()
+        # asyncio's own subprocesses end with the loop that started them; this one outlives us
+        subprocess.Popen(  # noqa: ASYNC220
+            [sys.executable, "-m", __name__, environment, provider.name, settings],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd="/",
+            env={**os.environ, "WARDIAN_ENVIRONMENT": environment},
+        )
+
+
+async def request(environment: str, message: dict[str, Any]) -> dict[str, Any] | None:
+    """The keeper's answer, or None when there is no keeper."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(str(_folder() / f"{environment}.sock"))
+    except OSError:
+        return None
+    try:
+        writer.write(json.dumps(message).encode() + b"\n")
+        line = await reader.readline()
+        answer: dict[str, Any] | None = json.loads(line) if line else None
+        return answer
+    except OSError:
+        return None
+    finally:
+        writer.close()
+
+
+async def stop(environment: str) -> None:
+    """End the keeper, if there is one, and remove what it leaves. Does nothing when called by the keeper itself."""
+    answer = await request(environment, {"op": "stop"})
+    if answer and answer.get("pid") == os.getpid():
+        return
+    for suffix in ("sock", "log", "lock"):
+        (_folder() / f"{environment}.{suffix}").unlink(missing_ok=True)
+
+
+def lease_end(record: EnvironmentRecord) -> float | None:
+    """When the lease of an environment ends, seconds since the epoch; None without one."""
+    lease = record.spec.get("lease")
+    return record.created + float(lease["duration"]) if lease else None
+
+
+def _folder() -> Path:
+    folder = state_folder() / "keepers"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def _held(environment: str) -> bool:
+    """Whether a keeper has its lock."""
+    lock = _lock(environment)
+    if lock is None:
+        return True
+    os.close(lock)
+    return False
+
+
+def _lock(environment: str) -> int | None:
+    descriptor = os.open(_folder() / f"{environment}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+class Keeper:
+    """The process itself."""
+
+    def __init__(self, environment: str, provider: Provider) -> None:
+        self.environment = environment
+        self.provider = provider
+        self.wake = asyncio.Event()
+        self.stopping = False
+        self.told = False
+        self.started = time.time()
+
+    async def run(self) -> None:
+        """Keep until the environment is gone or we are told to stop."""
+        path = _folder() / f"{self.environment}.sock"
+        path.unlink(missing_ok=True)
+        previous = os.umask(0o177)
+        server = await asyncio.start_unix_server(self._serve, str(path))
+        os.umask(previous)
+        async with server:
+            while not self.stopping:
+                self.wake.clear()
+                record = (await self.provider.observe(self.environment)).environment
+                if record is None:
+                    break
+                watched = self._watch(await self.provider.keep(self.environment))
+                end = lease_end(record)
+                if end is not None and end <= time.time():
+                    if await self._end_lease(record):
+                        break
+                    end = None if self.told else time.time() + RETRY
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self.wake.wait(), None if end is None else max(0.0, end - time.time()))
+                for descriptor in watched:
+                    asyncio.get_running_loop().remove_reader(descriptor)
+                    os.close(descriptor)
+        path.unlink(missing_ok=True)
+
+    def _watch(self, processes: list[int]) -> list[int]:
+        """Wake as soon as one of these ends."""
+        watched = []
+        for process in processes:
+            try:
+                descriptor = os.pidfd_open(process)
+            except ProcessLookupError:
+                self.wake.set()
+                continue
+            asyncio.get_running_loop().add_reader(descriptor, self.wake.set)
+            watched.append(descriptor)
+        return watched
+
+    async def _end_lease(self, record: EnvironmentRecord) -> bool:
+        """Do what the lease says. True when the environment is gone."""
+        from ..journal import Journal
+        from .environment import FOLDER, tear_down
+
+        if self.told:
+            return False
+        journal = Journal.open(Path(record.file).parent / FOLDER / "journal.db")
+        try:
+            journal.event(environment=record.id, kind="lease.ended", detail=dict(record.spec["lease"]))
+            if record.spec["lease"]["at_end"] != "down":
+                self.told = True
+                return False
+            async with self.provider.lock(record.file, record.instance, "the end of the lease"):
+                await tear_down(record, self.provider, journal)
+            return True
+        except BusyError:
+            return False
+        except WardianError as error:
+            print(f"{time.strftime('%F %T')} the lease ended, but: {error}", flush=True)
+            return False
+        finally:
+            journal.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, ValueError):
+            message = json.loads(await reader.readline())
+            if message.get("op") == "stop":
+                self.stopping = True
+                self.wake.set()
+            writer.write(json.dumps({"pid": os.getpid(), "started": self.started}).encode() + b"\n")
+            await writer.drain()
+        writer.close()
+
+
+def main() -> None:
+    """`python -m wardian.environment.keeper ENVIRONMENT PROVIDER SETTINGS`."""
+    environment, name, settings = sys.argv[1:4]
+    for _ in range(10):
+        if (lock := _lock(environment)) is not None:
+            asyncio.run(Keeper(environment, registry.make(name, json.loads(settings))).run())
+            os.close(lock)
+            return
+        # whoever looks whether there is a keeper holds the lock for an instant
+        time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    main()

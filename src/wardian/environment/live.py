@@ -1,0 +1,120 @@
+"""An environment that exists: its nodes, how selectors pick them, and the way to each."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import NotUpError
+from ..experiment import selectors
+from ..experiment.resources import EnvironmentRecord, Observed
+from ..providers import registry
+from ..providers.base import Channel, Provider
+
+FILE = "experiment.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """One node as it is now. `addresses` are {network: address}; state is "ready", "stopped" or "incomplete"."""
+
+    name: str
+    group: str
+    index: int | None
+    roles: tuple[str, ...]
+    hostname: str
+    state: str
+    detail: str
+    addresses: dict[str, str]
+
+
+class LiveEnvironment:
+    """An environment that exists, as it was when last read; `refresh` reads it again."""
+
+    def __init__(self, record: EnvironmentRecord, provider: Provider) -> None:
+        self.record = record
+        self.provider = provider
+        self.observed = Observed(record)
+        self.nodes: dict[str, NodeView] = {}
+
+    async def refresh(self) -> None:
+        """Read what exists from the provider. Raises NotUpError if the environment is gone."""
+        self.observed = await self.provider.observe(self.record.id)
+        if self.observed.environment is None:
+            raise not_up(self.record.file, self.record.instance)
+        views = (
+            NodeView(
+                name=item.name,
+                group=item.spec["group"],
+                index=item.spec["index"],
+                roles=tuple(item.spec["roles"]),
+                hostname=item.spec["hostname"],
+                state=item.state,
+                detail=item.detail,
+                addresses={part["network"]: part["address"].partition("/")[0] for part in item.spec["interfaces"]},
+            )
+            for item in self.observed.of("node")
+        )
+        self.nodes = {view.name: view for view in sorted(views, key=lambda view: (view.group, view.index or 0))}
+
+    def select(self, selector: str) -> list[str]:
+        """The names of the nodes that `selector` picks. Raises SelectorError naming what exists."""
+        return selectors.resolve(selector, self.references())
+
+    def references(self) -> list[selectors.NodeRef]:
+        """What selectors pick from."""
+        return [selectors.NodeRef(view.name, view.group, view.index, view.roles) for view in self.nodes.values()]
+
+    def channel(self, node: str) -> Channel:
+        """The way to a node."""
+        return self.provider.channel(self.record.id, node)
+
+    def channels(self, nodes: Iterable[str]) -> dict[str, Channel]:
+        """The ways to several."""
+        return {node: self.channel(node) for node in nodes}
+
+
+def experiment_file(start: Path) -> Path | None:
+    """The experiment file of a folder: `$WARDIAN_EXPERIMENT`, else its experiment.yaml, else that of the nearest folder above."""
+    chosen = os.environ.get("WARDIAN_EXPERIMENT")
+    if chosen:
+        return Path(chosen).resolve()
+    start = start.resolve()
+    return next((folder / FILE for folder in (start, *start.parents) if (folder / FILE).is_file()), None)
+
+
+def default_instance() -> str:
+    """`$WARDIAN_INSTANCE`, else "default"."""
+    return os.environ.get("WARDIAN_INSTANCE") or "default"
+
+
+async def environments() -> list[tuple[EnvironmentRecord, Provider]]:
+    """Every environment that any provider holds for this user here."""
+    providers = [registry.make(name) for name in registry.names()]
+    found = await asyncio.gather(*(provider.environments() for provider in providers))
+    return [(record, provider) for provider, records in zip(providers, found, strict=True) for record in records]
+
+
+async def find(file: Path | None, instance: str = "default") -> LiveEnvironment:
+    """The environment grown from `file` under that instance name. Raises NotUpError if there is none."""
+    if file is None:
+        raise NotUpError(f"there is no {FILE} in this folder or above it", remedy=f"write one (`wardian init`), or name it with -f {FILE}")
+    path = str(file.resolve())
+    for record, provider in await environments():
+        if record.file == path and record.instance == instance:
+            live = LiveEnvironment(record, provider)
+            await live.refresh()
+            return live
+    raise not_up(path, instance)
+
+
+def not_up(file: str, instance: str) -> NotUpError:
+    """The error for an environment that does not exist."""
+    option = "" if instance == "default" else f" -e {instance}"
+    return NotUpError(
+        f"the environment of {file}" + (f" (instance {instance})" if option else "") + " is not up",
+        remedy=f"grow it with `wardian up{option} -f {file}`",
+    )

@@ -1,0 +1,381 @@
+"""From an experiment to the flat list of resources that it asks for: members, addresses, routes, names.
+
+Pure. Addresses are given in the order of the file, but a node that exists keeps the one it has, so that changing one group's count
+changes nothing for the others.
+"""
+
+from __future__ import annotations
+
+import heapq
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import PlanError
+from . import selectors
+from .model import Access, Experiment, Network, Node, Service
+from .resources import Observed, Resource
+
+POOL = ipaddress.IPv4Network("10.64.0.0/12")
+"""Where subnets come from that the file does not name."""
+
+IMPLICIT_NETWORK = "net"
+"""The network of a file that declares none."""
+
+HOP = 1e-4
+"""Cost of one hop, seconds, so that among equal delays the path with fewer hops is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One node that the experiment asks for, and the entry it comes from."""
+
+    name: str
+    group: str
+    index: int | None
+    node: Node
+    networks: Mapping[str, Access]
+
+    @property
+    def hostname(self) -> str:
+        return self.group if self.index is None else f"{self.group}-{self.index}"
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return tuple(self.node.roles)
+
+
+def members(experiment: Experiment) -> list[Member]:
+    """Every node, in file order: `server`, `client[0]`, `client[1]`, …"""
+    default = next(iter(experiment.networks), IMPLICIT_NETWORK)
+    result = []
+    for group, node in experiment.nodes.items():
+        networks = {default: Access()} if node.networks is None else node.networks
+        indices: Iterable[int | None] = [None] if node.count is None else range(node.count)
+        for index in indices:
+            name = group if index is None else f"{group}[{index}]"
+            result.append(Member(name, group, index, node, networks))
+    return result
+
+
+def references(nodes: Sequence[Member]) -> list[selectors.NodeRef]:
+    """What selectors pick from."""
+    return [selectors.NodeRef(node.name, node.group, node.index, node.roles) for node in nodes]
+
+
+def expand(experiment: Experiment, observed: Observed | None = None, digests: Mapping[str, str] | None = None) -> list[Resource]:
+    """The resources that `experiment` asks for, in the order in which they are made (without the environment itself).
+
+    observed: what exists; its nodes keep their addresses and its networks their subnets.
+    digests: SHA-256 of each source file or folder named under `files:`, by the path as written.
+    Raises PlanError when the addresses do not suffice or subnets overlap.
+    """
+    return _Expansion(experiment, observed or Observed(), digests or {}).resources()
+
+
+class _Expansion:
+    def __init__(self, experiment: Experiment, observed: Observed, digests: Mapping[str, str]) -> None:
+        self.experiment = experiment
+        self.observed = observed
+        self.digests = digests
+        self.members = members(experiment)
+        self.networks = dict(experiment.networks)
+        if not self.networks and any(IMPLICIT_NETWORK in member.networks for member in self.members):
+            self.networks = {IMPLICIT_NETWORK: Network()}
+        self.subnets = self._allocate_subnets()
+        self.addresses = self._allocate_addresses()
+        self.paths = self._routes()
+
+    def resources(self) -> list[Resource]:
+        return [
+            *self._networks(),
+            *self._nodes(),
+            *self._links(),
+            *self._accesses(),
+            *self._names(),
+            *self._files(),
+            *self._services(),
+        ]
+
+    # Addresses
+
+    def _allocate_subnets(self) -> dict[str, ipaddress.IPv4Network]:
+        sizes = dict.fromkeys(self.networks, 0)
+        for member in self.members:
+            for joined in member.networks:
+                sizes[joined] += 1
+        result: dict[str, ipaddress.IPv4Network] = {}
+        for name, network in self.networks.items():
+            existing = self.observed.resources.get(("network", name))
+            if network.subnet is not None:
+                result[name] = network.subnet
+            elif existing is not None:
+                subnet = ipaddress.IPv4Network(existing.spec["subnet"])
+                if subnet.num_addresses - 3 >= sizes[name]:
+                    result[name] = subnet
+        for name in self.networks:
+            if name not in result:
+                result[name] = _free_subnet(sizes[name], result.values())
+        named = list(result.items())
+        for position, (name, subnet) in enumerate(named):
+            for other, other_subnet in named[position + 1 :]:
+                if subnet.overlaps(other_subnet):
+                    raise PlanError(
+                        f"networks {name} ({subnet}) and {other} ({other_subnet}) overlap",
+                        remedy="give them subnets that share no address, or leave subnet out to have them chosen",
+                    )
+        return {name: result[name] for name in self.networks}
+
+    def _allocate_addresses(self) -> dict[tuple[str, str], ipaddress.IPv4Address]:
+        """{(node, network): address}."""
+        kept: dict[tuple[str, str], ipaddress.IPv4Address] = {}
+        wanted = {member.name: member for member in self.members}
+        for resource in self.observed.of("node"):
+            for interface in resource.spec.get("interfaces", ()):
+                member, network = wanted.get(resource.name), interface["network"]
+                address = ipaddress.IPv4Interface(interface["address"]).ip
+                if member and network in member.networks and address in self.subnets[network]:
+                    kept[resource.name, network] = address
+        for member in self.members:
+            for network, access in member.networks.items():
+                if access.address is not None:
+                    kept[member.name, network] = access.address
+        taken: dict[str, set[ipaddress.IPv4Address]] = {name: {self._gateway(name)} for name in self.networks}
+        for (_, network), address in kept.items():
+            taken[network].add(address)
+        free = {name: iter(subnet.hosts()) for name, subnet in self.subnets.items()}
+        result = {}
+        for member in self.members:
+            for network in member.networks:
+                given = kept.get((member.name, network))
+                chosen = given or next((candidate for candidate in free[network] if candidate not in taken[network]), None)
+                if chosen is None:
+                    raise PlanError(
+                        f"network {network} ({self.subnets[network]}) has too few addresses for its members",
+                        remedy="write a larger subnet, such as /22, or leave subnet out to have one chosen",
+                    )
+                result[member.name, network] = chosen
+        return result
+
+    def _gateway(self, network: str) -> ipaddress.IPv4Address:
+        return self.subnets[network].network_address + 1
+
+    # Routes
+
+    def _routes(self) -> dict[str, dict[str, _Path]]:
+        """{network: {every other network that is reached from it: the path of least delay}}."""
+        edges: dict[str, list[_Edge]] = {name: [] for name in self.networks}
+        for name, link in self.experiment.links.items():
+            first, second = link.between
+            there, back = link.directions()
+            edges[first].append(_Edge(second, there.get("delay", 0.0) + HOP, link=name))
+            edges[second].append(_Edge(first, back.get("delay", 0.0) + HOP, link=name))
+        for member in self.members:
+            if not member.node.routes:
+                continue
+            for near, access in member.networks.items():
+                for far, far_access in member.networks.items():
+                    if near != far:
+                        cost = access.directions()[1].get("delay", 0.0) + far_access.directions()[0].get("delay", 0.0) + HOP
+                        edges[near].append(_Edge(far, cost, via=str(self.addresses[member.name, near]), node=member.name))
+        return {name: _shortest_paths(name, edges) for name in self.networks}
+
+    def _linked(self, network: str) -> bool:
+        return any(network in link.between for link in self.experiment.links.values())
+
+    def _gateway_routes(self, network: str) -> list[dict[str, str]]:
+        routes = []
+        for other, path in self.paths[network].items():
+            target = str(self.subnets[other])
+            routes.append({"to": target, "link": path.first.link} if path.first.link else {"to": target, "via": path.first.via})
+        return routes
+
+    def _node_routes(self, member: Member) -> list[dict[str, str]]:
+        best: dict[str, tuple[float, dict[str, str]]] = {}
+        for network in member.networks:
+            for other, path in self.paths[network].items():
+                if other in member.networks or path.first.node == member.name:
+                    continue
+                via = str(self._gateway(network)) if path.first.link else path.first.via
+                if other not in best or path.cost < best[other][0]:
+                    best[other] = (path.cost, {"to": str(self.subnets[other]), "via": via})
+        return [route for _, route in best.values()]
+
+    # Resources
+
+    def _networks(self) -> list[Resource]:
+        result = []
+        for name, subnet in self.subnets.items():
+            linked = self._linked(name)
+            spec = {
+                "subnet": str(subnet),
+                "gateway": str(self._gateway(name)) if linked else None,
+                "routes": self._gateway_routes(name) if linked else [],
+            }
+            result.append(Resource("network", name, spec))
+        return result
+
+    def _nodes(self) -> list[Resource]:
+        result = []
+        for member in self.members:
+            node = member.node
+            interfaces = [
+                {
+                    "name": f"eth{position}",
+                    "network": network,
+                    "address": f"{self.addresses[member.name, network]}/{self.subnets[network].prefixlen}",
+                }
+                for position, network in enumerate(member.networks)
+            ]
+            spec = {
+                "hostname": member.hostname,
+                "group": member.group,
+                "index": member.index,
+                "roles": list(node.roles),
+                "site": node.site,
+                "image": node.image,
+                "cpus": node.cpus,
+                "memory": node.memory,
+                "env": dict(node.env),
+                "setup": node.setup,
+                "internet": node.internet,
+                "routes_between": node.routes,
+                "interfaces": interfaces,
+                "routes": self._node_routes(member),
+            }
+            result.append(Resource("node", member.name, spec))
+        return result
+
+    def _links(self) -> list[Resource]:
+        result = []
+        for name, link in self.experiment.links.items():
+            there, back = link.directions()
+            result.append(Resource("link", name, {"networks": list(link.between), "there": there, "back": back}))
+        return result
+
+    def _accesses(self) -> list[Resource]:
+        result = []
+        for member in self.members:
+            for network, access in member.networks.items():
+                up, down = access.directions()
+                half = _half(self.networks[network])
+                up, down = _compose(up, half), _compose(down, half)
+                if up or down:
+                    spec = {"node": member.name, "network": network, "up": up, "down": down}
+                    result.append(Resource("access", f"{member.name}/{network}", spec))
+        return result
+
+    def _names(self) -> list[Resource]:
+        """One table for each set of networks that some node has, since a name resolves to what both can reach best."""
+        tables: dict[str, list[list[str]]] = {}
+        for asker in self.members:
+            key = ",".join(sorted(asker.networks))
+            if key in tables or not asker.networks:
+                continue
+            tables[key] = []
+            for member in self.members:
+                if not member.networks:
+                    continue
+                shared = next((network for network in member.networks if network in asker.networks), next(iter(member.networks)))
+                tables[key].append([str(self.addresses[member.name, shared]), member.hostname])
+        return [Resource("names", "hosts", {"tables": tables})] if tables else []
+
+    def _files(self) -> list[Resource]:
+        result = []
+        for member in self.members:
+            items = [
+                {"source": item.source, "target": item.target, "mode": item.mode, "sha256": self.digests.get(item.source, "")}
+                for item in member.node.files
+            ]
+            if items:
+                result.append(Resource("files", member.name, {"node": member.name, "items": items}))
+        return result
+
+    def _services(self) -> list[Resource]:
+        """A service is started anew when files of its node change, since it may have read them."""
+        nodes = references(self.members)
+        files = {resource.name: resource.digest for resource in self._files()}
+        result = []
+        for name, service in self.experiment.services.items():
+            for node in selectors.resolve(service.on, nodes):
+                result.append(Resource("service", f"{name}@{node}", _service(name, node, service, files.get(node))))
+        return result
+
+
+def _service(name: str, node: str, service: Service, files: str | None) -> dict[str, Any]:
+    command = ["/bin/sh", "-c", service.command] if isinstance(service.command, str) else list(service.command)
+    return {
+        "node": node,
+        "service": name,
+        "command": command,
+        "env": dict(service.env),
+        "directory": service.directory,
+        "ready": service.ready.model_dump(exclude_none=True) if service.ready else None,
+        "restart": service.restart,
+        "files": files,
+    }
+
+
+def _half(network: Network) -> dict[str, float]:
+    """What each member's access link takes of a delay and loss between every pair."""
+    result = {}
+    if network.delay:
+        result["delay"] = network.delay / 2
+    if network.loss:
+        result["loss"] = 1 - (1 - network.loss) ** 0.5
+    return result
+
+
+def _compose(shape: dict[str, Any], other: Mapping[str, float]) -> dict[str, Any]:
+    """Two stretches of one way, one after the other: delays add, losses compound."""
+    result = dict(shape)
+    if "delay" in other:
+        result["delay"] = round(result.get("delay", 0.0) + other["delay"], 9)
+    if "loss" in other:
+        result["loss"] = round(1 - (1 - result.get("loss", 0.0)) * (1 - other["loss"]), 12)
+    return result
+
+
+def _free_subnet(size: int, taken: Iterable[ipaddress.IPv4Network]) -> ipaddress.IPv4Network:
+    prefix = min(24, 32 - (size + 3).bit_length())
+    used = list(taken)
+    for candidate in POOL.subnets(new_prefix=prefix):
+        if not any(candidate.overlaps(other) for other in used):
+            return candidate
+    raise PlanError("no subnet is left for another network", remedy="write smaller subnets in the file")
+
+
+@dataclass(frozen=True, slots=True)
+class _Edge:
+    """One way from a network to the next: over a link's gateway, or by the routing node that has `via` there."""
+
+    to: str
+    cost: float
+    link: str = ""
+    via: str = ""
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Path:
+    first: _Edge
+    cost: float
+
+
+def _shortest_paths(start: str, edges: Mapping[str, Sequence[_Edge]]) -> dict[str, _Path]:
+    """Dijkstra's algorithm: {every reached network: its path}."""
+    result: dict[str, _Path] = {}
+    queue: list[tuple[float, int, str, _Edge | None]] = [(0.0, 0, start, None)]
+    order = 0
+    while queue:
+        cost, _, network, first = heapq.heappop(queue)
+        if network in result or (network == start and first is not None):
+            continue
+        if first is not None:
+            result[network] = _Path(first, cost)
+        for edge in edges[network]:
+            if edge.to not in result and edge.to != start:
+                order += 1
+                heapq.heappush(queue, (cost + edge.cost, order, edge.to, first or edge))
+    return result

@@ -1,0 +1,256 @@
+"""Writing the record: what is about to happen is noted before, how it ended after."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from .identifiers import new_id
+from .redact import redact_values
+from .writer import Insert, OutputRow, Update, Writer
+
+if TYPE_CHECKING:
+    from .records import LogEntry, RunRecord
+
+STATUSES = ("ok", "failed", "cancelled")
+
+
+class Entry:
+    """Something that has begun. Say how it ended with `done`, or use it as a context: an exception then counts as a failure."""
+
+    def __init__(self, writer: Writer, table: str, row: dict[str, Any]) -> None:
+        self.id: str = row["id"]
+        self._writer = writer
+        self._table = table
+        self._later = frozenset(LATER.get(table, ()))
+        self._ended = False
+        writer.put(Insert(table, row))
+
+    def done(self, status: str = "ok", error: str | None = None, **values: Any) -> None:
+        """Record its end. Only the first call counts.
+
+        status: "ok", "failed" or "cancelled". error: what went wrong, for a reader. values: as for `amend`.
+        """
+        if status not in STATUSES:
+            raise ValueError(f"status: one of {', '.join(STATUSES)}, not {status!r}")
+        if not self._ended:
+            self._put({"status": status, "error": error, "ended": time.time(), **values})
+            self._ended = True
+
+    def amend(self, **values: Any) -> None:
+        """Fill in what was not known at the start: a run's environment and provider, a cell's nodes, a transfer's bytes and sha256."""
+        self._put(values)
+
+    def _put(self, values: dict[str, Any]) -> None:
+        if unknown := values.keys() - self._later - {"status", "error", "ended"}:
+            raise TypeError(f"{self._table}: {', '.join(sorted(unknown))} cannot be set later")
+        self._writer.put(Update(self._table, self.id, {name: _plain(value) for name, value in values.items()}))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if error is None:
+            self.done()
+        elif isinstance(error, Exception):
+            self.done("failed", f"{type(error).__name__}: {error}")
+        else:
+            self.done("cancelled")
+
+
+LATER = {"runs": ("environment", "provider"), "cells": ("nodes",), "transfers": ("bytes", "sha256")}
+
+
+class CellEntry(Entry):
+    """One execution of a cell."""
+
+    def __init__(self, writer: Writer, table: str, row: dict[str, Any]) -> None:
+        super().__init__(writer, table, row)
+        self._sequence = itertools.count(1)
+
+    def output(self, node: str | None, message_type: str, content: Mapping[str, Any]) -> None:
+        """Record one message that it sent, in the order of the calls. content: that of the Jupyter message; node None is home."""
+        text = json.dumps(content, separators=(",", ":"))
+        self._writer.put(OutputRow(self.id, next(self._sequence), node, message_type, text, time.time()))
+
+
+class Journal:
+    """The record of one experiment.
+
+    Recording never waits for the disk: a thread writes what is handed to it within some twenty milliseconds, and a process that is
+    killed loses at most that. Every recording method raises JournalError when earlier entries cannot be written (they are kept and
+    tried again), and in a forked child, which has to open the journal itself.
+    """
+
+    def __init__(self, target: Path | str) -> None:
+        self._writer = Writer(target)
+
+    @classmethod
+    def open(cls, target: Path | str, *, wait: bool = True) -> Journal:
+        """Open the SQLite file at a path (`.wardian/journal.db`), or a database by its URL; it is made or migrated where needed.
+
+        wait: False lets it open in the background; what is wrong with it then shows at the first flush or query.
+        Raises JournalError with the path and what to do: read-only folder, full disk, damaged file, newer schema.
+        """
+        journal = cls(target)
+        if wait:
+            journal._writer.opened()
+        return journal
+
+    def operation(
+        self,
+        *,
+        environment: str,
+        action: str,
+        kind: str,
+        targets: Sequence[str],
+        reason: str = "",
+        instance: str | None = None,
+        run: str | None = None,
+    ) -> Entry:
+        """One step of a plan, about to be done. action: "create", "update", … ; kind and targets: of which resources."""
+        row = self._begin(environment, run)
+        row.update(instance=instance, action=action, kind=kind, targets=json.dumps(list(targets)), reason=reason)
+        return Entry(self._writer, "operations", row)
+
+    def run(
+        self,
+        *,
+        notebook: str,
+        experiment: str | None = None,
+        experiment_digest: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        environment: str | None = None,
+        provider: str | None = None,
+    ) -> Entry:
+        """One execution of a notebook; its `id` is what the other entries name as their run. Secret parameters are not kept."""
+        from importlib.metadata import version
+
+        row = self._begin(environment, None)
+        row.update(notebook=notebook, experiment=experiment, experiment_digest=experiment_digest, provider=provider)
+        row.update(parameters=json.dumps(redact_values(parameters or {}), default=str))
+        row.update(user=_user(), host=socket.gethostname(), wardian=version("wardian"), python=sys.version.split()[0])
+        row["run"] = row["id"]
+        return Entry(self._writer, "runs", row)
+
+    def cell(
+        self,
+        *,
+        source: str,
+        nodes: Sequence[str] = (),
+        cell: str | None = None,
+        notebook: str | None = None,
+        selector: str | None = None,
+        language: str = "python",
+        background: bool = False,
+        environment: str | None = None,
+        run: str | None = None,
+        session: str | None = None,
+    ) -> CellEntry:
+        """One execution of a cell. cell: its id in the notebook; nodes: where it runs, empty for home; session: that of the kernel."""
+        row = self._begin(environment, run)
+        row.update(
+            session=session, cell=cell, notebook=notebook, source=source, selector=selector, language=language, background=background
+        )
+        row.update(source_digest=hashlib.sha256(source.encode(errors="surrogatepass")).hexdigest(), nodes=json.dumps(list(nodes)))
+        return CellEntry(self._writer, "cells", row)
+
+    def transfer(
+        self,
+        *,
+        node: str,
+        direction: str,
+        source: str,
+        target: str,
+        environment: str | None = None,
+        run: str | None = None,
+        bytes: int | None = None,
+    ) -> Entry:
+        """One copy. direction: "put" (to the node) or "get". Its end may say more: `done(bytes=…, sha256=…)`."""
+        row = self._begin(environment, run)
+        row.update(node=node, direction=direction, source=source, target=target, bytes=bytes, sha256=None)
+        return Entry(self._writer, "transfers", row)
+
+    def event(
+        self,
+        *,
+        kind: str,
+        environment: str | None = None,
+        node: str | None = None,
+        detail: Mapping[str, Any] | None = None,
+        run: str | None = None,
+    ) -> str:
+        """Something that happened at one moment; gives its id. detail: a JSON value; what stands under secret names is not kept."""
+        row = {"id": new_id(), "writer": self._writer.id, "environment": environment, "run": run, "node": node, "kind": kind}
+        self._writer.put(Insert("events", {**row, "detail": json.dumps(redact_values(detail or {}), default=str), "time": time.time()}))
+        return str(row["id"])
+
+    def entries(
+        self,
+        kinds: Sequence[str] | None = None,
+        node: str | None = None,
+        environment: str | None = None,
+        run: str | None = None,
+        since: float | None = None,
+        limit: int | None = None,
+    ) -> list[LogEntry]:
+        """What happened, oldest first; with a limit, the latest so many. Includes what this process recorded until now.
+
+        kinds: of `records.KINDS`. since: seconds since the epoch.
+        """
+        from . import queries
+
+        self.flush()
+        return queries.entries(self._writer.opened(), kinds=kinds, node=node, environment=environment, run=run, since=since, limit=limit)
+
+    def runs(self, limit: int | None = None) -> list[LogEntry]:
+        """The runs, oldest first."""
+        return self.entries(kinds=["run"], limit=limit)
+
+    def show(self, run: str) -> RunRecord:
+        """A run with its entries and their output. run: its id, the end of one that no other shares, or "last". Raises JournalError."""
+        from . import queries
+
+        self.flush()
+        return queries.show(self._writer.opened(), run)
+
+    def flush(self) -> None:
+        """Wait until all that was recorded so far is in the database."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Flush and close. Recording afterwards raises JournalError."""
+        self._writer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _begin(self, environment: str | None, run: str | None) -> dict[str, Any]:
+        return {
+            "id": new_id(), "writer": self._writer.id, "environment": environment, "run": run,
+            "started": time.time(), "ended": None, "status": "running", "error": None,
+        }  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    return json.dumps(list(value)) if isinstance(value, list | tuple) else value
+
+
+def _user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"

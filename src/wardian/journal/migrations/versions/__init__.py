@@ -1,0 +1,1 @@
+"""One file a step; the last one's number is `tables.HEAD`."""

@@ -1,0 +1,170 @@
+"""Reading the record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, RowMapping, Table, and_, or_, select
+
+from ..errors import JournalError
+from . import tables
+from .records import KINDS, LogEntry, Output, RunRecord
+from .store import Store
+from .writer import blob_path, identity
+
+_TABLES = {"operation": tables.operations, "run": tables.runs, "cell": tables.cells, "transfer": tables.transfers, "event": tables.events}
+_COMMON = ("id", "writer", "environment", "run", "started", "ended", "status", "error")
+
+
+def entries(
+    store: Store,
+    *,
+    kinds: Sequence[str] | None = None,
+    node: str | None = None,
+    environment: str | None = None,
+    run: str | None = None,
+    since: float | None = None,
+    limit: int | None = None,
+) -> list[LogEntry]:
+    """One merged time line, oldest first; with a limit, the latest so many. Raises JournalError for a kind that does not exist."""
+    if unknown := set(kinds or ()) - set(KINDS):
+        raise JournalError(f"the journal has no entries of kind {', '.join(sorted(unknown))}", remedy=f"kinds are {', '.join(KINDS)}")
+    found: list[LogEntry] = []
+    with store.reading() as connection:
+        alive = _Alive(connection)
+        for kind in kinds or KINDS:
+            table = _TABLES[kind]
+            if node is not None and kind == "run":
+                continue
+            moment = table.c.time if kind == "event" else table.c.started
+            query = select(table).order_by(moment.desc(), table.c.id.desc()).limit(limit)
+            if node is not None:
+                query = query.where(_about(kind, table, node))
+            if environment is not None:
+                query = query.where(table.c.environment == environment)
+            if run is not None:
+                query = query.where(table.c.run == run)
+            if since is not None:
+                query = query.where(moment >= since)
+            found += [_entry(kind, row, alive) for row in connection.execute(query).mappings()]
+    found.sort(key=lambda entry: (entry.started, entry.id))
+    return found[-limit:] if limit else ([] if limit == 0 else found)
+
+
+def show(store: Store, run: str) -> RunRecord:
+    """A run, its entries and their output, as `Journal.show` says."""
+    with store.reading() as connection:
+        query = select(tables.runs.c.id).order_by(tables.runs.c.started.desc(), tables.runs.c.id.desc())
+        query = query.limit(1) if run == "last" else query.where(tables.runs.c.id.endswith(run, autoescape=True)).limit(2)
+        ids = [row.id for row in connection.execute(query)]
+    if len(ids) != 1:
+        said = (
+            f"more than one run's id ends with {run!r}" if ids else "there is no run yet" if run == "last" else f"there is no run {run!r}"
+        )
+        raise JournalError(f"{store.where}: {said}", remedy="`wardian log --runs` lists them")
+    (head,) = entries(store, kinds=["run"], run=ids[0])
+    rest = entries(store, kinds=[kind for kind in KINDS if kind != "run"], run=ids[0])
+    return RunRecord(head, tuple(rest), outputs(store, [entry.id for entry in rest if entry.kind == "cell"]))
+
+
+def outputs(store: Store, cells: Sequence[str]) -> dict[str, tuple[Output, ...]]:
+    """What these cell entries sent, each in order."""
+    out, blobs = tables.outputs, tables.blobs
+    given: dict[str, list[Output]] = {cell: [] for cell in cells}
+    with store.reading() as connection:
+        for start in range(0, len(cells), 500):
+            some = out.c.cell_entry.in_(cells[start : start + 500])
+            query = (
+                select(out, blobs.c.data).join(blobs, blobs.c.sha256 == out.c.blob).where(some).order_by(out.c.cell_entry, out.c.sequence)
+            )
+            for row in connection.execute(query):
+                content = json.loads(_blob(store, row.blob, row.data))
+                given[row.cell_entry].append(Output(row.sequence, row.node, row.message_type, content, row.blob, row.time))
+    return {cell: tuple(found) for cell, found in given.items()}
+
+
+def _blob(store: Store, digest: str, data: bytes | None) -> bytes:
+    if data is not None:
+        return data
+    if store.blobs is None:
+        raise JournalError(f"{store.where}: the output {digest} was kept in a file, elsewhere")
+    path = blob_path(store.blobs, digest)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise JournalError(f"{path}: an output cannot be read: {error.strerror}", remedy="copy `blobs` along with the journal") from error
+
+
+class _Alive:
+    """Whether the process that wrote a row still runs; one of another host is taken to."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._known: dict[str, bool] = {}
+
+    def __call__(self, writer: str) -> bool:
+        if writer not in self._known:
+            row = self._connection.execute(select(tables.writers).where(tables.writers.c.id == writer)).one_or_none()
+            self._known[writer] = row is not None and _runs(row._mapping)
+        return self._known[writer]
+
+
+def _runs(writer: RowMapping) -> bool:
+    host, boot, started = identity(writer["pid"])
+    if writer["host"] != host:
+        return True
+    return bool(writer["boot"] == boot and writer["pid_started"] == started)
+
+
+def _about(kind: str, table: Table, node: str) -> ColumnElement[bool]:
+    if kind in ("event", "transfer"):
+        return and_(table.c.node == node)
+    column = table.c.targets if kind == "operation" else table.c.nodes
+    # names as JSON has them: the node itself, its access links ("node/network"), its services ("service@node")
+    return or_(*(column.contains(text, autoescape=True) for text in (f'"{node}"', f'"{node}/', f'@{node}"')))
+
+
+def _entry(kind: str, row: RowMapping, alive: _Alive) -> LogEntry:
+    detail = {name: _value(name, value) for name, value in row.items() if name not in _COMMON and name not in ("targets", "nodes", "node")}
+    if kind == "event":
+        moment = detail.pop("time")
+        nodes = (row["node"],) if row["node"] else ()
+        return LogEntry(kind, row["id"], moment, moment, "ok", row["environment"], row["run"], nodes, row["kind"], None, detail["detail"])
+    status = row["status"]
+    if row["ended"] is None and not alive(row["writer"]):
+        status = "interrupted"
+    return LogEntry(
+        kind, row["id"], row["started"], row["ended"], status, row["environment"], row["run"],
+        _nodes(kind, row), _summary(kind, row), row["error"], detail,
+    )  # fmt: skip
+
+
+def _value(name: str, value: Any) -> Any:
+    return json.loads(value) if name in ("parameters", "detail") else value
+
+
+def _nodes(kind: str, row: RowMapping) -> tuple[str, ...]:
+    if kind == "run":
+        return ()
+    if kind == "transfer":
+        return (row["node"],)
+    return tuple(json.loads(row["targets" if kind == "operation" else "nodes"]))
+
+
+def _summary(kind: str, row: RowMapping) -> str:
+    if kind == "operation":
+        return f"{row['action']} {row['kind']} {_some(json.loads(row['targets']))}" + (f" ({row['reason']})" if row["reason"] else "")
+    if kind == "run":
+        return f"run {row['notebook']}"
+    if kind == "transfer":
+        there, here = (row["target"], row["source"]) if row["direction"] == "put" else (row["source"], row["target"])
+        arrow = "→" if row["direction"] == "put" else "←"
+        return f"copy {here} {arrow} {row['node']}:{there}"
+    first = next((line for line in row["source"].splitlines() if line.strip() and not line.startswith("%%on")), "")
+    return f"cell on {row['selector'] or 'here'}: {first[:80]}"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"

@@ -1,0 +1,24 @@
+"""Source run once in each Python kernel, so that its `In[n]`, `Out[n]` and tracebacks count as the notebook does.
+
+The router numbers the cells of all places with one count and sends it along in the request's metadata.
+"""
+
+SOURCE = """
+def _wardian_align():
+    shell = get_ipython()
+    kernel = getattr(shell, "kernel", None)
+    if not hasattr(kernel, "get_parent") or hasattr(kernel, "_wardian_aligned"):
+        return
+    before = kernel.pre_handler_hook
+    def pre_handler_hook():
+        before()
+        try:
+            number = kernel.get_parent("shell")["metadata"]["wardian"]["number"]
+        except (KeyError, TypeError):
+            return
+        shell.execution_count = number
+    kernel.pre_handler_hook = pre_handler_hook
+    kernel._wardian_aligned = True
+_wardian_align()
+del _wardian_align
+"""

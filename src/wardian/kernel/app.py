@@ -1,0 +1,87 @@
+"""`python -m wardian.kernel -f CONNECTION_FILE`: what the kernelspec starts."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+
+from ..environment.live import default_instance, experiment_file, find
+from ..providers.base import Channel
+from .reach import Environment, Link
+from .router import Router
+
+_LONGEST = 60
+"""Characters that the path of our folder may have: Unix sockets are made in it, and theirs end at 107."""
+
+
+def main() -> int:
+    """Run one kernel until it is shut down, and give its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m wardian.kernel", description="The Jupyter kernel of Wardian.")
+    parser.add_argument("-f", dest="connection", type=Path, required=True, help="connection file")
+    arguments, _ = parser.parse_known_args()
+    logging.basicConfig(format="[wardian.kernel] %(levelname)s %(message)s", level=os.environ.get("WARDIAN_LOG", "WARNING").upper())
+    folder = make_folder()
+    try:
+        return asyncio.run(_run(json.loads(arguments.connection.read_text()), folder))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_folder() -> Path:
+    """A private folder for this process. Folders that killed ones left behind are removed."""
+    parent = Path(tempfile.gettempdir())
+    if len(str(parent)) > _LONGEST:
+        parent = Path("/tmp")  # noqa: S108
+    prefix = f"wardian-kernel-{os.getuid()}-"
+    for left in parent.glob(f"{prefix}*"):
+        process = left.name.removeprefix(prefix).partition("-")[0]
+        if process.isdigit() and not Path(f"/proc/{process}").exists() and left.lstat().st_uid == os.getuid():
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=parent))
+
+
+async def _run(connection: dict[str, object], folder: Path) -> int:
+    file = experiment_file(Path.cwd())
+
+    async def find_environment() -> Environment:
+        return await find(file, default_instance())
+
+    router = Router(
+        connection,
+        folder,
+        find=find_environment,
+        open_link=open_link,
+        notebook=os.environ.get("JPY_SESSION_NAME") or os.environ.get("WARDIAN_SESSION") or "default",
+        journal=file.parent / ".wardian" / "journal.db" if file is not None and file.is_file() else None,
+        run=os.environ.get("WARDIAN_RUN"),
+    )
+    return await serve(router)
+
+
+async def open_link(channel: Channel, node: str) -> Link:
+    """Open the link to a node's agent."""
+    # Imported at first use: a kernel starts sooner without it, and many notebooks begin at home.
+    from ..nodes.link import AgentLink
+
+    return await AgentLink.open(channel, node)
+
+
+async def serve(router: Router) -> int:
+    """Run a router until it has stopped. SIGTERM and the end of whoever started us stop it, and leave the kernels on nodes."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, router.stop)
+    # Interrupts come as messages; a Ctrl-C in the terminal of whoever started us is not for us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = os.environ.get("JPY_PARENT_PID", "")
+    if parent.isdigit() and int(parent) > 1 and int(parent) == os.getppid():
+        watched = os.pidfd_open(int(parent))
+        loop.add_reader(watched, router.stop)
+    await router.start()
+    return await router.stopped

@@ -1,0 +1,139 @@
+"""The home kernel: a stock ipykernel that the router starts, on Unix sockets in a private folder."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from ..errors import WardianError
+from .binding import HERE
+from .places import Listener, Place
+from .sockets import Socket
+from .wire import CONTROL, IOPUB, SHELL, STDIN, MalformedMessage, Message, Signer
+
+_GRACE = 3.0
+"""How long a home kernel may take to leave before it is killed, seconds."""
+
+_PORTS = {"shell_port": 1, "iopub_port": 2, "stdin_port": 3, "control_port": 4, "hb_port": 5}
+
+
+class HomePlace(Place):
+    """The home kernel as a place."""
+
+    def __init__(self, listener: Listener, session: str, folder: Path) -> None:
+        """folder: private to us; its path has to be short, since Unix sockets are made in it."""
+        super().__init__(HERE, "python", listener)
+        self._session = session
+        self._folder = folder
+        self._key = secrets.token_hex(16)
+        self._signer = Signer(self._key.encode())
+        self._context = zmq.Context()
+        self._context.sndhwm = self._context.rcvhwm = 0
+        self._sockets: dict[int, Socket] = {}
+        self._process: asyncio.subprocess.Process | None = None
+        self._missing = {"welcome", "info"}
+        self.info: dict[str, Any] | None = None
+        self.on_open: Callable[[], None] = lambda: None
+
+    async def start(self, env: Mapping[str, str], ended: Callable[[int], None]) -> None:
+        """Start the kernel; it is ready once `opened` has been called. `ended(exit code)` is called when its process is gone."""
+        path = self._folder / "home.json"
+        base = str(self._folder / "home")
+        connection = {"transport": "ipc", "ip": base, "key": self._key, "signature_scheme": "hmac-sha256", **_PORTS}
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(connection))
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "wardian.kernel.home_kernel",
+            "-f",
+            str(path),
+            env={**os.environ, **env, "JPY_PARENT_PID": str(os.getpid())},
+            stdin=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._watcher = asyncio.create_task(self._watch(self._process, ended))
+        # One identity for all, because the kernel asks for input whoever sent it the cell.
+        for channel, port, kind in (
+            (SHELL, 1, zmq.DEALER),
+            (CONTROL, 4, zmq.DEALER),
+            (STDIN, 3, zmq.DEALER),
+            (IOPUB, 2, zmq.SUB),
+        ):
+            socket = self._context.socket(kind)
+            socket.reconnect_ivl = 20
+            if kind == zmq.SUB:
+                socket.subscribe(b"")
+            else:
+                socket.identity = b"wardian"
+            socket.connect(f"ipc://{base}-{port}")
+            self._sockets[channel] = Socket(socket, lambda frames, channel=channel: self._frames(channel, frames))  # type: ignore[misc]
+        self._info_request = Message.new("kernel_info_request", {}, self._session)
+        self.send(SHELL, self._info_request)
+
+    def send(self, channel: int, message: Message) -> None:
+        """Give the kernel a message."""
+        self._sockets[channel].send(self._signer.wrap([], message.parts()))
+
+    async def stop(self) -> None:
+        """End the process: asked first, then killed."""
+        if self._process is None:
+            return
+        if self._process.returncode is None:
+            self.send(CONTROL, Message.new("shutdown_request", {"restart": False}, self._session))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self._watcher), _GRACE)
+            if self._process.returncode is None:
+                self._signal(signal.SIGKILL)
+                await self._watcher
+        for socket in self._sockets.values():
+            socket.close()
+        self._context.term()
+
+    def _interrupt(self) -> None:
+        self._signal(signal.SIGINT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+
+    async def _watch(self, process: asyncio.subprocess.Process, ended: Callable[[int], None]) -> None:
+        code = await process.wait()
+        self.lose(WardianError(f"the home kernel has ended ({_how(code)})", remedy="restart the kernel"))
+        ended(code)
+
+    def _frames(self, channel: int, frames: list[bytes]) -> None:
+        try:
+            message = Message(self._signer.unwrap(frames)[1])
+        except MalformedMessage:
+            return
+        if self._missing:
+            self._starting(message)
+        elif message.parent_id != self._info_request.id:
+            self.received(channel, message)
+
+    def _starting(self, message: Message) -> None:
+        """Ready is: our subscription is in effect, so that no output is missed, and the kernel answers."""
+        if message.kind == "iopub_welcome":
+            self._missing.discard("welcome")
+        elif message.kind == "kernel_info_reply" and message.parent_id == self._info_request.id:
+            self._missing.discard("info")
+            self.info = message.content
+        if not self._missing:
+            self.opened()
+            self.on_open()
+
+
+def _how(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"

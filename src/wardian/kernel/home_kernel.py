@@ -1,0 +1,33 @@
+"""The process of the home kernel: ipykernel's own application, with our extension, that drops no output and dies with the router."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Run the kernel; the arguments are ipykernel's own."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    # As ipykernel_launcher does: nothing in the notebook's folder may shadow what the kernel is made of.
+    if sys.path[0] == "" or Path(sys.path[0]) == Path.cwd():
+        del sys.path[0]
+
+    from ipykernel.kernelapp import IPKernelApp
+
+    class HomeApp(IPKernelApp):
+        def init_iopub(self, context: Any) -> None:
+            # The default of 1000 messages loses output, without a word, when it comes faster than it is taken.
+            context.sndhwm = 0
+            super().init_iopub(context)
+
+    HomeApp.launch_instance(extra_extensions=["wardian.kernel.extension"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,2256 @@
+"""The agent: one process on a node that owns the node's kernels and services, and outlives whoever started it.
+
+This file is sent to the node and run there, so it stands alone: Python 3.8 or newer, the standard library, and pyzmq only once a
+Python kernel is asked for. `docs/protocol.md` describes what it speaks. It is one thread around one epoll loop: nothing here blocks,
+and nothing is kept without a bound.
+"""
+
+from __future__ import annotations
+
+import array
+import codecs
+import collections
+import errno
+import fcntl
+import heapq
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import termios
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Any
+
+PROTOCOL = 1
+HELLO, REQUEST, REPLY, MESSAGE, INPUT, ACK, EVENT, ERROR = range(8)
+SHELL, IOPUB, STDIN, CONTROL = range(4)
+
+KIB, MIB = 1 << 10, 1 << 20
+FRAME_LIMIT = 64 * MIB
+WINDOW = 8 * MIB
+MEMORY_LIMIT = 16 * MIB
+SPOOL_LIMIT = 1024 * MIB
+SPOOL_SEGMENT = 32 * MIB
+TAIL_LIMIT = 1 * MIB
+OUTGOING_LIMIT = 512 * KIB
+READ_SIZE = 256 * KIB
+LOG_LIMIT = 8 * MIB
+STOP_GRACE = 2.0
+START_TIMEOUT = 60.0
+
+
+class BadFrame(Exception):
+    """The peer broke the protocol; its connection ends."""
+
+
+class Refused(Exception):
+    """A request cannot be done; the reply says why."""
+
+    def __init__(self, kind: str, message: str, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.kind, self.message, self.remedy = kind, message, remedy
+
+
+# ── frames ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def pack(kind: int, payload: bytes) -> bytes:
+    """One frame."""
+    return struct.pack(">IB", len(payload) + 1, kind) + payload
+
+
+def pack_json(kind: int, value: Mapping[str, Any]) -> bytes:
+    """One frame whose payload is JSON."""
+    return pack(kind, json.dumps(value).encode())
+
+
+def pack_message(kind: int, sequence: int, channel: int, kernel: bytes, parts: Sequence[bytes]) -> bytes:
+    """A MESSAGE or INPUT frame. At most 255 parts."""
+    body = [struct.pack(">QBB", sequence, channel, len(kernel)), kernel, struct.pack(">B", len(parts))]
+    for part in parts:
+        body.append(struct.pack(">I", len(part)))
+        body.append(part)
+    size = sum(map(len, body)) + 1
+    return b"".join([struct.pack(">IB", size, kind), *body])
+
+
+def unpack_message(payload: bytes) -> tuple[int, int, str, list[bytes]]:
+    """Sequence, channel, kernel and parts of a MESSAGE or INPUT payload."""
+    try:
+        sequence, channel, length = struct.unpack_from(">QBB", payload)
+        position = 11 + length
+        kernel = payload[10 : 10 + length].decode("ascii")
+        count = payload[position - 1]
+        parts = []
+        for _ in range(count):
+            (size,) = struct.unpack_from(">I", payload, position)
+            position += 4
+            parts.append(payload[position : position + size])
+            position += size
+    except (struct.error, IndexError, UnicodeDecodeError) as error:
+        raise BadFrame("malformed message: %s" % error) from None
+    if position != len(payload) or channel > CONTROL or count < 4:
+        raise BadFrame("malformed message")
+    return sequence, channel, kernel, parts
+
+
+def unpack_json(payload: bytes) -> dict[str, Any]:
+    """The JSON object of a payload."""
+    try:
+        value = json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise BadFrame("malformed JSON: %s" % error) from None
+    if not isinstance(value, dict):
+        raise BadFrame("expected a JSON object")
+    return value
+
+
+class Decoder:
+    """Cuts a byte stream into frames."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """Add bytes, and give each frame that is whole as (type, payload)."""
+        buffer = self._buffer
+        buffer += data
+        position = 0
+        try:
+            while len(buffer) - position >= 4:
+                (length,) = struct.unpack_from(">I", buffer, position)
+                if not 1 <= length <= FRAME_LIMIT:
+                    raise BadFrame("a frame of %d bytes; at most %d are allowed" % (length, FRAME_LIMIT))
+                if len(buffer) - position - 4 < length:
+                    break
+                kind = buffer[position + 4]
+                if kind > ERROR:
+                    raise BadFrame("unknown frame type %d" % kind)
+                payload = bytes(memoryview(buffer)[position + 5 : position + 4 + length])
+                position += 4 + length
+                yield kind, payload
+        finally:
+            del buffer[:position]
+
+
+# ── the store ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Spool:
+    """Frames in first-in-first-out order on disk, in unlinked files that vanish with this process."""
+
+    def __init__(self, directory: str, limit: int) -> None:
+        self._directory, self._limit = directory, limit
+        self._segments: collections.deque[list[int]] = collections.deque()  # [fd, size] each
+        self._offset = 0
+        self._used = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._segments)
+
+    def append(self, frame: bytes) -> bool:
+        """Keep a frame; False when the quota or the disk is full."""
+        if self._used + len(frame) > self._limit:
+            return False
+        try:
+            if not self._segments or self._segments[-1][1] >= SPOOL_SEGMENT:
+                self._segments.append([self._open(), 0])
+            segment = self._segments[-1]
+            view, start = memoryview(frame), segment[1]
+            while view:
+                written = os.pwrite(segment[0], view, start)
+                view, start = view[written:], start + written
+        except OSError as error:
+            log("spool: %s" % error)
+            if self._segments and not self._segments[-1][1]:
+                os.close(self._segments.pop()[0])
+            return False
+        segment[1] += len(frame)
+        self._used += len(frame)
+        return True
+
+    def take(self) -> bytes:
+        """The oldest frame, removed."""
+        fd, size = self._segments[0]
+        (length,) = struct.unpack(">I", os.pread(fd, 4, self._offset))
+        frame = os.pread(fd, length + 4, self._offset)
+        self._offset += len(frame)
+        if self._offset >= size:
+            os.close(fd)
+            self._segments.popleft()
+            self._used -= size
+            self._offset = 0
+        return frame
+
+    def close(self) -> None:
+        """Give the space back."""
+        while self._segments:
+            os.close(self._segments.popleft()[0])
+
+    def _open(self) -> int:
+        path = os.path.join(self._directory, ".wardian-%d-%s" % (os.getpid(), os.urandom(6).hex()))
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        os.unlink(path)
+        return fd
+
+
+class Gap:
+    """Messages of one cell that were dropped in a row: how many, how large, the number of the last, whose they were."""
+
+    def __init__(self, sequence: int, parent: bytes, size: int) -> None:
+        self.sequence, self.parent, self.size, self.count = sequence, parent, size, 1
+
+    def frame(self, kernel: bytes) -> bytes:
+        """What stands in their place: a stream message that says what is missing."""
+        text = "\n[%d messages with %d bytes of output were dropped here: the node's store was full]\n" % (self.count, self.size)
+        content = {"name": "stderr", "text": text}
+        parts = message_parts("stream", content, self.parent, "agent")
+        return pack_message(MESSAGE, self.sequence, IOPUB, kernel, parts)
+
+
+class MessageStore:
+    """A kernel's numbered messages, kept until they are acknowledged.
+
+    The oldest are in memory (`memory` bytes), what comes after them in a spool on disk (`disk` bytes). Past that, output is dropped
+    from the middle: the newest `tail` bytes stay, an exact mark stands for what is gone, and what is no output (replies, statuses,
+    errors, comm messages) is never dropped.
+    """
+
+    DROPPABLE = (b'"stream"', b'"display_data"', b'"update_display_data"', b'"execute_result"')
+
+    def __init__(self, kernel: str, directory: str, memory: int = MEMORY_LIMIT, disk: int = SPOOL_LIMIT, tail: int = TAIL_LIMIT) -> None:
+        self.next = 1
+        self.dropped = 0
+        self.acknowledged = 0
+        self._kernel = kernel.encode()
+        self._memory, self._tail_limit = memory, tail
+        self._sent: collections.deque[tuple[int, bytes]] = collections.deque()
+        self._sent_bytes = 0
+        self._ready: collections.deque[tuple[int, bytes]] = collections.deque()
+        self._ready_bytes = 0
+        self._spool = Spool(directory, disk)
+        self._survivors: collections.deque[Gap | tuple[int, bytes]] = collections.deque()
+        self._tail: collections.deque[tuple[int, bytes, bytes | None]] = collections.deque()
+        self._tail_bytes = 0
+
+    def append(self, channel: int, parts: Sequence[bytes]) -> None:
+        """Number a message and keep it."""
+        sequence = self.next
+        self.next += 1
+        frame = pack_message(MESSAGE, sequence, channel, self._kernel, parts)
+        if len(frame) > FRAME_LIMIT:
+            parts = too_large(parts, channel, len(frame))
+            frame = pack_message(MESSAGE, sequence, channel, self._kernel, parts)
+        in_order = not self._tail and not self._survivors
+        if in_order and not self._spool and self._sent_bytes + self._ready_bytes + len(frame) <= self._memory:
+            self._ready.append((sequence, frame))
+            self._ready_bytes += len(frame)
+        elif not in_order or not self._spool.append(frame):
+            droppable = channel == IOPUB and any(kind in parts[0] for kind in self.DROPPABLE)
+            self._tail.append((sequence, frame, parts[1] if droppable else None))
+            self._tail_bytes += len(frame)
+            self._trim()
+
+    def take(self) -> bytes | None:
+        """The next frame to send, or None while there is none or the window is full."""
+        if not self._ready:
+            self._refill()
+            if not self._ready:
+                return None
+        size = len(self._ready[0][1])
+        if self._sent and self._sent_bytes + size > WINDOW:
+            return None
+        item = self._ready.popleft()
+        self._ready_bytes -= size
+        self._sent.append(item)
+        self._sent_bytes += size
+        return item[1]
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether everything was sent."""
+        return not (self._ready or self._spool or self._survivors or self._tail)
+
+    def acknowledge(self, sequence: int) -> None:
+        """Forget everything sent up to a number."""
+        while self._sent and self._sent[0][0] <= sequence:
+            self.acknowledged, frame = self._sent.popleft()
+            self._sent_bytes -= len(frame)
+
+    def rewind(self, after: int | None) -> int:
+        """Go on after a number (None: after what was last acknowledged); gives the number of the next message."""
+        self._ready.extendleft(reversed(self._sent))
+        self._ready_bytes += self._sent_bytes
+        self._sent.clear()
+        self._sent_bytes = 0
+        while after is not None:
+            if not self._ready:
+                self._refill()
+            if not self._ready or self._ready[0][0] > after:
+                break
+            self.acknowledged, frame = self._ready.popleft()
+            self._ready_bytes -= len(frame)
+        return self.acknowledged + 1
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._spool.close()
+
+    def _refill(self) -> None:
+        while self._spool and self._sent_bytes + self._ready_bytes < self._memory // 2:
+            frame = self._spool.take()
+            self._ready.append((struct.unpack_from(">Q", frame, 5)[0], frame))
+            self._ready_bytes += len(frame)
+        if self._spool:
+            return
+        for survivor in self._survivors:
+            item = (survivor.sequence, survivor.frame(self._kernel)) if isinstance(survivor, Gap) else survivor
+            self._ready.append(item)
+            self._ready_bytes += len(item[1])
+        self._ready.extend((sequence, frame) for sequence, frame, _ in self._tail)
+        self._ready_bytes += self._tail_bytes
+        self._survivors.clear()
+        self._tail.clear()
+        self._tail_bytes = 0
+
+    def _trim(self) -> None:
+        while self._tail_bytes > self._tail_limit and len(self._tail) > 1:
+            sequence, frame, parent = self._tail.popleft()
+            self._tail_bytes -= len(frame)
+            last = self._survivors[-1] if self._survivors else None
+            if parent is None:
+                self._survivors.append((sequence, frame))
+                continue
+            self.dropped += 1
+            if isinstance(last, Gap) and last.parent == parent:
+                last.sequence = sequence
+                last.count += 1
+                last.size += len(frame)
+            else:
+                self._survivors.append(Gap(sequence, parent, len(frame)))
+
+
+def message_parts(kind: str, content: Mapping[str, Any], parent: bytes, session: str) -> list[bytes]:
+    """The four parts of a Jupyter message. parent: the header, in JSON, of the message that this one answers."""
+    now = time.time()
+    date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + ".%06dZ" % (now % 1 * 1e6)
+    header = {"msg_id": os.urandom(16).hex(), "msg_type": kind, "username": "wardian", "session": session, "date": date, "version": "5.4"}
+    return [json.dumps(header).encode(), parent, b"{}", json.dumps(content).encode()]
+
+
+def too_large(parts: Sequence[bytes], channel: int, size: int) -> list[bytes]:
+    """What replaces a message that no frame can hold: an error with the same header and parent."""
+    text = "a message of %d bytes is too large to leave the node; at most %d are carried" % (size, FRAME_LIMIT)
+    if channel == IOPUB:
+        return message_parts("stream", {"name": "stderr", "text": "[%s]\n" % text}, parts[1], "agent")
+    content = {"status": "error", "ename": "MessageTooLarge", "evalue": text, "traceback": [text]}
+    return [parts[0], parts[1], b"{}", json.dumps(content).encode()]
+
+
+# ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Timer:
+    """Something to be called later."""
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        """Don't call it."""
+        self.callback = None
+
+
+class Loop:
+    """Calls back for readable and writable descriptors, timers, and children that ended."""
+
+    def __init__(self) -> None:
+        self.before_wait: Callable[[], None] = lambda: None
+        self.running = True
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Callable[[int], None]] = {}
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._count = 0
+        self._soon: collections.deque[Callable[[], None]] = collections.deque()
+        self._children: dict[int, Callable[[int], None]] = {}
+        wake_read, wake_write = os.pipe()
+        os.set_blocking(wake_read, False)
+        os.set_blocking(wake_write, False)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        self._wake = wake_read
+        self.watch(wake_read, self._reap)
+
+    def watch(self, fd: int, callback: Callable[[int], None], events: int = select.EPOLLIN) -> None:
+        """Call back with the events of a descriptor; a second call changes what is watched."""
+        if fd in self._handlers:
+            self._epoll.modify(fd, events)
+        else:
+            self._epoll.register(fd, events)
+        self._handlers[fd] = callback
+
+    def unwatch(self, fd: int) -> None:
+        """Stop watching a descriptor, if it was watched."""
+        if self._handlers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call back after some time."""
+        timer = Timer(callback)
+        self._count += 1
+        heapq.heappush(self._timers, (time.monotonic() + seconds, self._count, timer))
+        return timer
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Call back in the next round."""
+        self._soon.append(callback)
+
+    def child(self, pid: int, callback: Callable[[int], None]) -> None:
+        """Call back with the exit code of a child (minus the signal's number if one ended it)."""
+        self._children[pid] = callback
+
+    def run(self) -> None:
+        """Until `running` is False."""
+        while self.running:
+            self._call(self.before_wait)
+            for fd, events in self._epoll.poll(self._timeout()):
+                handler = self._handlers.get(fd)
+                if handler:
+                    self._call(handler, events)
+            now = time.monotonic()
+            while self._timers and self._timers[0][0] <= now:
+                timer = heapq.heappop(self._timers)[2]
+                if timer.callback:
+                    self._call(timer.callback)
+            for _ in range(len(self._soon)):
+                self._call(self._soon.popleft())
+
+    def _timeout(self) -> float:
+        while self._timers and self._timers[0][2].callback is None:
+            heapq.heappop(self._timers)
+        if self._soon:
+            return 0.0
+        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else -1.0
+
+    def _call(self, callback: Callable[..., None], *arguments: object) -> None:
+        # the kernels of a node live and die with this process: a fault in handling one event must not end the others
+        try:
+            callback(*arguments)
+        except Exception:  # noqa: BLE001
+            import traceback
+
+            log(traceback.format_exc())
+
+    def _reap(self, events: int) -> None:
+        try:
+            os.read(self._wake, 4096)
+        except BlockingIOError:
+            pass
+        for pid in list(self._children):
+            try:
+                found, status = os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                found, status = pid, 0
+            if found:
+                code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
+                self._call(self._children.pop(pid), code)
+
+
+# ── processes ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def spawn(argv: Sequence[str], env: Mapping[str, str], cwd: str, fds: Mapping[int, int]) -> int:
+    """Start a program in a session of its own, to be killed when this process dies; gives its pid.
+
+    fds: {descriptor there: descriptor here}. Raises OSError when the folder or the program is not there.
+    """
+    prctl = process_control()
+    parent = os.getpid()
+    failed_read, failed_write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in range(1, signal.NSIG):
+                if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33):
+                    signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            os.setsid()
+            if prctl:
+                prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+                if os.getppid() != parent:
+                    os._exit(1)
+            os.chdir(cwd)
+            high = {target: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 220) for target, fd in fds.items()}
+            for target, fd in high.items():
+                os.dup2(fd, target)
+            os.umask(0o022)
+            os.execvpe(argv[0], argv, env)
+        except OSError as error:
+            os.write(failed_write, b"%d" % (error.errno or errno.EIO))
+        finally:
+            os._exit(127)
+    os.close(failed_write)
+    failure = os.read(failed_read, 16)
+    os.close(failed_read)
+    if failure:
+        os.waitpid(pid, 0)
+        number = int(failure)
+        raise OSError(number, os.strerror(number), cwd if not os.path.isdir(cwd) else argv[0])
+    return pid
+
+
+_prctl: list[Any] = []
+
+
+def process_control() -> Any:
+    """prctl(2), or None where this Python has no ctypes."""
+    if not _prctl:
+        try:
+            import ctypes
+
+            _prctl.append(ctypes.CDLL(None).prctl)
+        except (ImportError, OSError, AttributeError):
+            _prctl.append(None)
+    return _prctl[0]
+
+
+def session_members(session: int) -> list[int]:
+    """The processes of a session that are no zombies."""
+    members = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open("/proc/%s/stat" % name, "rb") as file:
+                    fields = file.read().rpartition(b")")[2].split()
+            except OSError:
+                continue
+            if len(fields) > 3 and int(fields[3]) == session and fields[0] not in (b"Z", b"X"):
+                members.append(int(name))
+    return members
+
+
+def signal_session(session: int, *numbers: int) -> bool:
+    """Send signals to every process of a session; whether there was any."""
+    members = session_members(session)
+    for pid in members:
+        for number in numbers:
+            try:
+                os.kill(pid, number)
+            except OSError:
+                break
+    return bool(members)
+
+
+class Sessions:
+    """The sessions that this agent started, noted on disk so that a later agent can end what a killed one left."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        os.makedirs(directory, exist_ok=True)
+
+    def clean(self) -> None:
+        """End what an earlier agent left behind."""
+        for name in os.listdir(self._directory):
+            for pid in session_members(int(name)) if name.isdigit() else ():
+                # the number may have gone to a stranger since; ours carry our mark
+                if b"WARDIAN_AGENT=" in environment_of(pid):
+                    try:
+                        os.kill(pid, signal.SIGKILL)
+                    except OSError:
+                        continue
+            os.unlink(os.path.join(self._directory, name))
+
+    def add(self, session: int) -> None:
+        """Note one."""
+        os.close(os.open(os.path.join(self._directory, str(session)), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+
+    def end(self, session: int, loop: Loop, done: Callable[[], None]) -> None:
+        """SIGTERM and SIGHUP to all of it, SIGKILL to what is left after a grace; then call `done`."""
+        deadline = time.monotonic() + STOP_GRACE
+        signal_session(session, signal.SIGTERM, signal.SIGHUP, signal.SIGCONT)
+
+        def check(pause: float) -> None:
+            if not session_members(session):
+                self.forget(session)
+                done()
+                return
+            if time.monotonic() > deadline:
+                signal_session(session, signal.SIGKILL)
+            loop.later(pause, lambda: check(min(0.05, pause * 2)))
+
+        check(0.001)
+
+    def forget(self, session: int) -> None:
+        """It ended."""
+        try:
+            os.unlink(os.path.join(self._directory, str(session)))
+        except FileNotFoundError:
+            pass
+
+
+def environment_of(pid: int) -> bytes:
+    try:
+        with open("/proc/%d/environ" % pid, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def pipe(size: int = 0) -> tuple[int, int]:
+    """A pipe whose reading end does not block."""
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    if size:
+        try:
+            fcntl.fcntl(write, 1031, size)  # F_SETPIPE_SZ
+        except OSError:
+            pass
+    return read, write
+
+
+def read_some(fd: int, size: int = READ_SIZE) -> bytes | None:
+    """What is there to read; None when nothing is, empty at the end."""
+    try:
+        return os.read(fd, size)
+    except (BlockingIOError, InterruptedError):
+        return None
+    except OSError:
+        return b""
+
+
+def waiting(fd: int) -> int:
+    """How many bytes a pipe holds."""
+    count = array.array("i", [0])
+    fcntl.ioctl(fd, termios.FIONREAD, count)
+    return count[0]
+
+
+_dev_null: list[int] = []
+
+
+def dev_null() -> int:
+    if not _dev_null:
+        _dev_null.append(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
+    return _dev_null[0]
+
+
+def log(text: str) -> None:
+    """A line of the agent's log."""
+    try:
+        os.write(2, ("%s %s\n" % (time.strftime("%Y-%m-%d %H:%M:%S"), text.rstrip())).encode("utf-8", "replace"))
+    except OSError:
+        pass
+
+
+# ── kernels ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Kernel:
+    """What the two kinds of kernel share: an id, a store, a client that is attached."""
+
+    language = ""
+
+    def __init__(self, agent: Agent, name: str, env: Mapping[str, str], cwd: str) -> None:
+        self.agent, self.id, self.cwd = agent, name, cwd
+        self.env = dict(agent.environment, **env, WARDIAN_KERNEL=name)
+        self.directory = os.path.join(agent.directory, "kernels", name)
+        self.store = MessageStore(name, agent.spool_directory, disk=agent.spool_limit)
+        self.client: Client | None = None
+        self.pid: int | None = None
+        self.state = "starting"
+        self.death: dict[str, Any] | None = None
+        self.sessions: list[int] = []
+        self.starting: list[Request] = []
+
+    def start(self) -> None:
+        """Start its process; `ready` or `died` follows."""
+        raise NotImplementedError
+
+    def input(self, channel: int, parts: list[bytes]) -> None:
+        """A message from the client."""
+        raise NotImplementedError
+
+    def interrupt(self) -> None:
+        """SIGINT to its process group."""
+        if self.pid:
+            os.killpg(self.pid, signal.SIGINT)
+
+    def close(self) -> None:
+        """Let go of what it holds; its processes are ended by then."""
+        self.store.close()
+        remove_folder(self.directory)
+
+    def launch(self, argv: Sequence[str], fds: Mapping[int, int], exited: Callable[[int], None], env: Mapping[str, str]) -> None:
+        """Start its process in a session of its own."""
+        self.pid = spawn(argv, env, self.cwd, fds)
+        self.sessions.append(self.pid)
+        self.agent.sessions.add(self.pid)
+        self.agent.loop.child(self.pid, exited)
+
+    def emit(self, channel: int, parts: Sequence[bytes]) -> None:
+        """Number a message, keep it, and have it sent."""
+        self.store.append(channel, parts)
+        if self.client:
+            self.agent.dirty.add(self.client)
+
+    def ready(self) -> None:
+        """Answer those who wait for the start."""
+        self.state = "idle"
+        for request in self.starting:
+            request.succeed({"pid": self.pid, "new": request is self.starting[0]})
+        self.starting.clear()
+
+    def died(self, code: int, last: str) -> None:
+        """Its process ended for good."""
+        self.pid = None
+        self.state = "dead"
+        self.death = {"event": "kernel.died", "kernel": self.id, "exit_code": code if code >= 0 else None, "signal": -code if code < 0 else None}
+        self.death["last"] = last
+        if self.client:
+            self.client.owe(self)
+
+    def failed(self, error: Refused) -> None:
+        """The start came to nothing."""
+        for request in self.starting:
+            request.refuse(error)
+        self.starting.clear()
+
+
+class Outlet:
+    """One output stream of a shell, cut into stream messages.
+
+    While little comes it passes at once; when much comes it is gathered for a few milliseconds, so that a loop of small writes makes
+    few messages. Meanwhile the pipe holds it.
+    """
+
+    PERIOD, BURST = 0.01, 8
+
+    def __init__(self, loop: Loop, emit: Callable[[str], None]) -> None:
+        self._loop, self._emit = loop, emit
+        self.fd, self.write_end = pipe(MIB)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._period_end = 0.0
+        self._reads = 0
+        loop.watch(self.fd, self._readable)
+
+    def drain(self) -> None:
+        """Pass on everything that was written before this call."""
+        left = waiting(self.fd)
+        while left > 0:
+            data = read_some(self.fd, min(left, 64 * KIB))
+            if not data:
+                break
+            left -= len(data)
+            self._pass(data)
+
+    def close(self) -> None:
+        self._loop.unwatch(self.fd)
+        os.close(self.fd)
+        os.close(self.write_end)
+        self.fd = -1
+
+    def _readable(self, events: int) -> None:
+        now = time.monotonic()
+        if now >= self._period_end:
+            self._period_end, self._reads = now + self.PERIOD, 0
+        self._reads += 1
+        if self._reads > self.BURST:
+            self._loop.unwatch(self.fd)
+            self._loop.later(self._period_end - now, self._resume)
+            return
+        data = read_some(self.fd, 64 * KIB)
+        if data:
+            self._pass(data)
+
+    def _resume(self) -> None:
+        if self.fd < 0:
+            return
+        for _ in range(16):
+            data = read_some(self.fd, 64 * KIB)
+            if not data:
+                break
+            self._pass(data)
+        # still in a flood: keep to the slow pace
+        self._period_end, self._reads = time.monotonic() + self.PERIOD, self.BURST
+        self._loop.watch(self.fd, self._readable)
+
+    def _pass(self, data: bytes) -> None:
+        text = self._decoder.decode(data)
+        if text:
+            self._emit(text)
+
+
+class Job:
+    """Something the shell does before it is asked for anything else: a cell, a completion, its own setup."""
+
+    def __init__(self, lines: str, done: Callable[[int], None], cell: Cell | None = None) -> None:
+        self.lines, self.done, self.cell = lines, done, cell
+        self.token = 0
+        self.interrupted = False
+
+
+class Cell:
+    """One execute request."""
+
+    def __init__(self, channel: int, parts: list[bytes], content: Mapping[str, Any], count: int) -> None:
+        self.channel, self.header, self.content, self.count = channel, parts[0], content, count
+
+
+class BashKernel(Kernel):
+    """One long-lived bash on pipes.
+
+    The shell is interactive for one reason: SIGINT then abandons the cell and keeps the shell, as do `set -u` and `${x:?}`. It reads
+    `source FILE` on its standard input, followed by a line that reports the status on a pipe of its own. That line comes apart
+    from the first because an interrupt discards the line being run.
+    """
+
+    language = "bash"
+    STATUS_FD, ERROR_FD = 200, 201
+    SETUP = (
+        "exec 2>&%d %d>&-; set +H +m +o history; shopt -u checkwinsize; unset HISTFILE TMOUT MAILCHECK PROMPT_COMMAND\n"
+        'command_not_found_handle() { printf \'%%s: line %%s: %%s: command not found\\n\' "${BASH_SOURCE[1]##*/}"'
+        ' "${BASH_LINENO[0]}" "$1" >&2; return 127; }\n'
+        'printf \'version %%s\\n\' "$BASH_VERSION" >&%d\n'
+    ) % (ERROR_FD, ERROR_FD, STATUS_FD)
+
+    def __init__(self, agent: Agent, name: str, env: Mapping[str, str], cwd: str) -> None:
+        super().__init__(agent, name, env, cwd)
+        self.env.update(PS1="", PS2="", WARDIAN_KERNEL=name)
+        self.session = os.urandom(8).hex()
+        self.version = ""
+        self._count = 0
+        self._token = 0
+        self._parent = b"{}"
+        self._input = -1
+        self._jobs: collections.deque[Job] = collections.deque()
+        self._job: Job | None = None
+        self._outlets: list[Outlet] = []
+        self._status_read = self._status_write = -1
+        self._status_text = b""
+
+    def start(self) -> None:
+        os.makedirs(self.directory, exist_ok=True)
+        self._outlets = [Outlet(self.agent.loop, self._stream("stdout")), Outlet(self.agent.loop, self._stream("stderr"))]
+        self._status_read, self._status_write = pipe()
+        self.agent.loop.watch(self._status_read, self._status)
+        self._launch_shell()
+        self._enqueue(Job("", lambda status: self.ready()))
+
+    def close(self) -> None:
+        for outlet in self._outlets:
+            outlet.close()
+        if self._status_read >= 0:
+            self.agent.loop.unwatch(self._status_read)
+            os.close(self._status_read)
+            os.close(self._status_write)
+        self._close_input()
+        super().close()
+
+    def interrupt(self) -> None:
+        if self._job and self.pid:
+            super().interrupt()
+            self._job.interrupted = True
+            self._report_again(self._job, 0.05)
+
+    def input(self, channel: int, parts: list[bytes]) -> None:
+        try:
+            kind = json.loads(parts[0])["msg_type"]
+            content = json.loads(parts[3])
+            handler = getattr(self, "_on_" + kind, None) if isinstance(kind, str) and isinstance(content, dict) else None
+        except (ValueError, KeyError, TypeError, RecursionError):
+            log("kernel %s: malformed message" % self.id)
+            return
+        if handler:
+            handler(channel, parts, content)
+
+    # requests
+
+    def _on_execute_request(self, channel: int, parts: list[bytes], content: dict[str, Any]) -> None:
+        cell = Cell(channel, parts, content, 0)
+        self._enqueue(Job("", lambda status: self._executed(cell, status), cell))
+
+    def _on_kernel_info_request(self, channel: int, parts: list[bytes], content: dict[str, Any]) -> None:
+        language = {"name": "bash", "version": self.version, "mimetype": "text/x-sh", "file_extension": ".sh"}
+        language.update(codemirror_mode="shell", pygments_lexer="bash")
+        info = {"status": "ok", "protocol_version": "5.4", "implementation": "wardian-bash", "implementation_version": "1"}
+        self._answer(channel, parts, dict(info, language_info=language, banner="bash " + self.version, help_links=[]))
+
+    def _on_complete_request(self, channel: int, parts: list[bytes], content: dict[str, Any]) -> None:
+        code, cursor = content.get("code"), content.get("cursor_pos")
+        if not isinstance(code, str) or not isinstance(cursor, int):
+            return
+        start, word, action = completion_of(code[:cursor])
+        result = {"status": "ok", "matches": [], "cursor_start": start, "cursor_end": cursor, "metadata": {}}
+        if self._job or not self.pid:
+            self._answer(channel, parts, result)
+            return
+        path = os.path.join(self.directory, "matches")
+        quoted = word.replace("'", "'\\''")
+
+        def done(status: int) -> None:
+            result["matches"] = read_matches(path, word, action, "/proc/%s/cwd" % self.pid)
+            self._answer(channel, parts, result)
+
+        self._enqueue(Job("compgen %s -- '%s' >'%s' 2>/dev/null </dev/null\n" % (action, quoted, path), done))
+
+    def _on_is_complete_request(self, channel: int, parts: list[bytes], content: dict[str, Any]) -> None:
+        code = content.get("code")
+        path = os.path.join(self.directory, "check")
+        write_file(path, code if isinstance(code, str) else "")
+        read, write = pipe()
+        pid = spawn(["bash", "-n", path], dict(self.env, LC_ALL="C"), "/", {0: dev_null(), 1: write, 2: write})
+        os.close(write)
+
+        def done(status: int) -> None:
+            errors = read_some(read) or b""
+            os.close(read)
+            unfinished = b"unexpected end of file" in errors or b"unexpected EOF" in errors or b"here-document" in errors
+            continued = isinstance(code, str) and (len(code) - len(code.rstrip("\\"))) % 2 == 1
+            verdict = "incomplete" if unfinished or continued else "invalid" if status else "complete"
+            answer = {"status": verdict}
+            if verdict == "incomplete":
+                answer["indent"] = ""
+            self._answer(channel, parts, answer)
+
+        self.agent.loop.child(pid, done)
+
+    def _on_inspect_request(self, channel: int, parts: list[bytes], content: dict[str, Any]) -> None:
+        self._answer(channel, parts, {"status": "ok", "found": False, "data": {}, "metadata": {}})
+
+    def _on_history_request(self, channel: int, parts: list[bytes], content: dict[str, Any]) -> None:
+        self._answer(channel, parts, {"status": "ok", "history": []})
+
+    def _on_comm_info_request(self, channel: int, parts: list[bytes], content: dict[str, Any]) -> None:
+        self._answer(channel, parts, {"status": "ok", "comms": {}})
+
+    def _on_interrupt_request(self, channel: int, parts: list[bytes], content: dict[str, Any]) -> None:
+        self.interrupt()
+        self._answer(channel, parts, {"status": "ok"})
+
+    def _on_shutdown_request(self, channel: int, parts: list[bytes], content: dict[str, Any]) -> None:
+        self._answer(channel, parts, {"status": "ok", "restart": bool(content.get("restart"))})
+        self._jobs.clear()
+        pid, self.pid, self._job = self.pid, None, None
+        self._close_input()
+        if pid:
+            self.agent.sessions.end(pid, self.agent.loop, lambda: self.died(0, ""))
+        else:
+            self.died(0, "")
+
+    # the shell
+
+    def _launch_shell(self) -> None:
+        read, self._input = os.pipe()
+        os.set_blocking(self._input, False)
+        stdout, stderr = (outlet.write_end for outlet in self._outlets)
+        fds = {0: read, 1: stdout, 2: dev_null(), self.STATUS_FD: self._status_write, self.ERROR_FD: stderr}
+        argv = ["bash", "--norc", "--noprofile", "--noediting", "-i"]
+        try:
+            self.launch(argv, fds, self._exited, self.env)
+        finally:
+            os.close(read)
+        self._say(self.SETUP)
+
+    def _enqueue(self, job: Job) -> None:
+        self._jobs.append(job)
+        if not self._job:
+            self._next()
+
+    def _next(self) -> None:
+        if not self._jobs:
+            return
+        if not self.pid:
+            try:
+                self._launch_shell()
+            except OSError as error:
+                self.died(127, "bash could not be started again: %s" % error)
+                return
+        self._job = job = self._jobs.popleft()
+        self._token += 1
+        job.token = self._token
+        if job.cell:
+            self._begin(job, job.cell)
+        self._say(job.lines + self._report(job))
+
+    def _begin(self, job: Job, cell: Cell) -> None:
+        silent = cell.content.get("silent") is True
+        if not silent and cell.content.get("store_history", True):
+            self._count += 1
+        cell.count = self._count
+        self.state = "busy"
+        self._parent = cell.header
+        self._publish("status", {"execution_state": "busy"}, cell.header)
+        code = cell.content.get("code")
+        code = code if isinstance(code, str) else ""
+        if not silent:
+            self._publish("execute_input", {"code": code, "execution_count": cell.count}, cell.header)
+        name = "cell[%d]" % cell.count
+        path = os.path.join(self.directory, name)
+        write_file(path, code)
+        job.lines = "BASH_ARGV0='%s'; source '%s' </dev/null %d>&-\n" % (name, path, self.STATUS_FD)
+
+    def _executed(self, cell: Cell, status: int) -> None:
+        job = self._job
+        interrupted = bool(job and job.interrupted)
+        remove_file(os.path.join(self.directory, "cell[%d]" % cell.count))
+        reply: dict[str, Any] = {"status": "ok", "execution_count": cell.count, "payload": [], "user_expressions": {}}
+        if status:
+            error = {"ename": "ExitCode", "evalue": str(status), "traceback": ["cell[%d]: exit status %d" % (cell.count, status)]}
+            if interrupted and status == 130:
+                error = {"ename": "KeyboardInterrupt", "evalue": "", "traceback": ["cell[%d]: interrupted" % cell.count]}
+            self._publish("error", error, cell.header)
+            reply = dict(error, status="error", execution_count=cell.count, payload=[], user_expressions={})
+        self.state = "idle"
+        self.emit(cell.channel, message_parts("execute_reply", reply, cell.header, self.session))
+        self._publish("status", {"execution_state": "idle"}, cell.header)
+        if status and cell.content.get("stop_on_error", True):
+            self._abort()
+
+    def _abort(self) -> None:
+        waiting_jobs, self._jobs = self._jobs, collections.deque()
+        for job in waiting_jobs:
+            if job.cell:
+                self._publish("status", {"execution_state": "busy"}, job.cell.header)
+                content = {"status": "aborted", "execution_count": self._count}
+                self.emit(job.cell.channel, message_parts("execute_reply", content, job.cell.header, self.session))
+                self._publish("status", {"execution_state": "idle"}, job.cell.header)
+            else:
+                self._jobs.append(job)
+
+    def _report(self, job: Job) -> str:
+        return "printf '%%s %%s\\n' %d \"$?\" >&%d\n" % (job.token, self.STATUS_FD)
+
+    def _report_again(self, job: Job, pause: float) -> None:
+        # the interrupt may have come just as the reporting line was read, and have discarded it
+        if self._job is job and pause < 2:
+            self._say(self._report(job))
+            self.agent.loop.later(pause, lambda: self._report_again(job, pause * 2))
+
+    def _say(self, text: str) -> None:
+        try:
+            os.write(self._input, text.encode())
+        except OSError as error:
+            log("kernel %s: %s" % (self.id, error))
+
+    def _status(self, events: int) -> None:
+        data = read_some(self._status_read)
+        if not data:
+            return
+        *lines, self._status_text = (self._status_text + data).split(b"\n")
+        for line in lines:
+            token, _, value = line.partition(b" ")
+            if token == b"version":
+                self.version = value.decode("ascii", "replace")
+            elif self._job and token == b"%d" % self._job.token:
+                self._finish(int(value))
+
+    def _finish(self, status: int) -> None:
+        job = self._job
+        if not job:
+            return
+        for outlet in self._outlets:
+            outlet.drain()
+        job.done(status)
+        self._job = None
+        self._next()
+
+    def _exited(self, code: int) -> None:
+        self._status(0)
+        if self.state == "dead" or not self.pid:
+            return
+        self.pid = None
+        self._close_input()
+        status = code if code >= 0 else 128 - code
+        if self.starting:
+            self.died(code, "")
+            self.failed(Refused("kernel", "bash ended while starting, with status %d" % status))
+            return
+        for outlet in self._outlets:
+            outlet.drain()
+        text = "the shell ended with status %d; the next cell starts a new one, without the variables of this one\n" % status
+        self._publish("stream", {"name": "stderr", "text": text}, self._parent)
+        self._finish(status)
+
+    def _close_input(self) -> None:
+        if self._input >= 0:
+            os.close(self._input)
+            self._input = -1
+
+    def _stream(self, name: str) -> Callable[[str], None]:
+        def emit(text: str) -> None:
+            if name == "stderr" and self._job and self._job.interrupted and text == "\n":
+                return  # bash ends the interrupted line on its own
+            self._publish("stream", {"name": name, "text": text}, self._parent)
+
+        return emit
+
+    def _publish(self, kind: str, content: Mapping[str, Any], parent: bytes) -> None:
+        self.emit(IOPUB, message_parts(kind, content, parent, self.session))
+
+    def _answer(self, channel: int, parts: list[bytes], content: Mapping[str, Any]) -> None:
+        kind = json.loads(parts[0])["msg_type"].replace("_request", "_reply")
+        self._publish("status", {"execution_state": "busy"}, parts[0])
+        self.emit(channel, message_parts(kind, content, parts[0], self.session))
+        self._publish("status", {"execution_state": "idle"}, parts[0])
+
+
+def completion_of(text: str) -> tuple[int, str, str]:
+    """Where the word to complete starts, what to complete, and compgen's options for it."""
+    start = len(text)
+    while start and not text[start - 1].isspace() and text[start - 1] not in ";|&<>()=\"'`":
+        start -= 1
+    word = text[start:]
+    for sign in ("${", "$"):
+        if word.startswith(sign):
+            return start + len(sign), word[len(sign) :], "-v"
+    before = text[:start].rstrip(" \t")
+    first = not before or before[-1] in ";|&(`\n"
+    return start, word, "-c" if first and "/" not in word else "-f"
+
+
+def read_matches(path: str, word: str, action: str, folder: str) -> list[str]:
+    """compgen's answers: once each, folders with a slash, blanks escaped."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            matches = sorted(set(file.read().splitlines()))
+    except OSError:
+        return []
+    if action == "-f":
+        matches = [match + "/" if os.path.isdir(os.path.join(folder, match)) else match for match in matches]
+        return [match.replace(" ", "\\ ") for match in matches]
+    return matches[:2000]
+
+
+def write_file(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8", errors="surrogatepass") as file:
+        file.write(text)
+
+
+def remove_file(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
+
+
+def remove_folder(path: str) -> None:
+    """A folder and the files in it."""
+    try:
+        for name in os.listdir(path):
+            os.unlink(os.path.join(path, name))
+        os.rmdir(path)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            log("%s: %s" % (path, error))
+
+
+class PythonKernel(Kernel):
+    """A stock ipykernel on Unix sockets, and the relay between it and us."""
+
+    language = "python"
+    DELIMITER = b"<IDS|MSG>"
+    LAUNCHER = """
+import sys
+sys.path[:1] = []
+from ipykernel.kernelapp import IPKernelApp
+class Application(IPKernelApp):
+    def init_iopub(self, context):
+        context.sndhwm = 0
+        super().init_iopub(context)
+Application.launch_instance()
+"""
+
+    def __init__(self, agent: Agent, name: str, env: Mapping[str, str], cwd: str) -> None:
+        super().__init__(agent, name, env, cwd)
+        for variable in ("JPY_PARENT_PID", "JPY_INTERRUPT_EVENT", "JPY_SESSION_NAME"):
+            self.env.pop(variable, None)
+        self._sockets: list[Any] = []
+        self._pending: set[int] = set()
+        self._key = b""
+        self._output = -1
+        self._last = b""
+        self._probe = b""
+        self._answered = self._subscribed = False
+        self._timers: list[Timer] = []
+
+    def start(self) -> None:
+        import hmac
+
+        try:
+            import zmq
+        except ImportError:
+            remedy = "Install ipykernel there: %s -m pip install ipykernel." % sys.executable
+            raise Refused("missing", "%s has no pyzmq, which a Python kernel needs" % sys.executable, remedy) from None
+        self._zmq, self._compare = zmq, hmac.compare_digest
+        os.makedirs(self.directory, exist_ok=True)
+        address = os.path.join(self.directory, "k")
+        if len(address) + 2 > 107:
+            raise Refused("kernel", "the path %s is too long for a Unix socket" % address, "Use a shorter kernel id.")
+        key = os.urandom(32).hex()
+        self._key = key.encode()
+        self._hmac = hmac.new(self._key, digestmod="sha256")
+        ports = dict(shell_port=1, iopub_port=2, stdin_port=3, control_port=4, hb_port=5)
+        connection = dict(ports, transport="ipc", ip=address, key=key, signature_scheme="hmac-sha256", kernel_name="")
+        path = os.path.join(self.directory, "connection.json")
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        os.write(fd, json.dumps(connection).encode())
+        os.close(fd)
+        for port in range(1, 6):
+            remove_file("%s-%d" % (address, port))
+        self.state, self.death = "starting", None
+        self._answered = self._subscribed = False
+        self._last = b""
+        self._output, write = pipe()
+        try:
+            argv = [sys.executable, "-c", self.LAUNCHER, "-f", path]
+            self.launch(argv, {0: dev_null(), 1: write, 2: write}, self._exited, self.env)
+        except OSError:
+            os.close(self._output)
+            self._output = -1
+            raise
+        finally:
+            os.close(write)
+        self.agent.loop.watch(self._output, self._said)
+        self._connect(address)
+        self._send_probe()
+        self._timers = [self.agent.loop.later(START_TIMEOUT, self._too_slow)]
+
+    def input(self, channel: int, parts: list[bytes]) -> None:
+        if channel == IOPUB or not self._sockets or not self.pid:
+            return
+        try:
+            self._sockets[channel].send_multipart([self.DELIMITER, self._sign(parts), *parts], self._zmq.NOBLOCK, copy=False)
+        except self._zmq.ZMQError as error:
+            log("kernel %s: %s" % (self.id, error))
+        # sending may take the notice that something came in
+        self._drain(channel)
+
+    def close(self) -> None:
+        self._disconnect()
+        super().close()
+
+    def _connect(self, address: str) -> None:
+        zmq = self._zmq
+        context = self.agent.zmq_context()
+        identity = os.urandom(16)
+        for channel, port in ((SHELL, 1), (IOPUB, 2), (STDIN, 3), (CONTROL, 4)):
+            zsocket = context.socket(zmq.SUB if channel == IOPUB else zmq.DEALER)
+            zsocket.linger = 0
+            zsocket.rcvhwm = zsocket.sndhwm = 0
+            zsocket.reconnect_ivl = 10
+            if channel == IOPUB:
+                zsocket.subscribe(b"")
+            else:
+                zsocket.identity = identity
+            zsocket.connect("ipc://%s-%d" % (address, port))
+            self._sockets.append(zsocket)
+            self.agent.loop.watch(zsocket.fd, lambda events, channel=channel: self._drain(channel))
+
+    def _disconnect(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        for zsocket in self._sockets:
+            self.agent.loop.unwatch(zsocket.fd)
+            zsocket.close(0)
+        self._sockets = []
+        if self._output >= 0:
+            self.agent.loop.unwatch(self._output)
+            os.close(self._output)
+            self._output = -1
+
+    def _drain(self, channel: int, limit: int = 500) -> None:
+        # the descriptor of a zmq socket tells of changes only: read until there is nothing, or come back
+        zmq = self._zmq
+        self._pending.discard(channel)
+        if channel >= len(self._sockets):
+            return
+        zsocket = self._sockets[channel]
+        for _ in range(limit):
+            try:
+                frames = zsocket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                if not zsocket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+                    return
+                continue
+            except zmq.ZMQError as error:
+                log("kernel %s: %s" % (self.id, error))
+                return
+            self._received(channel, frames)
+            if not self._sockets:
+                return
+        if channel not in self._pending:
+            self._pending.add(channel)
+            self.agent.loop.soon(lambda: self._drain(channel))
+
+    def _received(self, channel: int, frames: list[bytes]) -> None:
+        try:
+            start = frames.index(self.DELIMITER) + 1
+        except ValueError:
+            return
+        parts = frames[start + 1 :]
+        if len(parts) < 4 or not self._compare(frames[start], self._sign(parts)):
+            log("kernel %s: a message with a wrong signature was ignored" % self.id)
+            return
+        if self.state == "starting":
+            self._probed(channel, parts)
+            return
+        if channel == IOPUB:
+            if b'"status"' in parts[0]:
+                self.state = "busy" if b'"busy"' in parts[3] else "idle"
+            elif b'"iopub_welcome"' in parts[0]:
+                return
+        self.emit(channel, parts)
+
+    def _sign(self, parts: Sequence[bytes]) -> bytes:
+        signature = self._hmac.copy()
+        for part in parts[:4]:
+            signature.update(part)
+        return signature.hexdigest().encode()
+
+    def _send_probe(self) -> None:
+        parts = message_parts("kernel_info_request", {}, b"{}", "agent")
+        self._probe = parts[0]
+        self.input(SHELL, parts)
+
+    def _probed(self, channel: int, parts: list[bytes]) -> None:
+        if channel == SHELL:
+            self._answered = True
+            if not self._subscribed:
+                # a kernel without the welcome message publishes into the void until our subscription has arrived
+                self._timers.append(self.agent.loop.later(0.05, self._probe_again))
+        elif channel == IOPUB and b'"idle"' in parts[3] and json.loads(parts[1] or b"{}").get("msg_id") == json.loads(self._probe)["msg_id"]:
+            self._subscribed = True
+        if self._answered and self._subscribed:
+            for timer in self._timers:
+                timer.cancel()
+            self.ready()
+
+    def _probe_again(self) -> None:
+        if self.state == "starting" and self.pid and not self._subscribed:
+            self._send_probe()
+
+    def _too_slow(self) -> None:
+        if self.state == "starting" and self.pid:
+            self.failed(Refused("kernel", "ipykernel did not answer within %d s%s" % (START_TIMEOUT, self._tail())))
+            signal_session(self.pid, signal.SIGKILL)
+
+    def _said(self, events: int) -> None:
+        data = read_some(self._output)
+        if data:
+            self._last = (self._last + data)[-8 * KIB :]
+            log("kernel %s: %s" % (self.id, data.decode("utf-8", "replace")))
+        elif data == b"":
+            self.agent.loop.unwatch(self._output)
+
+    def _exited(self, code: int) -> None:
+        while self._output >= 0:
+            data = read_some(self._output)
+            if not data:
+                break
+            self._last = (self._last + data)[-8 * KIB :]
+        for channel in (SHELL, CONTROL, IOPUB):
+            self._drain(channel, limit=1 << 30)
+        self._disconnect()
+        last = self._last.decode("utf-8", "replace")
+        self.died(code, last)
+        if "No module named 'ipykernel'" in last:
+            remedy = "Install it there: %s -m pip install ipykernel." % sys.executable
+            self.failed(Refused("missing", "%s has no ipykernel, which a Python kernel needs" % sys.executable, remedy))
+        else:
+            how = "exit code %d" % code if code >= 0 else "signal %d" % -code
+            self.failed(Refused("kernel", "ipykernel ended while starting (%s)%s" % (how, self._tail())))
+
+    def _tail(self) -> str:
+        lines = self._last.decode("utf-8", "replace").strip().splitlines()[-10:]
+        return ":\n" + "\n".join(lines) if lines else ""
+
+
+# ── services ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Service:
+    """One long-running command: started, watched, restarted; its output in a log of bounded size."""
+
+    FIRST_PAUSE, LONGEST_PAUSE, HEALTHY = 0.2, 10.0, 10.0
+
+    def __init__(self, agent: Agent, name: str, spec: dict[str, Any]) -> None:
+        self.agent, self.name, self.spec = agent, name, spec
+        self.state = "starting"
+        self.pid: int | None = None
+        self.restarts = 0
+        self.exit_code: int | None = None
+        self.since = time.time()
+        self.path = os.path.join(agent.directory, "services", name + ".log")
+        self._pause = self.FIRST_PAUSE
+        self._started = 0.0
+        self._waiting: list[tuple[Request, Timer]] = []
+        self._timer: Timer | None = None
+        self._check_pid: int | None = None
+        self._line = b""
+        self._pattern: Any = None
+        self._stopping: list[Callable[[], None]] | None = None
+        ready = spec["ready"] or {}
+        if "log" in ready:
+            import re
+
+            self._pattern = re.compile(ready["log"].encode())
+        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        self._log = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._output, self._write_end = pipe()
+        agent.loop.watch(self._output, self._said)
+
+    def start(self) -> None:
+        """Start the command, now."""
+        self._started = time.monotonic()
+        env = dict(self.agent.environment, **self.spec["env"], WARDIAN_SERVICE=self.name)
+        try:
+            fds = {0: dev_null(), 1: self._write_end, 2: self._write_end}
+            self.pid = spawn(self.spec["command"], env, self.spec["cwd"] or home(), fds)
+        except OSError as error:
+            # a program or folder that is not there will not come by trying again
+            self._write(b"cannot be started: %s\n" % str(error).encode())
+            self.exit_code = 127
+            self._become("failed")
+            return
+        self.agent.sessions.add(self.pid)
+        self.agent.loop.child(self.pid, self._exited)
+        ready = self.spec["ready"]
+        self._become("starting" if ready else "ready")
+        if ready and "log" not in ready:
+            self._check(0.005)
+
+    def wait(self, request: Request, timeout: float) -> None:
+        """Answer once it is ready, has failed, or the time is up."""
+        if self.state in ("starting", "restarting"):
+            self._waiting.append((request, self.agent.loop.later(timeout, lambda: self._give_up(request, timeout))))
+        else:
+            self._answer(request)
+
+    def stop(self, done: Callable[[], None]) -> None:
+        """End it and everything it started, then call `done`."""
+        if self._stopping is not None:
+            self._stopping.append(done)
+            return
+        self._stopping = [done]
+        self._cancel_check()
+        if self.pid is None:
+            self._stopped()
+        else:
+            self.agent.sessions.end(self.pid, self.agent.loop, self._stopped)
+
+    def close(self) -> None:
+        """Let go of its log and its pipe."""
+        self.agent.loop.unwatch(self._output)
+        for fd in (self._output, self._write_end, self._log):
+            os.close(fd)
+        self._output = -1
+
+    def last_lines(self, count: int) -> str:
+        """The end of its log."""
+        self._collect()
+        text = b""
+        for path in (self.path + ".1", self.path):
+            try:
+                with open(path, "rb") as file:
+                    file.seek(0, os.SEEK_END)
+                    file.seek(max(0, file.tell() - MIB))
+                    text += file.read()
+            except OSError:
+                continue
+        lines = text.decode("utf-8", "replace").splitlines()
+        return "\n".join(lines[-count:]) if count > 0 else ""
+
+    def _exited(self, code: int) -> None:
+        session, self.pid = self.pid, None
+        self._cancel_check()
+        self._collect()
+        self.exit_code = code if code >= 0 else 128 - code
+        if self._stopping is not None:
+            return
+        if session:
+            signal_session(session, signal.SIGKILL)
+            self.agent.sessions.forget(session)
+        policy = self.spec["restart"]
+        if policy == "always" or (policy == "on-failure" and code):
+            if time.monotonic() - self._started >= self.HEALTHY:
+                self._pause = self.FIRST_PAUSE
+            self._become("restarting")
+            self._timer = self.agent.loop.later(self._pause, self._restart)
+            self._pause = min(self._pause * 2, self.LONGEST_PAUSE)
+        else:
+            self._become("failed" if code else "stopped")
+
+    def _restart(self) -> None:
+        self.restarts += 1
+        self.start()
+
+    def _stopped(self) -> None:
+        self.pid = None
+        done, self._stopping = self._stopping or [], None
+        self._become("stopped")
+        for callback in done:
+            callback()
+
+    def _check(self, pause: float) -> None:
+        ready = self.spec["ready"]
+        if "port" in ready:
+            if listening(ready["port"]):
+                self._become("ready")
+            else:
+                self._timer = self.agent.loop.later(pause, lambda: self._check(min(pause * 1.5, 0.1)))
+            return
+        fds = {0: dev_null(), 1: self._write_end, 2: self._write_end}
+        try:
+            env = dict(self.agent.environment, **self.spec["env"])
+            pid = self._check_pid = spawn(ready["command"], env, self.spec["cwd"] or home(), fds)
+        except OSError as error:
+            self._write(b"the readiness command cannot be started: %s\n" % str(error).encode())
+            self._timer = self.agent.loop.later(1.0, lambda: self._check(1.0))
+            return
+
+        def checked(code: int) -> None:
+            if self._check_pid != pid:
+                return
+            self._check_pid = None
+            if code == 0:
+                self._become("ready")
+            else:
+                self._timer = self.agent.loop.later(pause, lambda: self._check(min(pause * 2, 0.5)))
+
+        self.agent.loop.child(pid, checked)
+
+    def _cancel_check(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        if self._check_pid:
+            signal_session(self._check_pid, signal.SIGKILL)
+            self._check_pid = None
+
+    def _said(self, events: int) -> None:
+        data = read_some(self._output, 64 * KIB)
+        if data:
+            self._write(data)
+            if self._pattern and self.state == "starting":
+                *lines, rest = (self._line + data).split(b"\n")
+                self._line = rest[-64 * KIB :]
+                if any(self._pattern.search(line) for line in [*lines, rest]):
+                    self._become("ready")
+
+    def _collect(self) -> None:
+        left = waiting(self._output) if self._output >= 0 else 0
+        if left:
+            for _ in range(0, left, 64 * KIB):
+                self._said(0)
+
+    def _write(self, data: bytes) -> None:
+        try:
+            os.write(self._log, data)
+            if os.fstat(self._log).st_size > LOG_LIMIT:
+                os.replace(self.path, self.path + ".1")
+                os.close(self._log)
+                self._log = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            log("service %s: %s" % (self.name, error))
+
+    def _become(self, state: str) -> None:
+        if state != self.state:
+            self.since = time.time()
+        self.state = state
+        self._line = b""
+        self.agent.broadcast(dict(self.describe(), event="service.state", service=self.name))
+        if state not in ("starting", "restarting"):
+            waiting_requests, self._waiting = self._waiting, []
+            for request, timer in waiting_requests:
+                timer.cancel()
+                self._answer(request)
+
+    def describe(self) -> dict[str, Any]:
+        """What `service.list` says of it."""
+        return {"state": self.state, "pid": self.pid, "restarts": self.restarts, "exit_code": self.exit_code, "since": self.since}
+
+    def _answer(self, request: Request) -> None:
+        if self.state == "ready":
+            request.succeed({"state": "ready"})
+        else:
+            how = "" if self.exit_code is None else " with exit code %d" % self.exit_code
+            request.refuse(Refused("service", "service %s %s%s%s" % (self.name, self.state, how, self._log_tail())))
+
+    def _give_up(self, request: Request, timeout: float) -> None:
+        self._waiting = [item for item in self._waiting if item[0] is not request]
+        what = "is not ready after %g s (%s)" % (timeout, self.state)
+        if self.restarts:
+            what += ", and was restarted %d times, the last exit code being %s" % (self.restarts, self.exit_code)
+        request.refuse(Refused("timeout", "service %s %s%s" % (self.name, what, self._log_tail())))
+
+    def _log_tail(self) -> str:
+        text = self.last_lines(20)
+        return "; the end of its log:\n" + text if text else "; its log is empty"
+
+
+def listening(port: int) -> bool:
+    """Whether a TCP port accepts connections here.
+
+    Read from the kernel's table, not by connecting: a probe would be a client to servers that serve one, and noise in their logs.
+    """
+    for path in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            with open(path, encoding="ascii") as file:
+                for line in file:
+                    fields = line.split()
+                    if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
+                        return True
+        except OSError:
+            continue
+    return False
+
+
+def home() -> str:
+    """The user's home, or / where there is none."""
+    path = os.environ.get("HOME") or "/"
+    return path if os.path.isdir(path) else "/"
+
+
+# ── clients ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Request:
+    """One request of a client, to be answered once."""
+
+    def __init__(self, client: Client, value: dict[str, Any]) -> None:
+        self.client, self.value = client, value
+        self.id, self.op = value.get("id"), value.get("op")
+        if not isinstance(self.id, int) or not isinstance(self.op, str):
+            raise BadFrame("a request needs a number `id` and a text `op`")
+
+    def succeed(self, value: Mapping[str, Any]) -> None:
+        """The answer."""
+        self.client.send(pack_json(REPLY, {"id": self.id, "ok": value}))
+
+    def refuse(self, error: Refused) -> None:
+        """Why there is none."""
+        value = {"kind": error.kind, "message": error.message, "remedy": error.remedy}
+        self.client.send(pack_json(REPLY, {"id": self.id, "error": value}))
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """An argument that is a text without NUL."""
+        value = self.value.get(name)
+        if value is None and default is not None:
+            return default
+        if not isinstance(value, str) or "\0" in value:
+            raise Refused("argument", "`%s` has to be a text" % name)
+        return value
+
+    def name(self, name: str) -> str:
+        """An argument that names a kernel or a service, and becomes part of a path."""
+        value = self.text(name)
+        if not 1 <= len(value) <= 64 or value[0] == "." or not all(c.isascii() and (c.isalnum() or c in "._-") for c in value):
+            raise Refused("argument", "`%s` has to be 1 to 64 letters, digits, dots, dashes or underscores, not %r" % (name, value))
+        return value
+
+    def folder(self, name: str) -> str:
+        """An argument that is a folder; the user's home when it is not given."""
+        value = self.text(name, "") or home()
+        if not os.path.isdir(value):
+            raise Refused("argument", "there is no folder %s" % value)
+        return value
+
+    def number(self, name: str, default: float) -> float:
+        """An argument that is a number, not negative."""
+        value = self.value.get(name, default)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < 1e9:
+            raise Refused("argument", "`%s` has to be a number that is not negative" % name)
+        return value
+
+    def variables(self, name: str) -> dict[str, str]:
+        """An argument that is a mapping of environment variables."""
+        value = self.value.get(name) or {}
+        if not isinstance(value, dict) or not all(isinstance(item, str) and "\0" not in item for pair in value.items() for item in pair):
+            raise Refused("argument", "`%s` has to map names to texts" % name)
+        if any(not key or "=" in key for key in value):
+            raise Refused("argument", "`%s` holds a name that no variable can have" % name)
+        return value
+
+    def command(self, name: str, value: object) -> list[str]:
+        """An argument that is a command."""
+        if not isinstance(value, list) or not value or not all(isinstance(item, str) and "\0" not in item for item in value):
+            raise Refused("argument", "`%s` has to be a list of texts" % name)
+        return value
+
+
+class Client:
+    """One connection. Its two descriptors are the standard input and output of the process that reached us."""
+
+    def __init__(self, agent: Agent, keeper: socket.socket, reading: int, writing: int) -> None:
+        self.agent, self.keeper, self.reading, self.writing = agent, keeper, reading, writing
+        self.id: str | None = None
+        self.kernels: dict[str, Kernel] = {}
+        self.open = True
+        self._decoder = Decoder()
+        self._outgoing: collections.deque[bytes | memoryview] = collections.deque()
+        self._outgoing_bytes = 0
+        self._blocked = False
+        self._owed: set[str] = set()
+        for fd in (reading, writing):
+            os.set_inheritable(fd, False)
+            os.set_blocking(fd, False)
+        agent.loop.watch(reading, self._readable)
+        agent.loop.watch(keeper.fileno(), lambda events: self.close())
+
+    def send(self, frame: bytes) -> None:
+        """Queue a frame that is not part of a store."""
+        if self.open:
+            self._outgoing.append(frame)
+            self._outgoing_bytes += len(frame)
+            self.agent.dirty.add(self)
+
+    def owe(self, kernel: Kernel) -> None:
+        """Tell of the kernel's death once everything that it said was sent."""
+        self._owed.add(kernel.id)
+        self.agent.dirty.add(self)
+
+    def pump(self) -> None:
+        """Send what can be sent now; the rest stays in the stores."""
+        if not self.open:
+            return
+        while True:
+            self._fill()
+            if not self._outgoing or self._blocked or not self._flush():
+                break
+        if self._outgoing_bytes > 4 * OUTGOING_LIMIT:
+            self.agent.loop.unwatch(self.reading)
+
+    def detach(self, kernel: Kernel) -> None:
+        """Another client has taken the kernel, or it is gone."""
+        self.kernels.pop(kernel.id, None)
+        self._owed.discard(kernel.id)
+
+    def close(self, reason: str | None = None) -> None:
+        """End the connection; its kernels stay."""
+        if not self.open:
+            return
+        if reason is not None:
+            self.send(pack_json(ERROR, {"message": reason}))
+            self._flush()
+        self.open = False
+        for kernel in self.kernels.values():
+            kernel.client = None
+        self.agent.clients.discard(self)
+        self.agent.dirty.discard(self)
+        for fd in (self.reading, self.writing, self.keeper.fileno()):
+            self.agent.loop.unwatch(fd)
+        os.close(self.reading)
+        os.close(self.writing)
+        self.keeper.close()
+
+    def _fill(self) -> None:
+        kernels = list(self.kernels.values())
+        while kernels and self._outgoing_bytes < OUTGOING_LIMIT:
+            for kernel in list(kernels):
+                frame = kernel.store.take()
+                if frame is None:
+                    kernels.remove(kernel)
+                    if kernel.id in self._owed and kernel.death and kernel.store.exhausted:
+                        self._owed.discard(kernel.id)
+                        self.send(pack_json(EVENT, kernel.death))
+                else:
+                    self._outgoing.append(frame)
+                    self._outgoing_bytes += len(frame)
+
+    def _flush(self) -> bool:
+        """Write once; whether to go on."""
+        chunks = [self._outgoing[index] for index in range(min(len(self._outgoing), 64))]
+        try:
+            written = os.writev(self.writing, chunks)
+        except (BlockingIOError, InterruptedError):
+            self._blocked = True
+            self.agent.loop.watch(self.writing, self._writable, select.EPOLLOUT)
+            return False
+        except OSError:
+            self.close()
+            return False
+        self._outgoing_bytes -= written
+        while written:
+            chunk = self._outgoing[0]
+            if len(chunk) > written:
+                self._outgoing[0] = memoryview(chunk)[written:]
+                break
+            written -= len(chunk)
+            self._outgoing.popleft()
+        return True
+
+    def _writable(self, events: int) -> None:
+        self.agent.loop.unwatch(self.writing)
+        self._blocked = False
+        self.agent.dirty.add(self)
+        self.agent.loop.watch(self.reading, self._readable)
+
+    def _readable(self, events: int) -> None:
+        data = read_some(self.reading)
+        if data is None:
+            return
+        if not data:
+            self.close()
+            return
+        try:
+            for kind, payload in self._decoder.feed(data):
+                self._handle(kind, payload)
+                if not self.open:
+                    return
+        except BadFrame as error:
+            self.close(str(error))
+
+    def _handle(self, kind: int, payload: bytes) -> None:
+        if self.id is None:
+            self._hello(kind, payload)
+        elif kind == INPUT:
+            self._input(*unpack_message(payload))
+        elif kind == ACK:
+            self._acknowledge(payload)
+        elif kind == REQUEST:
+            self.agent.handle(Request(self, unpack_json(payload)))
+        elif kind == ERROR:
+            log("client %s: %s" % (self.id, payload[:1000].decode("utf-8", "replace")))
+            self.close()
+        else:
+            raise BadFrame("a frame of type %d is not for the agent" % kind)
+
+    def _hello(self, kind: int, payload: bytes) -> None:
+        if kind != HELLO:
+            raise BadFrame("the first frame has to be HELLO")
+        value = unpack_json(payload)
+        if value.get("protocol") != PROTOCOL:
+            raise BadFrame("this agent speaks protocol %d, not %r" % (PROTOCOL, value.get("protocol")))
+        name = value.get("client")
+        if not isinstance(name, str) or not 1 <= len(name) <= 128:
+            raise BadFrame("HELLO needs a client id of 1 to 128 characters")
+        self.id = name
+        self.send(pack_json(HELLO, dict(self.agent.hello, inputs=self.agent.inputs.get(name, 0))))
+
+    def _input(self, sequence: int, channel: int, name: str, parts: list[bytes]) -> None:
+        last = self.agent.inputs.get(self.id or "", 0)
+        if sequence <= last:
+            return
+        if sequence != last + 1:
+            raise BadFrame("input %d follows input %d" % (sequence, last))
+        self.agent.count_input(self.id or "", sequence)
+        kernel = self.agent.kernels.get(name)
+        if kernel is None:
+            lost = {"event": "kernel.died", "kernel": name, "exit_code": None, "signal": None, "last": "there is no such kernel"}
+            self.send(pack_json(EVENT, lost))
+        elif kernel.death:
+            self.send(pack_json(EVENT, kernel.death))
+        else:
+            kernel.input(channel, parts)
+
+    def _acknowledge(self, payload: bytes) -> None:
+        if len(payload) < 9 or len(payload) != 9 + payload[8]:
+            raise BadFrame("malformed acknowledgement")
+        kernel = self.kernels.get(payload[9:].decode("ascii", "replace"))
+        if kernel:
+            kernel.store.acknowledge(struct.unpack_from(">Q", payload)[0])
+            self.agent.dirty.add(self)
+
+
+# ── the agent ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Agent:
+    """Kernels, services and clients of one node, and the requests on them."""
+
+    def __init__(self, directory: str, listener: socket.socket, version: str) -> None:
+        self.directory = directory
+        self.loop = Loop()
+        self.loop.before_wait = self._pump
+        self.kernels: dict[str, Kernel] = {}
+        self.services: dict[str, Service] = {}
+        self.clients: set[Client] = set()
+        self.dirty: set[Client] = set()
+        self.inputs: collections.OrderedDict[str, int] = collections.OrderedDict()
+        self.hello = {"protocol": PROTOCOL, "version": version, "pid": os.getpid(), "python": sys.executable}
+        self.environment = dict(os.environ, WARDIAN_AGENT=directory)
+        self.spool_limit = int(os.environ.get("WARDIAN_SPOOL_LIMIT", SPOOL_LIMIT))
+        spool = os.environ.get("WARDIAN_SPOOL_DIR", "/var/tmp")  # noqa: S108
+        self.spool_directory = spool if os.access(spool, os.W_OK) else directory
+        self.sessions = Sessions(os.path.join(directory, "sessions"))
+        self.sessions.clean()
+        for name in os.listdir(self._folder("kernels")):
+            remove_folder(os.path.join(directory, "kernels", name))
+        self._listener = listener
+        self._context: Any = None
+        listener.setblocking(False)
+        self.loop.watch(listener.fileno(), self._accept)
+
+    def run(self) -> None:
+        """Until `agent.stop`."""
+        self.loop.run()
+
+    def handle(self, request: Request) -> None:
+        """Do what a request asks."""
+        operation = self.OPERATIONS.get(request.op)
+        try:
+            if operation is None:
+                raise Refused("argument", "there is no operation %r" % request.op)
+            operation(self, request)
+        except Refused as error:
+            request.refuse(error)
+        except OSError as error:
+            request.refuse(Refused("system", str(error)))
+
+    def broadcast(self, event: Mapping[str, Any]) -> None:
+        """Tell every client."""
+        frame = pack_json(EVENT, event)
+        for client in self.clients:
+            if client.id is not None:
+                client.send(frame)
+
+    def count_input(self, client: str, sequence: int) -> None:
+        """Remember how far a client's inputs have come, so that one that is sent again is not done again."""
+        self.inputs[client] = sequence
+        self.inputs.move_to_end(client)
+        if len(self.inputs) > 1024:
+            self.inputs.popitem(last=False)
+
+    def zmq_context(self) -> Any:
+        """The one context of this process."""
+        if self._context is None:
+            import zmq
+
+            self._context = zmq.Context()
+        return self._context
+
+    # requests on kernels
+
+    def _kernel_start(self, request: Request) -> None:
+        name, language = request.name("kernel"), request.text("language", "python")
+        kernel = self.kernels.get(name)
+        if kernel and kernel.state != "dead":
+            if kernel.language != language:
+                raise Refused("kernel", "kernel %s runs %s, not %s" % (name, kernel.language, language))
+            if kernel.state == "starting":
+                kernel.starting.append(request)
+            else:
+                request.succeed({"pid": kernel.pid, "new": False})
+            return
+        kind: type[Kernel] | None = {"python": PythonKernel, "bash": BashKernel}.get(language)
+        if kind is None:
+            raise Refused("argument", "there is no kernel for %r; there are python and bash" % language)
+        new = kind(self, name, request.variables("env"), request.folder("cwd"))
+        if kernel:
+            # what the dead one said may not have been fetched yet
+            new.store.close()
+            new.store, new.client, new.sessions = kernel.store, kernel.client, kernel.sessions
+            kernel.store = MessageStore(name, self.spool_directory)
+            kernel.close()
+        new.starting.append(request)
+        try:
+            new.start()
+        except (OSError, Refused) as error:
+            new.starting.clear()
+            new.died(127, str(error))
+            new.close()
+            self.kernels.pop(name, None)
+            if new.client:
+                new.client.detach(new)
+            raise error if isinstance(error, Refused) else Refused("kernel", "%s could not be started: %s" % (language, error)) from None
+        self.kernels[name] = new
+        if new.client:
+            new.client.kernels[name] = new
+
+    def _kernel_attach(self, request: Request) -> None:
+        kernel, after = self._kernel(request), request.value.get("after")
+        if after is not None and (not isinstance(after, int) or after < 0):
+            raise Refused("argument", "`after` has to be the number of a message, or null")
+        if kernel.client and kernel.client is not request.client:
+            kernel.client.send(pack_json(EVENT, {"event": "kernel.taken", "kernel": kernel.id, "by": request.client.id}))
+            kernel.client.detach(kernel)
+        kernel.client = request.client
+        request.client.kernels[kernel.id] = kernel
+        request.succeed({"next": kernel.store.rewind(after), "dropped": kernel.store.dropped})
+        if kernel.death:
+            request.client.owe(kernel)
+        self.dirty.add(request.client)
+
+    def _kernel_list(self, request: Request) -> None:
+        kernels = {
+            kernel.id: {"language": kernel.language, "pid": kernel.pid, "state": kernel.state, "attached": kernel.client.id if kernel.client else None}
+            for kernel in self.kernels.values()
+        }
+        request.succeed({"kernels": kernels})
+
+    def _kernel_interrupt(self, request: Request) -> None:
+        self._kernel(request).interrupt()
+        request.succeed({})
+
+    def _kernel_stop(self, request: Request) -> None:
+        kernel = self._kernel(request)
+        del self.kernels[kernel.id]
+        if kernel.client:
+            kernel.client.detach(kernel)
+            kernel.client = None
+        kernel.failed(Refused("kernel", "kernel %s was stopped while it started" % kernel.id))
+        left = set(kernel.sessions)
+
+        def ended(session: int) -> None:
+            left.discard(session)
+            if not left:
+                kernel.close()
+                request.succeed({})
+
+        if not left:
+            ended(0)
+        for session in list(left):
+            self.sessions.end(session, self.loop, lambda session=session: ended(session))  # type: ignore[misc]
+
+    def _kernel(self, request: Request) -> Kernel:
+        name = request.text("kernel")
+        kernel = self.kernels.get(name)
+        if kernel is None:
+            raise Refused("kernel", "there is no kernel %s" % name)
+        return kernel
+
+    # requests on services
+
+    def _service_start(self, request: Request) -> None:
+        name = request.name("service")
+        spec = {
+            "command": request.command("command", request.value.get("command")),
+            "env": request.variables("env"),
+            "cwd": request.text("cwd", ""),
+            "restart": request.text("restart", "on-failure"),
+            "ready": self._readiness(request),
+        }
+        if spec["restart"] not in ("no", "on-failure", "always"):
+            raise Refused("argument", "`restart` has to be no, on-failure or always, not %r" % spec["restart"])
+        old = self.services.get(name)
+        if old and old.spec == spec and old.state not in ("stopped", "failed"):
+            request.succeed({})
+            return
+
+        def begin() -> None:
+            if old:
+                old.close()
+            service = self.services[name] = Service(self, name, spec)
+            service.start()
+            request.succeed({})
+
+        if old:
+            old.stop(begin)
+        else:
+            begin()
+
+    def _readiness(self, request: Request) -> dict[str, Any] | None:
+        ready = request.value.get("ready")
+        if ready is None:
+            return None
+        checks = {"port", "command", "log"}.intersection(ready) if isinstance(ready, dict) else set()
+        ready = {key: value for key, value in ready.items() if value is not None and key in checks} if checks else {}
+        if len(ready) != 1:
+            raise Refused("argument", "`ready` needs exactly one of port, command and log")
+        if "port" in ready and not (isinstance(ready["port"], int) and 0 < ready["port"] < 65536):
+            raise Refused("argument", "`ready.port` has to be a port number")
+        if "command" in ready:
+            request.command("ready.command", ready["command"])
+        if "log" in ready:
+            import re
+
+            try:
+                re.compile(ready["log"])
+            except (re.error, TypeError) as error:
+                raise Refused("argument", "`ready.log` has to be a regular expression (%s)" % error) from None
+        return ready
+
+    def _service_wait(self, request: Request) -> None:
+        self._service(request).wait(request, request.number("timeout", 30.0))
+
+    def _service_stop(self, request: Request) -> None:
+        self._service(request).stop(lambda: request.succeed({}))
+
+    def _service_list(self, request: Request) -> None:
+        request.succeed({"services": {name: service.describe() for name, service in self.services.items()}})
+
+    def _service_log(self, request: Request) -> None:
+        request.succeed({"text": self._service(request).last_lines(int(request.number("lines", 100)))})
+
+    def _service(self, request: Request) -> Service:
+        name = request.text("service")
+        service = self.services.get(name)
+        if service is None:
+            raise Refused("service", "there is no service %s" % name)
+        return service
+
+    def _agent_stop(self, request: Request) -> None:
+        """End every kernel and service, then this process."""
+        remove_file(os.path.join(self.directory, "agent.sock"))
+        self.loop.unwatch(self._listener.fileno())
+        self._listener.close()
+        sessions = [session for kernel in self.kernels.values() for session in kernel.sessions]
+        services = [service for service in self.services.values() if service.pid is not None]
+        left = len(sessions) + len(services)
+
+        def ended() -> None:
+            nonlocal left
+            left -= 1
+            if left <= 0:
+                request.succeed({})
+                self._pump()
+                for client in list(self.clients):
+                    client.close()
+                for kernel in self.kernels.values():
+                    kernel.close()
+                self.loop.running = False
+
+        for session in sessions:
+            self.sessions.end(session, self.loop, ended)
+        for service in services:
+            service.stop(ended)
+        if not sessions and not services:
+            ended()
+
+    OPERATIONS: dict[str | None, Callable[[Agent, Request], None]] = {
+        "kernel.start": _kernel_start,
+        "kernel.attach": _kernel_attach,
+        "kernel.list": _kernel_list,
+        "kernel.interrupt": _kernel_interrupt,
+        "kernel.stop": _kernel_stop,
+        "service.start": _service_start,
+        "service.wait": _service_wait,
+        "service.stop": _service_stop,
+        "service.list": _service_list,
+        "service.log": _service_log,
+        "agent.stop": _agent_stop,
+    }
+
+    def _pump(self) -> None:
+        while self.dirty:
+            self.dirty.pop().pump()
+
+    def _accept(self, events: int) -> None:
+        try:
+            connection = self._listener.accept()[0]
+        except OSError:
+            return
+        connection.setblocking(False)
+        self.loop.watch(connection.fileno(), lambda events: self._receive(connection))
+
+    def _receive(self, connection: socket.socket) -> None:
+        """The two descriptors of a new client."""
+        self.loop.unwatch(connection.fileno())
+        fds = array.array("i")
+        try:
+            ancillary = connection.recvmsg(1, socket.CMSG_LEN(2 * fds.itemsize))[1]
+        except OSError:
+            ancillary = []
+        for level, kind, data in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+        try:
+            if len(fds) != 2:
+                raise OSError(errno.EPROTO, "expected two descriptors")
+            self.clients.add(Client(self, connection, fds[0], fds[1]))
+        except OSError as error:
+            log("a client could not be served: %s" % error)
+            connection.close()
+            for fd in fds:
+                os.close(fd)
+
+    def _folder(self, name: str) -> str:
+        path = os.path.join(self.directory, name)
+        os.makedirs(path, exist_ok=True)
+        return path
+
+
+# ── how it comes to life ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def run_directory() -> str:
+    """Where the agent's socket, log and kernels are: a folder that only this user can enter."""
+    path = os.environ.get("WARDIAN_RUN_DIR")
+    if not path and os.getuid() == 0:
+        path = "/run/wardian"
+    elif not path:
+        base = os.environ.get("XDG_RUNTIME_DIR")
+        path = os.path.join(base, "wardian") if base else "/tmp/wardian-%d" % os.getuid()  # noqa: S108
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    status = os.lstat(path)
+    if status.st_uid != os.getuid() or status.st_mode & 0o170077 != 0o040000:
+        sys.exit("%s has to be a folder that only user %d can enter" % (path, os.getuid()))
+    return path
+
+
+def connect(path: str) -> socket.socket | None:
+    """A connection to the agent, or None where none answers."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(path)
+    except OSError:
+        connection.close()
+        return None
+    return connection
+
+
+def bootstrap(source: bytes) -> None:
+    """Reach the agent, starting it first where there is none; give it our standard streams, and stay while it uses them."""
+    directory = run_directory()
+    path = os.path.join(directory, "agent.sock")
+    connection = connect(path)
+    if connection is None:
+        with open(os.path.join(directory, "agent.lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            connection = connect(path)
+            if connection is None:
+                start_agent(directory, path, source, lock.fileno())
+                connection = connect(path)
+    if connection is None:
+        sys.exit("the agent cannot be reached at %s" % path)
+    fds = array.array("i", [0, 1])
+    connection.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+    try:
+        connection.recv(1)
+    except (OSError, KeyboardInterrupt):
+        pass
+    os._exit(0)
+
+
+def start_agent(directory: str, path: str, source: bytes, lock: int) -> None:
+    """Fork the agent. It can be connected to from the moment this returns, since we listen before it runs."""
+    remove_file(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path)
+    listener.listen(64)
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        listener.close()
+        return
+    os.close(lock)
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    import hashlib
+
+    os.chdir("/")
+    # not at 0, so that what is logged stays where another agent's is
+    logged = os.open(os.path.join(directory, "agent.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd, target in ((null, 0), (null, 1), (logged, 2)):
+        os.dup2(fd, target)
+    os.close(null)
+    os.close(logged)
+    for number in (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    log("started, pid %d, %s" % (os.getpid(), sys.version.split()[0]))
+    Agent(directory, listener, hashlib.sha256(source).hexdigest()[:16]).run()
+    log("stopped")
+    os._exit(0)
+
+
+if "SOURCE" in globals():
+    bootstrap(globals()["SOURCE"])

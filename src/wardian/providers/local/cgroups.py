@@ -1,0 +1,179 @@
+"""Control groups: `wardian/ENVIRONMENT/NODE` in the unified hierarchy, or in those of version 1.
+
+Every node is a member of one group at least, so that everything on it can be found; the others only limit.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import ProviderError
+
+PERIOD = 100_000
+"""The kernel's accounting period for processor time, microseconds."""
+
+PROCESSES = 16384
+"""The most processes on one node."""
+
+
+@dataclass(frozen=True)
+class Cgroups:
+    """How this host groups processes. version: 2, 1, or 0 for not at all; roots: {controller: folder of its hierarchy}."""
+
+    version: int
+    roots: dict[str, Path]
+    member: Path | None
+
+    @staticmethod
+    def find() -> Cgroups:
+        """Read from the mount table which hierarchies there are, and which controllers each has."""
+        version1: dict[str, Path] = {}
+        unified: Path | None = None
+        with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as table:
+            for line in table:
+                _, point, kind, options, *_ = line.split(" ")
+                if kind == "cgroup2":
+                    unified = unified or Path(point)
+                elif kind == "cgroup":
+                    version1 |= {option: Path(point) for option in options.split(",") if option in ("cpu", "memory", "pids", "freezer")}
+        if unified is not None and _controllers(unified) & {"cpu", "memory", "pids"}:
+            usable = _controllers(unified) & {"cpu", "memory", "pids"}
+            return Cgroups(2, {name: unified for name in usable}, unified)
+        member = next((version1[name] for name in ("pids", "freezer", "cpu", "memory") if name in version1), unified)
+        return Cgroups(1 if version1 else 0, version1, member)
+
+    def plan(self, environment: str, node: str, cpus: float | None, memory: int | None) -> list[dict[str, Any]]:
+        """The groups of a node as the spawner wants them: [{"path", "files": {name: value}}]. Makes their parents."""
+        if self.member is None:
+            return []
+        limits = self._limits(cpus, memory)
+        hierarchies = dict.fromkeys([self.member, *limits])
+        for root in hierarchies:
+            self._prepare(root, environment)
+        return [{"path": str(self._group(root, environment, node)), "files": limits.get(root, {})} for root in hierarchies]
+
+    def change(self, environment: str, node: str, cpus: float | None, memory: int | None) -> None:
+        """Give a running node other limits; None lifts one. Raises ProviderError when the kernel refuses."""
+        members = self.members(environment, node)
+        for group in self.plan(environment, node, cpus, memory) + self._lifted(environment, node, cpus, memory):
+            path = Path(group["path"])
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                for name, value in group["files"].items():
+                    _write(path / name, value)
+                for pid in members:
+                    with suppress(ProcessLookupError):
+                        _write(path / "cgroup.procs", str(pid))
+            except OSError as error:
+                raise ProviderError(
+                    f"its limits cannot be changed: {error.strerror}",
+                    resource=f"node {node}",
+                    remedy="A memory limit below what is in use is refused; stop something on the node or ask for more.",
+                ) from error
+
+    def members(self, environment: str, node: str | None = None) -> set[int]:
+        """The processes of a node, or of all nodes of an environment."""
+        found: set[int] = set()
+        for group in self._groups(environment, node):
+            with suppress(OSError):
+                found |= {int(line) for line in (group / "cgroup.procs").read_text().split()}
+        return found
+
+    def remove(self, environment: str, node: str | None = None) -> None:
+        """Remove the groups of a node, or all of an environment's. Their processes have to be dead."""
+        for group in self._groups(environment, node):
+            _remove(group)
+
+    def environments(self) -> set[str]:
+        """The ids of environments that have groups."""
+        found: set[str] = set()
+        for root in self._all_roots():
+            with suppress(OSError):
+                found |= {entry.name for entry in os.scandir(root / "wardian") if entry.is_dir()}
+        return found
+
+    def _limits(self, cpus: float | None, memory: int | None) -> dict[Path, dict[str, str]]:
+        limits: dict[Path, dict[str, str]] = {}
+
+        def limit(controller: str, files: dict[str, str]) -> None:
+            if controller in self.roots:
+                limits.setdefault(self.roots[controller], {}).update(files)
+
+        limit("pids", {"pids.max": str(PROCESSES)})
+        if cpus is not None:
+            quota = max(round(cpus * PERIOD), 1000)
+            limit("cpu", {"cpu.max": f"{quota} {PERIOD}"} if self.version == 2 else {"cpu.cfs_quota_us": str(quota)})
+        if memory is not None:
+            limit("memory", {"memory.max": str(memory)} if self.version == 2 else {"memory.limit_in_bytes": str(memory)})
+        return limits
+
+    def _lifted(self, environment: str, node: str, cpus: float | None, memory: int | None) -> list[dict[str, Any]]:
+        files = {"cpu": {"cpu.max": "max"}, "memory": {"memory.max": "max"}}
+        if self.version == 1:
+            files = {"cpu": {"cpu.cfs_quota_us": "-1"}, "memory": {"memory.limit_in_bytes": "-1"}}
+        asked = {"cpu": cpus, "memory": memory}
+        groups = {name: self._group(root, environment, node) for name, root in self.roots.items() if name in files}
+        return [{"path": str(path), "files": files[name]} for name, path in groups.items() if asked[name] is None and path.is_dir()]
+
+    def _prepare(self, root: Path, environment: str) -> None:
+        for folder in (root / "wardian", root / "wardian" / environment):
+            if self.version == 2:
+                self._delegate(folder.parent)
+            folder.mkdir(exist_ok=True)
+        if self.version == 2:
+            self._delegate(root / "wardian" / environment)
+
+    def _delegate(self, folder: Path) -> None:
+        for name in self.roots:
+            _write(folder / "cgroup.subtree_control", f"+{name}")
+
+    def _group(self, root: Path, environment: str, node: str) -> Path:
+        return root / "wardian" / environment / node
+
+    def _all_roots(self) -> set[Path]:
+        return {*self.roots.values(), *([self.member] if self.member else [])}
+
+    def _groups(self, environment: str, node: str | None) -> Iterator[Path]:
+        for root in self._all_roots():
+            top = root / "wardian" / environment
+            if node is not None:
+                yield top / node
+                continue
+            with suppress(OSError):
+                yield from (Path(entry.path) for entry in os.scandir(top) if entry.is_dir())
+            yield top
+
+
+def _controllers(root: Path) -> set[str]:
+    try:
+        return set((root / "cgroup.controllers").read_text().split())
+    except OSError:
+        return set()
+
+
+def _write(path: Path, value: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        os.write(descriptor, value.encode())
+    finally:
+        os.close(descriptor)
+
+
+def _remove(group: Path) -> None:
+    # the kernel lets go of a group a moment after its last process died
+    for _attempt in range(200):
+        try:
+            group.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
+            time.sleep(0.005)
+        else:
+            return
+    raise ProviderError(f"control group {group} still has processes", remedy="Run the command again.")

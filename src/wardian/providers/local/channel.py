@@ -1,0 +1,275 @@
+"""The way to a node: its init's socket (see `init.py`), as asyncio streams."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import json
+import os
+import signal
+import socket
+import struct
+import termios
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ...errors import CommandError, NodeDownError
+from ..base import Channel
+from .init import GRACE, SOCKET
+
+STREAM_LIMIT = 1 << 20
+"""How much of a stream waits here unread before its process has to wait, in bytes."""
+
+_PIPE_SIZE = 1 << 20
+_REMEDY = "`wardian up` makes it anew."
+
+
+class LocalChannel(Channel):
+    """Starts processes on the node whose state folder this is."""
+
+    def __init__(self, node: str, folder: Path) -> None:
+        self._node = node
+        self._folder = folder
+
+    async def start(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        stdin: int | None = None,
+        stdout: int | None = None,
+        stderr: int | None = None,
+        terminal: tuple[int, int] | None = None,
+    ) -> LocalProcess:
+        request = {"argv": list(argv), "env": dict(env or {}), "cwd": cwd, "terminal": terminal}
+        connection = _connect(self._node, self._folder)
+        ends = _Ends()
+        try:
+            if not terminal:
+                ends.make(stdin, stdout, stderr)
+            try:
+                socket.send_fds(connection, [json.dumps(request).encode()], ends.theirs)
+            except OSError as error:
+                if error.errno == errno.EMSGSIZE:
+                    raise CommandError(self._node, f"{argv[0]} cannot be executed: its arguments are too long") from None
+                raise NodeDownError(self._node, "the node went away", remedy=_REMEDY) from None
+            ends.close_theirs()
+            answer, master = await self._answer(connection)
+            if "error" in answer:
+                what = f"cannot be executed in folder {cwd}" if answer["what"] == "cwd" else "cannot be executed"
+                raise CommandError(self._node, f"{argv[0]} {what}: {answer['error']}")
+            process = LocalProcess(self._node, connection, master)
+            await process.attach(ends)
+        except BaseException:
+            ends.close()
+            connection.close()
+            raise
+        return process
+
+    async def _answer(self, connection: socket.socket) -> tuple[dict[str, Any], int]:
+        readable = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(connection, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            loop.remove_reader(connection)
+        try:
+            raw, descriptors, _, _ = socket.recv_fds(connection, 1 << 16, 1)
+        except ConnectionError:
+            raw, descriptors = b"", []
+        if not raw:
+            raise NodeDownError(self._node, "the node went away while a command was started", remedy=_REMEDY)
+        return json.loads(raw), descriptors[0] if descriptors else -1
+
+
+class LocalProcess:
+    """A process on a node, as `base.Process` promises."""
+
+    def __init__(self, node: str, connection: socket.socket, master: int) -> None:
+        self.stdin: asyncio.StreamWriter | None = None
+        self.stdout: asyncio.StreamReader | None = None
+        self.stderr: asyncio.StreamReader | None = None
+        self._node = node
+        self._connection = connection
+        self._master = master
+        self._transports: list[asyncio.BaseTransport] = []
+        self._code: int | None = None
+        self._ended = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(connection, self._message)
+
+    async def attach(self, ends: _Ends) -> None:
+        """Take our ends of its streams."""
+        stdin, stdout, stderr = ends.take()
+        if self._master >= 0:
+            stdin, stdout = os.dup(self._master), os.dup(self._master)
+        if stdin is not None:
+            os.set_blocking(stdin, False)
+            pipe = os.fdopen(stdin, "wb", 0)
+            transport, protocol = await self._loop.connect_write_pipe(lambda: _Stream(asyncio.StreamReader()), pipe)
+            self.stdin = asyncio.StreamWriter(transport, protocol, None, self._loop)
+            self._transports.append(transport)
+        self.stdout, self.stderr = await self._reader(stdout), await self._reader(stderr)
+
+    async def wait(self) -> int:
+        await self._ended.wait()
+        if self._code is None:
+            raise NodeDownError(self._node, "the node went away while a command ran", remedy=_REMEDY)
+        return self._code
+
+    async def signal(self, number: int) -> None:
+        if not self._ended.is_set():
+            with suppress(OSError):
+                self._connection.send(json.dumps({"signal": int(number)}).encode())
+
+    async def resize(self, rows: int, columns: int) -> None:
+        if self._master >= 0:
+            fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    async def close(self) -> None:
+        for transport in self._transports:
+            transport.close()
+        self._close_master()
+        try:
+            await self._hang_up()
+        finally:
+            # should this be cut short, the end of the connection makes the node's init finish it
+            self._let_go()
+
+    async def _hang_up(self) -> None:
+        for number in (signal.SIGHUP, signal.SIGKILL):
+            await self.signal(number)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), GRACE)
+                return
+
+    async def _reader(self, descriptor: int | None) -> asyncio.StreamReader | None:
+        if descriptor is None:
+            return None
+        os.set_blocking(descriptor, False)
+        stream = asyncio.StreamReader(STREAM_LIMIT)
+        transport, _ = await self._loop.connect_read_pipe(lambda: _Stream(stream), os.fdopen(descriptor, "rb", 0))
+        self._transports.append(transport)
+        return stream
+
+    def _message(self) -> None:
+        try:
+            raw = self._connection.recv(1 << 16)
+        except BlockingIOError:
+            return
+        except OSError:
+            raw = b""
+        if raw:
+            answer = json.loads(raw)
+            if "exit" not in answer:
+                return
+            self._code = answer["exit"]
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._connection.fileno() >= 0:
+            self._loop.remove_reader(self._connection)
+            self._connection.close()
+        self._ended.set()
+
+    def _close_master(self) -> None:
+        if self._master >= 0:
+            os.close(self._master)
+            self._master = -1
+
+
+class _Stream(asyncio.StreamReaderProtocol):
+    """Takes the error that ends a terminal (EIO) for what it is: the end of the stream."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(None if isinstance(exc, OSError) and exc.errno == errno.EIO else exc)
+
+
+class _Ends:
+    """Both ends of a process's streams, ours None where it has no pipe."""
+
+    def __init__(self) -> None:
+        self.ours: list[int | None] = [None, None, None]
+        self.theirs: list[int] = []
+
+    def make(self, stdin: int | None, stdout: int | None, stderr: int | None) -> None:
+        for number, wanted in enumerate((stdin, stdout, stderr)):
+            if wanted is None:
+                ends = os.pipe()
+                theirs, ours = ends if number == 0 else reversed(ends)
+                self.ours[number] = ours
+                # a larger pipe than the kernel gives by default; past its limit for the user the default stays
+                with suppress(OSError):
+                    fcntl.fcntl(ours, 1031, _PIPE_SIZE)  # F_SETPIPE_SZ
+            elif wanted == asyncio.subprocess.STDOUT and number == 2:
+                theirs = os.dup(self.theirs[1])
+            else:
+                theirs = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            self.theirs.append(theirs)
+
+    def take(self) -> list[int | None]:
+        ours, self.ours = self.ours, [None, None, None]
+        return ours
+
+    def close_theirs(self) -> None:
+        for descriptor in self.theirs:
+            os.close(descriptor)
+        self.theirs = []
+
+    def close(self) -> None:
+        self.close_theirs()
+        for descriptor in self.take():
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+def tell(requests: Iterable[tuple[str, Path, Mapping[str, Any]]]) -> dict[str, str]:
+    """Have the inits of running nodes do what is no process, on all at once: (node, its state folder, the request, see `init.py`).
+
+    Gives {node: reason} of those where it failed.
+    """
+    failures: dict[str, str] = {}
+    waiting: list[tuple[str, socket.socket]] = []
+    for node, folder, request in requests:
+        try:
+            connection = _connect(node, folder)
+            waiting.append((node, connection))
+            connection.setblocking(True)
+            connection.send(json.dumps(request).encode())
+        except (OSError, NodeDownError) as error:
+            failures[node] = str(error)
+    for node, connection in waiting:
+        with connection:
+            try:
+                answer = json.loads(connection.recv(1 << 16) or b'{"error": "the node went away"}')
+            except OSError as error:
+                answer = {"error": str(error)}
+        if "error" in answer:
+            failures.setdefault(node, answer["error"])
+    return failures
+
+
+def _connect(node: str, folder: Path) -> socket.socket:
+    try:
+        descriptor = os.open(folder, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise NodeDownError(node, "there is no such node", remedy="`wardian up` makes it.") from None
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    try:
+        connection.setsockopt(socket.SOL_SOCKET, 32, 1 << 22)  # SO_SNDBUFFORCE: a command's arguments travel in one packet
+        # a socket's path may have 108 bytes; through the descriptor it is short wherever the state folder lies
+        connection.connect(f"/proc/self/fd/{descriptor}/{SOCKET}")
+    except PermissionError:
+        connection.close()
+        raise NodeDownError(node, "only root reaches nodes of the local provider", remedy="Run as root.") from None
+    except OSError:
+        connection.close()
+        raise NodeDownError(node, "the node is not running", remedy=_REMEDY) from None
+    finally:
+        os.close(descriptor)
+    return connection

@@ -1,0 +1,56 @@
+"""Finding what dead processes left behind."""
+
+from __future__ import annotations
+
+from ...errors import BusyError
+from ..base import Progress
+from . import processes
+from .cgroups import Cgroups
+from .growth import Growth
+from .state import EnvironmentFolder, State, remove_tree
+
+
+def collect(state: State, report: Progress) -> list[str]:
+    """Remove what no environment owns, and environments none of whose nodes can come back; one line for each. Blocking."""
+    removed = []
+    for folder in state.environments():
+        reason = _reason(folder)
+        if reason is not None and _remove(state, folder, report):
+            removed.append(f"environment {folder.id}: {reason}")
+    known = {folder.id for folder in state.environments()}
+    for environment, pids in processes.environments(state.root).items():
+        if environment not in known:
+            Growth(state, environment, report).destroy()
+            removed.append(f"{len(pids)} processes of environment {environment}, which has no record")
+    groups = Cgroups.find()
+    for environment in groups.environments() - known:
+        # with members it is an environment of another state folder
+        if not groups.members(environment):
+            groups.remove(environment)
+            removed.append(f"control groups of environment {environment}, which has no record")
+    for path in sorted((state.root / "environments").glob(".new-*")):
+        remove_tree(path)
+        removed.append(f"the beginnings of an environment ({path.name})")
+    return removed
+
+
+def _reason(folder: EnvironmentFolder) -> str | None:
+    if folder.record() is None:
+        return "it has no record"
+    if folder.fabric_pid() is None and not processes.running(folder.processes()):
+        return "nothing of it runs any more"
+    return None
+
+
+def _remove(state: State, folder: EnvironmentFolder, report: Progress) -> bool:
+    record = folder.record()
+    if record is None:
+        Growth(state, folder.id, report).destroy()
+        return True
+    try:
+        with state.lock(record.file, record.instance, "removing what is left of it"):
+            if _reason(folder) is not None:
+                Growth(state, folder.id, report).destroy()
+    except BusyError:
+        return False
+    return True

@@ -1,0 +1,455 @@
+"""Making, changing and removing the resources of one environment. Blocking: the provider calls it in a worker thread."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ...errors import MissingToolError, ProviderError
+from ...experiment.resources import EnvironmentRecord, Resource
+from ..base import Progress
+from . import channel, fabric, mounts, netlink, processes, relays
+from .cgroups import Cgroups
+from .fabric import Fabric
+from .spawner import spawn
+from .state import EnvironmentFolder, ResourceFolder, State
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_REMEDY = "Run `wardian up` again to make it anew, or `wardian down` to remove what is left."
+
+
+class Growth:
+    """One environment, to be worked on. report: told about each resource as its state changes."""
+
+    def __init__(self, state: State, environment: str, report: Progress) -> None:
+        self._state = state
+        self._id = environment
+        self._report = report
+        self._folder: EnvironmentFolder = state.environment(environment)
+        self._cgroups = Cgroups.find()
+
+    # Making
+
+    def create(self, resources: Sequence[Resource]) -> None:
+        """Make these, which do not exist."""
+        makers = {
+            "environment": self._create_environment,
+            "network": self._create_networks,
+            "node": self._create_nodes,
+            "link": self._create_links,
+            "access": self._create_accesses,
+            "names": self._create_names,
+        }
+        for kind, group in _by_kind(resources).items():
+            try:
+                makers[kind](group)
+            except OSError as error:
+                raise _explained(error, group) from error
+
+    def _create_environment(self, resources: Sequence[Resource]) -> None:
+        for resource in resources:
+            self._folder.begin(_record(self._id, resource.spec, time.time()))
+            child = {
+                "key": str(resource),
+                "kind": "holder",
+                "directory": str(self._folder.fabric),
+                "title": "wardian-fabric",
+                "sysctls": fabric.FABRIC_SYSCTLS,
+            }
+            self._spawn([child])
+            self._report(resource.name, "ready")
+
+    def _create_networks(self, resources: Sequence[Resource]) -> None:
+        specs = {resource.name: resource.spec for resource in resources}
+        folders = {name: self._begin("network", name, spec) for name, spec in specs.items()}
+        gateways = {f"network {name}": name for name, spec in specs.items() if spec["gateway"]}
+        with self._fabric() as wiring:
+            wiring.add_networks(list(specs))
+
+            def join(answers: list[dict[str, Any]]) -> None:
+                for answer in answers:
+                    wiring.add_gateway(gateways[answer["key"]], answer["pid"], specs[gateways[answer["key"]]])
+
+            children = [
+                {
+                    "key": key,
+                    "kind": "holder",
+                    "directory": str(folders[name].path),
+                    "title": f"wardian-gw-{name}",
+                    "sysctls": fabric.GATEWAY_SYSCTLS,
+                }
+                for key, name in gateways.items()
+            ]
+            if children:
+                self._spawn(children, join)
+        for name, spec in specs.items():
+            folders[name].complete(spec)
+            self._report(name, "ready")
+
+    def _create_nodes(self, resources: Sequence[Resource]) -> None:
+        specs = {resource.name: resource.spec for resource in resources}
+        folders = {name: self._begin("node", name, spec) for name, spec in specs.items()}
+        tables = self._tables()
+        children = [self._node_child(name, folders[name], spec, tables) for name, spec in specs.items()]
+        with self._fabric() as wiring:
+
+            def join(answers: list[dict[str, Any]]) -> None:
+                names = [(answer["key"].partition(" ")[2], answer["pid"]) for answer in answers]
+                wiring.add_nodes((name, pid, specs[name]) for name, pid in names)
+                for name, _ in names:
+                    folders[name].complete(specs[name])
+                    self._report(name, "ready")
+
+            self._spawn(children, join)
+
+    def _node_child(self, name: str, folder: ResourceFolder, spec: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "key": f"node {name}",
+            "kind": "node",
+            "directory": str(folder.path),
+            "hostname": spec["hostname"],
+            "base": "/",
+            "layer": None,
+            "hidden": [str(self._state.root)],
+            "host_network": False,
+            "sysctls": {**NODE_SYSCTLS, **(ROUTER_SYSCTLS if spec["routes_between"] else {})},
+            "cgroups": self._cgroups.plan(self._id, name, spec["cpus"], spec["memory"]),
+            "env": variables(name, spec),
+            "files": {
+                "/etc/hostname": f"{spec['hostname']}\n",
+                "/etc/hosts": hosts(spec, tables),
+                "/etc/resolv.conf": "# This node does not reach the internet; the names of the experiment are in /etc/hosts.\n",
+            },
+        }
+
+    def _create_links(self, resources: Sequence[Resource]) -> None:
+        with self._fabric() as wiring:
+            for resource in resources:
+                gateways = [self._gateway(network, resource) for network in resource.spec["networks"]]
+                with _NUMBERS:
+                    number = self._free_link_number()
+                    folder = self._begin("link", resource.name, resource.spec, number=number)
+                wiring.add_link(resource.name, number, resource.spec["networks"], gateways)
+                wiring.shape([fabric.link_segment(resource.name, resource.spec)])
+                for network, pid in zip(resource.spec["networks"], gateways, strict=True):
+                    self._route_links(wiring, network, pid, extra={resource.name: (number, resource.spec["networks"])})
+                folder.complete(resource.spec, number=number)
+                self._report(resource.name, "ready")
+        self._keep_relay()
+
+    def _create_accesses(self, resources: Sequence[Resource]) -> None:
+        folders = [self._begin("access", resource.name, resource.spec) for resource in resources]
+        with self._fabric() as wiring:
+            wiring.shape([fabric.access_segment(resource.name, resource.spec) for resource in resources])
+        self._keep_relay()
+        for folder, resource in zip(folders, resources, strict=True):
+            folder.complete(resource.spec)
+            self._report(resource.name, "ready")
+
+    def _create_names(self, resources: Sequence[Resource]) -> None:
+        for resource in resources:
+            folder = self._begin("names", resource.name, resource.spec)
+            self._write_names(resource)
+            folder.complete(resource.spec)
+            self._report(resource.name, "ready")
+
+    # Changing
+
+    def update(self, resources: Sequence[Resource]) -> None:
+        """Bring these to a new spec."""
+        for kind, group in _by_kind(resources).items():
+            try:
+                if kind == "environment":
+                    self._update_environment(group)
+                elif kind in ("access", "link"):
+                    self._update_shapes(group)
+                else:
+                    for resource in group:
+                        self._update_one(resource)
+                for resource in group:
+                    self._report(resource.name, "ready")
+            except OSError as error:
+                raise _explained(error, group) from error
+
+    def _update_environment(self, resources: Sequence[Resource]) -> None:
+        for resource in resources:
+            record = self._folder.record()
+            if record is None:
+                raise ProviderError("it does not exist", resource=str(resource), remedy=_REMEDY)
+            self._folder.write_record(_record(self._id, resource.spec, record.created))
+
+    def _update_shapes(self, resources: Sequence[Resource]) -> None:
+        folders = [self._existing(resource) for resource in resources]
+        make = {"access": fabric.access_segment, "link": fabric.link_segment}
+        with self._fabric() as wiring:
+            wiring.shape([make[resource.kind](resource.name, resource.spec) for resource in resources])
+        self._keep_relay()
+        for (folder, known), resource in zip(folders, resources, strict=True):
+            folder.complete(resource.spec, **known["facts"])
+
+    def _update_one(self, resource: Resource) -> None:
+        folder, known = self._existing(resource)
+        if resource.kind == "node":
+            self._update_node(resource, folder, known["spec"])
+        elif resource.kind == "network":
+            self._update_network(resource, folder, known["spec"])
+        elif resource.kind == "names":
+            self._write_names(resource)
+        folder.complete(resource.spec, **known["facts"])
+
+    def _update_node(self, resource: Resource, folder: ResourceFolder, before: Mapping[str, Any]) -> None:
+        spec, pid = resource.spec, folder.pid()
+        if pid is None:
+            raise ProviderError("it is not running", resource=str(resource), remedy=_REMEDY)
+        if spec["env"] != before["env"]:
+            failures = channel.tell([(resource.name, folder.path, {"variables": variables(resource.name, spec)})])
+            if failures:
+                raise ProviderError(failures[resource.name], resource=str(resource), remedy=_REMEDY)
+        if (spec["cpus"], spec["memory"]) != (before["cpus"], before["memory"]):
+            self._cgroups.change(self._id, resource.name, spec["cpus"], spec["memory"])
+        if spec["routes_between"] != before["routes_between"]:
+            _set_sysctls(pid, {**NODE_SYSCTLS, **(ROUTER_SYSCTLS if spec["routes_between"] else {})})
+        if spec["routes"] != before["routes"]:
+            with self._fabric() as wiring:
+                wiring.change_routes(pid, before["routes"], spec["routes"])
+
+    def _update_network(self, resource: Resource, folder: ResourceFolder, before: Mapping[str, Any]) -> None:
+        pid = folder.pid()
+        if pid is None:
+            if resource.spec["gateway"]:
+                raise ProviderError("its gateway is not running", resource=str(resource), remedy=_REMEDY)
+            return
+        with self._fabric() as wiring:
+            wiring.change_routes(pid, before["routes"], resource.spec["routes"])
+            self._route_links(wiring, resource.name, pid, spec=resource.spec, before=before)
+
+    # Removing
+
+    def delete(self, keys: Sequence[tuple[str, str]]) -> None:
+        """Remove these, in whatever state they are."""
+        pid = self._folder.fabric_pid()
+        wiring = Fabric(pid) if pid is not None else None
+        try:
+            groups: dict[str, list[str]] = {}
+            for kind, name in keys:
+                groups.setdefault(kind, []).append(name)
+            for kind, names in groups.items():
+                self._delete_kind(kind, names, wiring)
+        finally:
+            if wiring is not None:
+                wiring.__exit__(None, None, None)
+
+    def _delete_kind(self, kind: str, names: Sequence[str], wiring: Fabric | None) -> None:
+        folders = [self._folder.resource(kind, name) for name in names]
+        ports: list[str] = []
+        segments: list[str] = []
+        for folder in folders:
+            spec = (folder.read() or {}).get("spec", {})
+            if kind == "network":
+                ports += [fabric.gateway_port(folder.name), fabric.bridge(folder.name)]
+            elif kind == "node":
+                ports += [fabric.node_port(folder.name, interface["network"]) for interface in spec.get("interfaces", ())]
+            elif kind == "link":
+                ports += fabric.link_ports(folder.name)
+                segments.append(f"link:{folder.name}")
+            elif kind == "access":
+                segments.append(f"access:{folder.name}")
+        if kind in ("network", "node"):
+            self._end(folders)
+        if wiring is not None and (ports or segments):
+            wiring.remove(ports, segments)
+        if kind == "node":
+            for name in names:
+                self._cgroups.remove(self._id, name)
+        if kind == "environment":
+            self._delete_environment()
+        for folder in folders:
+            folder.remove()
+            self._report(folder.name, "gone")
+        if segments:
+            self._keep_relay()
+
+    def _end(self, folders: Iterable[ResourceFolder]) -> None:
+        doomed: set[int] = set()
+        cut_short = False
+        for folder in folders:
+            identity = folder.process()
+            cut_short = cut_short or (identity is None and folder.path.exists())
+            doomed |= processes.running([identity] if identity else [])
+            if folder.kind == "node":
+                doomed |= self._cgroups.members(self._id, folder.name)
+        if cut_short:
+            # a spawner that was killed between making a process and writing it down left it to be known by its variables alone
+            known = processes.running(self._folder.processes()) | processes.running(relays.identities(self._folder))
+            doomed |= processes.of(self._id, self._state.root) - known
+        processes.end(doomed)
+
+    def _delete_environment(self) -> None:
+        processes.end(processes.running(relays.identities(self._folder)))
+        processes.end({pid for pid in (self._folder.fabric_pid(),) if pid is not None})
+        self._folder.forget()
+
+    def destroy(self) -> None:
+        """Remove everything that carries the environment's id, its record last."""
+        while doomed := self._alive():
+            processes.end(doomed)
+        self._cgroups.remove(self._id)
+        self._folder.remove()
+
+    def _alive(self) -> set[int]:
+        recorded = processes.running([*self._folder.processes(), *relays.identities(self._folder)])
+        return recorded | self._cgroups.members(self._id) | processes.of(self._id, self._state.root)
+
+    # What the steps share
+
+    def _spawn(self, children: Sequence[Mapping[str, Any]], ready: Any = None) -> None:
+        given = processes.variables(self._id, self._state.root)
+        failures = spawn(given, children, self._state.held, ready or (lambda _: None))
+        for key, reason in failures.items():
+            raise _refused(key, reason)
+
+    def _begin(self, kind: str, name: str, spec: Mapping[str, Any], **facts: Any) -> ResourceFolder:
+        if not self._folder.path.is_dir():
+            raise ProviderError(f"there is no environment {self._id} to put it in", resource=f"{kind} {name}")
+        folder = self._folder.resource(kind, name)
+        if folder.path.exists():
+            raise ProviderError("it exists already", resource=f"{kind} {name}", remedy="Delete it first.")
+        folder.begin(spec, **facts)
+        self._report(name, "creating")
+        return folder
+
+    def _existing(self, resource: Resource) -> tuple[ResourceFolder, dict[str, Any]]:
+        folder = self._folder.resource(resource.kind, resource.name)
+        known = folder.read()
+        if known is None:
+            raise ProviderError("it does not exist", resource=str(resource), remedy=_REMEDY)
+        self._report(resource.name, "updating")
+        return folder, known
+
+    def _fabric(self) -> Fabric:
+        pid = self._folder.fabric_pid()
+        if pid is None:
+            raise ProviderError("the process that holds its networks is not running", resource=f"environment {self._id}", remedy=_REMEDY)
+        return Fabric(pid)
+
+    def _gateway(self, network: str, resource: Resource) -> int:
+        pid = self._folder.resource("network", network).pid()
+        if pid is None:
+            raise ProviderError(f"network {network} has no gateway that runs", resource=str(resource), remedy=_REMEDY)
+        return pid
+
+    def _free_link_number(self) -> int:
+        taken = {(folder.read() or {}).get("facts", {}).get("number") for folder in self._folder.resources("link")}
+        return next(number for number in range(1, 32768) if number not in taken)
+
+    def _route_links(
+        self,
+        wiring: Fabric,
+        network: str,
+        pid: int,
+        *,
+        spec: Mapping[str, Any] | None = None,
+        before: Mapping[str, Any] | None = None,
+        extra: Mapping[str, tuple[int, Sequence[str]]] | None = None,
+    ) -> None:
+        """Have a gateway's routes lead into those of its links that exist."""
+        known = self._folder.resource("network", network).read()
+        wanted = spec or (known or {}).get("spec")
+        if wanted is None:
+            return
+        links = dict(extra or {})
+        for folder in self._folder.resources("link"):
+            made = folder.read()
+            if made and made["complete"]:
+                links[folder.name] = made["facts"]["number"], made["spec"]["networks"]
+        sides = {name: (number, list(ends).index(network)) for name, (number, ends) in links.items() if network in ends}
+        gone = {route["to"] for route in (before or {}).get("routes", ()) if "link" in route} - {route["to"] for route in wanted["routes"]}
+        wiring.route_links(pid, wanted, sides, gone)
+
+    def _tables(self) -> Mapping[str, Any]:
+        for folder in self._folder.resources("names"):
+            known = folder.read()
+            if known:
+                tables: Mapping[str, Any] = known["spec"]["tables"]
+                return tables
+        return {}
+
+    def _write_names(self, resource: Resource) -> None:
+        requests = []
+        for folder in self._folder.resources("node"):
+            known = folder.read()
+            if known and folder.pid() is not None:
+                text = hosts(known["spec"], resource.spec["tables"])
+                requests.append((folder.name, folder.path, {"write": "/etc/hosts", "text": text}))
+        for node, reason in channel.tell(requests).items():
+            if self._folder.resource("node", node).pid() is not None:
+                raise ProviderError(f"the names could not be written on {node}: {reason}", resource=str(resource))
+
+    def _keep_relay(self) -> None:
+        relays.keep(self._folder, self._state)
+
+
+NODE_SYSCTLS = {
+    "net/ipv4/ip_forward": "0",
+    "net/ipv4/conf/all/rp_filter": "0",
+    "net/ipv4/conf/default/rp_filter": "0",
+    "net/ipv4/ping_group_range": "0 2147483647",
+    "net/ipv6/conf/default/disable_ipv6": "1",
+}
+ROUTER_SYSCTLS = {
+    "net/ipv4/ip_forward": "1",
+    "net/ipv4/conf/all/send_redirects": "0",
+    "net/ipv4/conf/default/send_redirects": "0",
+}
+
+_NUMBERS = threading.Lock()
+
+
+def variables(node: str, spec: Mapping[str, Any]) -> dict[str, str]:
+    """The variables that every process on a node starts with."""
+    own = {"PATH": PATH, "HOME": "/root", "USER": "root", "LOGNAME": "root", "SHELL": "/bin/sh", "LANG": os.environ.get("LANG", "C.UTF-8")}
+    return {**own, "HOSTNAME": spec["hostname"], "WARDIAN_NODE": node, **spec["env"]}
+
+
+def hosts(spec: Mapping[str, Any], tables: Mapping[str, Any]) -> str:
+    """A node's /etc/hosts: itself, then the names that nodes on its networks go by."""
+    table = tables.get(",".join(sorted({interface["network"] for interface in spec["interfaces"]})), [])
+    lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
+    if spec["hostname"] not in [name for _, name in table]:
+        own = spec["interfaces"][0]["address"].partition("/")[0] if spec["interfaces"] else "127.0.1.1"
+        lines.append(f"{own} {spec['hostname']}")
+    return "\n".join([*lines, *(f"{address} {name}" for address, name in table)]) + "\n"
+
+
+def _record(environment: str, spec: Mapping[str, Any], created: float) -> EnvironmentRecord:
+    fields = {name: spec[name] for name in ("name", "instance", "file", "user", "host")}
+    return EnvironmentRecord(id=environment, provider="local", created=created, spec=dict(spec), **fields)
+
+
+def _by_kind(resources: Sequence[Resource]) -> dict[str, list[Resource]]:
+    groups: dict[str, list[Resource]] = {}
+    for resource in resources:
+        groups.setdefault(resource.kind, []).append(resource)
+    return groups
+
+
+def _set_sysctls(pid: int, values: dict[str, str]) -> None:
+    namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        netlink.in_namespace(namespace, lambda: mounts.set_sysctls(values))
+    finally:
+        os.close(namespace)
+
+
+def _refused(key: str, reason: str) -> ProviderError:
+    return ProviderError(reason, resource=key)
+
+
+def _explained(error: OSError, resources: Sequence[Resource]) -> ProviderError:
+    return ProviderError(error.strerror or str(error), resource=str(resources[0]))

@@ -1,0 +1,75 @@
+"""The processes of an environment, as the host shows them, and their end."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from .kernel import is_running
+
+VARIABLE = "WARDIAN_ENVIRONMENT"
+"""Names the environment among the variables of each of its processes outside of its nodes."""
+
+STATE_VARIABLE = "WARDIAN_STATE"
+"""Names the state folder there, since each state folder has environments of its own."""
+
+
+def variables(environment: str, state: Path) -> dict[str, str]:
+    """The variables that a process of this environment is started with."""
+    return {VARIABLE: environment, STATE_VARIABLE: str(state), "PATH": os.defpath, "LC_ALL": "C.UTF-8"}
+
+
+def environments(state: Path) -> dict[str, set[int]]:
+    """The processes of the host that carry an id and this state folder: {id: process numbers}; never this process or its parent."""
+    found: dict[str, set[int]] = {}
+    marker, place = f"{VARIABLE}=".encode(), f"{STATE_VARIABLE}={state}".encode()
+    spared = {os.getpid(), os.getppid()}
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) in spared:
+            continue
+        try:
+            with open(f"/proc/{name}/environ", "rb") as file:
+                given = file.read().split(b"\0")
+        except OSError:
+            continue
+        if place in given:
+            for variable in given:
+                if variable.startswith(marker):
+                    found.setdefault(variable[len(marker) :].decode(errors="replace"), set()).add(int(name))
+    return found
+
+
+def of(environment: str, state: Path) -> set[int]:
+    """The processes that carry this environment's id."""
+    return environments(state).get(environment, set())
+
+
+def running(identities: Iterable[dict[str, Any]]) -> set[int]:
+    """Those of these that are still the processes they were."""
+    return {identity["pid"] for identity in identities if is_running(identity)}
+
+
+def end(pids: Iterable[int]) -> None:
+    """Kill these and return once every one of them is dead, and so all that hung on it."""
+    waiting = select.poll()
+    descriptors: set[int] = set()
+    try:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                descriptor = os.pidfd_open(pid)
+                descriptors.add(descriptor)
+                waiting.register(descriptor, select.POLLIN)
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        alive = set(descriptors)
+        while alive:
+            for descriptor, _ in waiting.poll():
+                waiting.unregister(descriptor)
+                alive.discard(descriptor)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)

@@ -1,0 +1,126 @@
+"""The provider `local`: nodes made of Linux namespaces on this host. See `docs/architecture.md` for how the parts hang together."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import Field
+
+from ...errors import MissingToolError, NodeDownError
+from ...experiment.resources import Capabilities, EnvironmentRecord, Observed, Resource
+from ...paths import state_folder
+from .. import base
+from ..base import Channel, Finding, Progress, Provider
+from . import doctor, garbage, limits, observation, relays
+from .channel import LocalChannel
+from .growth import Growth
+from .state import State
+
+_T = TypeVar("_T")
+
+IN_PLACE = frozenset(
+    {("environment", key) for key in ("lease", "collect", "parameters", "user", "host")}
+    | {("network", "routes"), ("names", "tables")}
+    | {("node", key) for key in ("env", "cpus", "memory", "group", "index", "roles", "site", "routes", "routes_between")}
+    | {("access", "up"), ("access", "down"), ("link", "there"), ("link", "back")}
+)
+
+
+class LocalSettings(base.Settings):
+    """What `settings:` may hold for `local`."""
+
+    state: Path | None = Field(None, description="folder for what is not the user's own; /var/lib/wardian when not given")
+
+
+class LocalProvider(Provider):
+    """Nodes of namespaces on this host, which has to be Linux, and the user root."""
+
+    name: ClassVar[str] = "local"
+    Settings: ClassVar[type[base.Settings]] = LocalSettings
+
+    @functools.cached_property
+    def state(self) -> State:
+        """Where this provider writes things down."""
+        chosen = getattr(self.settings, "state", None)
+        return State((chosen or state_folder()).absolute())
+
+    async def capabilities(self, desired: Sequence[Resource]) -> Capabilities:
+        _require_root()
+        return Capabilities(IN_PLACE, tuple(await self._work(lambda _: limits.caveats(desired))))
+
+    async def environments(self) -> list[EnvironmentRecord]:
+        return await self._work(lambda _: [record for folder in self.state.environments() if (record := folder.record())])
+
+    @asynccontextmanager
+    async def lock(self, file: str, instance: str, purpose: str) -> AsyncIterator[None]:
+        with self.state.lock(file, instance, purpose):
+            yield
+
+    async def observe(self, environment: str) -> Observed:
+        return await self._work(lambda _: observation.observe(self.state.environment(environment)))
+
+    async def create(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
+        _require_root()
+        await self._work(lambda report: Growth(self.state, environment, report).create(resources), progress)
+
+    async def update(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
+        _require_root()
+        await self._work(lambda report: Growth(self.state, environment, report).update(resources), progress)
+
+    async def delete(self, environment: str, resources: Sequence[tuple[str, str]], progress: Progress) -> None:
+        await self._work(lambda report: Growth(self.state, environment, report).delete(resources), progress)
+
+    async def destroy(self, environment: str, progress: Progress) -> None:
+        await self._work(lambda report: Growth(self.state, environment, report).destroy(), progress)
+
+    async def note(self, environment: str, node: str, name: str, value: Mapping[str, Any] | None) -> None:
+        folder = self.state.environment(environment).resource("node", node)
+        if not folder.path.is_dir():
+            raise NodeDownError(node, "there is no such node", remedy="`wardian up` makes it.")
+        folder.note(name, value)
+
+    async def notes(self, environment: str) -> dict[str, dict[str, dict[str, Any]]]:
+        nodes = self.state.environment(environment).resources("node")
+        return {folder.name: notes for folder in nodes if (notes := folder.notes())}
+
+    def channel(self, environment: str, node: str) -> Channel:
+        return LocalChannel(node, self.state.environment(environment).resource("node", node).path)
+
+    async def keep(self, environment: str) -> bool:
+        return await self._work(lambda _: relays.keep(self.state.environment(environment), self.state))
+
+    async def collect_garbage(self, progress: Progress) -> list[str]:
+        return await self._work(lambda report: garbage.collect(self.state, report), progress)
+
+    async def diagnose(self) -> list[Finding]:
+        return await self._work(lambda _: doctor.diagnose(self.state))
+
+    async def _work(self, work: Callable[[Progress], _T], progress: Progress | None = None) -> _T:
+        """Do blocking work in a thread. Cancelled, it is finished all the same before the cancellation goes on: nothing is left to chance."""
+        loop = asyncio.get_running_loop()
+
+        def report(name: str, state: str) -> None:
+            if progress is not None:
+                loop.call_soon_threadsafe(progress, name, state)
+
+        task = loop.run_in_executor(None, work, report)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            while not task.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([task])
+            if not task.cancelled():
+                task.exception()
+            raise
+
+
+def _require_root() -> None:
+    if os.geteuid() != 0:
+        raise MissingToolError("the provider local has to be run by root", remedy="Use sudo, or choose another provider in the file.")

@@ -1,0 +1,80 @@
+"""Keeps an environment's relay (`relay.py`) running while something in its fabric needs one."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from . import processes, shaping
+from .fabric import Fabric
+from .kernel import is_running, process_identity
+from .state import EnvironmentFolder, State, read_json, write_json
+
+
+def keep(environment: EnvironmentFolder, state: State) -> bool:
+    """Start, inform or end the relay, as what stands in the fabric asks for. True if it has to run."""
+    fabric = environment.fabric_pid()
+    if fabric is None:
+        return False
+    with Fabric(fabric) as wiring, _alone(environment):
+        record = environment.record()
+        wanted = shaping.relay_config(
+            wiring.interfaces(),
+            counters=str(environment.path / "relay.counters"),
+            seed=record.name if record else "",
+            netns=f"/proc/{fabric}/ns/net",
+        )
+        config = environment.path / "relay.json"
+        running = processes.running(identities(environment))
+        if not wanted["pairs"]:
+            config.unlink(missing_ok=True)
+            processes.end(running)
+            return False
+        changed = wanted != read_json(config)
+        if changed:
+            write_json(config, wanted)
+        if not running:
+            _start(environment, state, config)
+        elif changed:
+            for pid in running:
+                os.kill(pid, signal.SIGHUP)
+    return True
+
+
+def identities(environment: EnvironmentFolder) -> list[dict[str, Any]]:
+    """The identity of the environment's relay, if one was ever started."""
+    known = read_json(environment.path / "relay.process.json")
+    return [known] if known and is_running(known) else []
+
+
+def _start(environment: EnvironmentFolder, state: State, config: Path) -> None:
+    program = str(Path(__file__).with_name("relay.py"))
+    silent = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
+    log = str(environment.path / "relay.log")
+    silent += [(os.POSIX_SPAWN_OPEN, number, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600) for number in (1, 2)]
+    pid = os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-I", "-S", program, str(config)],
+        processes.variables(environment.id, state.root),
+        file_actions=silent,
+        setsid=True,
+    )
+    with suppress(FileNotFoundError):
+        write_json(environment.path / "relay.process.json", process_identity(pid))
+
+
+@contextmanager
+def _alone(environment: EnvironmentFolder) -> Iterator[None]:
+    # a command and the keeper may look after it at once
+    descriptor = os.open(environment.path / "relay.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

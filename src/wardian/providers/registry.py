@@ -1,0 +1,54 @@
+"""Which providers there are: those built in, and those that other packages register under the entry point group `wardian.providers`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..errors import PlanError
+from .base import Provider, ProviderSettings
+
+BUILT_IN = {"local": "wardian.providers.local:LocalProvider"}
+
+
+@cache
+def _references() -> dict[str, str]:
+    return BUILT_IN | {point.name: point.value for point in entry_points(group="wardian.providers")}
+
+
+def names() -> list[str]:
+    """The names that `provider:` may hold."""
+    return sorted(_references())
+
+
+@cache
+def load(name: str) -> type[Provider]:
+    """The class of a provider. Raises PlanError, naming those that exist, for an unknown one."""
+    reference = _references().get(name)
+    if reference is None:
+        near = difflib.get_close_matches(name, names(), 1)
+        remedy = f"did you mean {near[0]!r}?" if near else f"write one of: {', '.join(names())}"
+        raise PlanError(f"there is no provider {name!r}", remedy=remedy)
+    module, _, attribute = reference.partition(":")
+    provider: type[Provider] = getattr(importlib.import_module(module), attribute)
+    return provider
+
+
+def settings_models() -> dict[str, type[ProviderSettings]]:
+    """{provider name: model of its settings}, for checking experiment files and for their schema."""
+    return {name: load(name).Settings for name in names()}
+
+
+def make(name: str, settings: Mapping[str, Any] | None = None) -> Provider:
+    """A provider with these settings. Raises PlanError for an unknown provider or settings that it refuses."""
+    provider = load(name)
+    try:
+        return provider(provider.Settings.model_validate(dict(settings or {})))
+    except ValidationError as error:
+        raise PlanError(f"provider {name} refuses its settings: {error}") from error

@@ -1,0 +1,127 @@
+"""The synchronous face: what scripts and notebooks call, also where an event loop already runs.
+
+All work goes to one background thread that has an event loop of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from .environment import environment as core
+from .environment.apply import Listener
+from .environment.live import NodeView
+from .environment.sources import load as _load
+from .experiment.model import Experiment
+from .experiment.plan import Plan
+from .experiment.resources import Observed
+from .nodes.files import Transfer
+from .nodes.run import Result
+
+T = TypeVar("T")
+
+
+class _Portal:
+    """One thread with one event loop, started at first use."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` there and wait for it; Ctrl-C cancels it and waits until it has let go."""
+        future = asyncio.run_coroutine_threadsafe(work, self._running())
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            # a forked child has the loop but not the thread that runs it
+            if self._loop is None or self._process != os.getpid():
+                self._loop = asyncio.new_event_loop()
+                self._process = os.getpid()
+                threading.Thread(target=self._loop.run_forever, name="wardian", daemon=True).start()
+                atexit.register(self._loop.call_soon_threadsafe, self._loop.stop)
+            return self._loop
+
+
+_portal = _Portal()
+
+
+def load(file: str | os.PathLike[str], parameters: Mapping[str, object] | None = None) -> Experiment:
+    """The experiment of a file, with these parameters set. Raises ExperimentFileError naming everything wrong with it."""
+    return _load(Path(file), parameters)
+
+
+class Environment:
+    """The environment of an experiment file, whether it exists or not. Arguments as for `wardian.aio.Environment`.
+
+    As a context manager it writes the journal out at the end; it does not tear the environment down.
+    """
+
+    def __init__(
+        self,
+        file: str | os.PathLike[str] = "experiment.yaml",
+        *,
+        instance: str | None = None,
+        parameters: Mapping[str, object] | None = None,
+        provider: str | None = None,
+    ) -> None:
+        self._core = core.Environment(file, instance=instance, parameters=parameters, provider=provider)
+
+    def load(self) -> Experiment:
+        """The experiment as the file says. Raises ExperimentFileError."""
+        return self._core.load()
+
+    def plan(self, *, strict: bool = False) -> Plan:
+        """What `up` would do."""
+        return _portal.call(self._core.plan(strict=strict))
+
+    def up(self, *, strict: bool = False, confirm: Callable[[Plan], bool] | None = None, listen: Listener | None = None) -> Plan:
+        """Make the environment as the file says, and give the plan that was carried out."""
+        return _portal.call(self._core.up(strict=strict, confirm=confirm, listen=listen))
+
+    def down(self, *, force: bool = False, gather: bool = True) -> core.Down:
+        """Collect what the file names, then remove everything of the environment."""
+        return _portal.call(self._core.down(force=force, gather=gather))
+
+    def observe(self) -> Observed:
+        """Everything that exists of it; empty if there is nothing."""
+        return _portal.call(self._core.observe())
+
+    @property
+    def nodes(self) -> dict[str, NodeView]:
+        """The nodes as they are now, by name. Raises NotUpError."""
+        return _portal.call(self._core.live()).nodes
+
+    def exec(self, selector: str, argv: Sequence[str], **options: Any) -> list[Result]:
+        """Run a command on the nodes that `selector` picks; options are those of `wardian.nodes.run.run_on`."""
+        return _portal.call(self._core.exec(selector, argv, **options))
+
+    def put(self, selector: str, source: str | os.PathLike[str], target: str) -> list[Transfer]:
+        """Copy a file or folder to the nodes that `selector` picks."""
+        return _portal.call(self._core.put(selector, source, target))
+
+    def get(self, selector: str, source: str, target: str | os.PathLike[str]) -> list[Transfer]:
+        """Copy a file or folder from the nodes that `selector` picks; from several, each into a folder named like the node."""
+        return _portal.call(self._core.get(selector, source, target))
+
+    def close(self) -> None:
+        """Write what the journal still holds."""
+        self._core.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,163 @@
+"""Hypothesis strategies for everything that an experiment file may hold."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+from hypothesis import strategies as st
+
+from wardian.experiment import units
+from wardian.experiment.model import Experiment
+
+names = st.from_regex(r"[a-z]([a-z0-9-]{0,6}[a-z0-9])?", fullmatch=True).filter(lambda name: name not in ("all", "here"))
+variables = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True)
+
+# NUL is refused, and surrogates are no characters
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30) | st.sampled_from(
+    [
+        "",
+        "~",
+        "null",
+        "true",
+        "on",
+        "1e3",
+        "0755",
+        "22:22",
+        "<<",
+        "=",
+        "${x}",
+        "$${x}",
+        "$$${",
+        "a\nb\n",
+        "  a\n b",
+        "\ta",
+        "a: b",
+        "# a",
+        "- a",
+        "a\r\nb",
+    ]
+)
+scripts = texts.filter(str.strip) | st.sampled_from(
+    ["set -e\napt-get install -y iperf3\n", 'echo "${HOME}" $${x}', "a\n\n  b\n\n", "x=${y:-z}\n"]
+)
+
+durations = st.floats(0, 1e9, allow_nan=False).map(lambda value: units.format_duration(round(value, 9)))
+rates = st.integers(1, 10**18).map(units.format_rate)
+sizes = st.integers(4 * 2**20, 2**60 - 1).filter(lambda size: size <= 10**18).map(units.format_size)
+fractions = st.floats(0, 1).map(units.format_fraction)
+queues = st.integers(1, 10**6) | st.integers(1, 10**9).map(units.format_size)
+
+numbers = st.integers(-(10**20), 10**20) | st.floats(allow_nan=False, allow_infinity=False)
+settings = st.dictionaries(
+    texts,
+    st.recursive(
+        st.none() | st.booleans() | numbers | texts, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3)
+    ),
+    max_size=3,
+)
+
+
+def shapes(**more: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """What a link does; a queue only beside a rate."""
+    return st.fixed_dictionaries({}, optional={"delay": durations, "loss": fractions, "rate": rates, "queue": queues, **more}).filter(
+        lambda shape: "queue" not in shape or "rate" in shape
+    )
+
+
+@st.composite
+def parameters(draw: st.DrawFn) -> Any:
+    default = draw(st.booleans() | numbers | texts)
+    if draw(st.booleans()):
+        return default
+    more: dict[str, Any] = {"description": draw(texts)}
+    if isinstance(default, int | float) and not isinstance(default, bool) and draw(st.booleans()):
+        more |= {"minimum": default, "maximum": default, "choices": [default]}
+    return {"default": default, **more}
+
+
+@st.composite
+def nodes(draw: st.DrawFn, networks: list[str], roles: list[str], sites: list[str], address: str | None) -> dict[str, Any]:
+    node = draw(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "count": st.integers(0, 5),
+                "image": texts,
+                "cpus": st.floats(0.01, 100),
+                "memory": sizes,
+                "env": st.dictionaries(variables, texts, max_size=3),
+                "files": st.lists(
+                    st.fixed_dictionaries(
+                        {"source": texts, "target": names.map(lambda name: f"/{name}")}, optional={"mode": st.just("0755")}
+                    ),
+                    max_size=3,
+                ),
+                "setup": scripts,
+                "internet": st.booleans(),
+            },
+        )
+    )
+    if roles:
+        node["roles"] = draw(st.lists(st.sampled_from(roles), max_size=2, unique=True))
+    if sites:
+        node["site"] = draw(st.sampled_from(sites))
+    if networks:
+        joined = draw(st.lists(st.sampled_from(networks), unique=True))
+        node["networks"] = {name: draw(shapes(up=shapes(), down=shapes())) for name in joined}
+        if address and networks[0] in joined and "count" not in node:
+            node["networks"][networks[0]]["address"] = address
+        node["routes"] = len(joined) > 1 and draw(st.booleans())
+    return node
+
+
+@st.composite
+def experiments(draw: st.DrawFn) -> Experiment:
+    """Valid experiments, with every field used now and then."""
+    words = draw(st.lists(names, min_size=1, max_size=8, unique=True).filter(lambda words: not any("-" in word for word in words)))
+    group_names, roles = words[: max(1, len(words) - 2)], words[max(1, len(words) - 2) :]
+    networks = draw(st.lists(names, max_size=3, unique=True))
+    sites = draw(st.lists(names, max_size=2, unique=True))
+    subnets = [f"10.{position}.0.0/24" for position in range(len(networks))]
+    data: dict[str, Any] = {
+        "name": draw(names),
+        "description": draw(st.none() | texts),
+        "provider": draw(st.sampled_from([*sites, "local"])),
+        "parameters": draw(st.dictionaries(variables, parameters(), max_size=3)),
+        "sites": {name: {"provider": "local", "settings": draw(settings)} for name in sites},
+        "networks": {
+            name: {"subnet": subnet, **draw(st.fixed_dictionaries({}, optional={"delay": durations, "loss": fractions}))}
+            for name, subnet in zip(networks, subnets, strict=True)
+        },
+        "nodes": {
+            name: draw(nodes(networks, roles, sites, str(ipaddress.IPv4Address("10.0.0.10") + position)))
+            for position, name in enumerate(group_names)
+        },
+        "services": {
+            name: draw(
+                st.fixed_dictionaries(
+                    {"on": st.sampled_from(["all", *group_names]), "command": scripts | st.lists(scripts, min_size=1, max_size=3)},
+                    optional={
+                        "env": st.dictionaries(variables, texts, max_size=2),
+                        "directory": texts,
+                        "ready": st.sampled_from(
+                            [{"port": 80}, {"command": "test -e ${x}"}, {"command": ["true"]}, {"log": "listening \\d+"}]
+                        ),
+                        "restart": st.sampled_from(["no", "always", "on-failure"]),
+                    },
+                )
+            )
+            for name in draw(st.lists(names, max_size=2, unique=True))
+        },
+        "collect": [
+            {"on": draw(st.sampled_from(["all", *group_names])), "path": f"/{draw(texts)}"} for _ in range(draw(st.integers(0, 2)))
+        ],
+        "lease": draw(
+            st.none() | st.fixed_dictionaries({"duration": st.just("2h")}, optional={"at_end": st.sampled_from(["down", "keep"])})
+        ),
+    }
+    if data["provider"] == "local" and "local" not in sites:
+        data["settings"] = draw(settings)
+    if len(networks) > 1:
+        data["links"] = {"wan": {"between": networks[:2], **draw(shapes(there=shapes(), back=shapes()))}}
+    return Experiment.model_validate(data)

@@ -1,0 +1,56 @@
+"""The reference of the experiment file: its examples load, and it leaves no field out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from wardian.experiment import file, model
+from wardian.experiment.substitution import is_literal
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "experiment-file.md"
+
+
+def examples() -> list[str]:
+    """The YAML examples of the reference; one that is no whole file is put into one."""
+    found = re.findall(r"```yaml\n(.*?)```", REFERENCE.read_text(encoding="utf-8"), re.DOTALL)
+    return [text if re.search("^name:", text, re.MULTILINE) else _completed(text) for text in found]
+
+
+def _completed(text: str) -> str:
+    parts = ["name: example\n", text]
+    if not re.search("^nodes:", text, re.MULTILINE):
+        parts.append("nodes: {server: {networks: []}, client: {count: 4, networks: [], roles: [user]}}\n")
+    if not re.search("^networks:", text, re.MULTILINE) and re.search(r"\b(east|west)\b", text):
+        parts.append("networks: {east: {subnet: 10.2.0.0/24}, west: {subnet: 10.1.0.0/24}}\n")
+    return "".join(parts)
+
+
+@pytest.mark.parametrize("text", examples())
+def test_examples_load(text: str) -> None:
+    """Every example of the reference is a file, or a part of one, that loads and reads back."""
+    made = file.loads(text)
+    assert file.loads(file.dumps(made)) == made
+
+
+@pytest.mark.parametrize("part", [item for item in vars(model).values() if isinstance(item, type) and issubclass(item, BaseModel)])
+def test_every_field_is_described(part: type[BaseModel]) -> None:
+    """Each field of each part stands in the reference, and has a description in the schema."""
+    text = REFERENCE.read_text(encoding="utf-8")
+    for name, field in part.model_fields.items():
+        assert f"`{name}`" in text or f"`{name}:" in text, f"{part.__name__}.{name}"
+        assert field.description, f"{part.__name__}.{name}"
+
+
+def test_problems_shown_are_those_that_are_made() -> None:
+    """The problems that the reference shows are those of the file that it shows above them."""
+    text = REFERENCE.read_text(encoding="utf-8")
+    match = re.search(r"```yaml-with-problems\n(.*?)```.*?```text\n(.*?)```", text, re.DOTALL)
+    assert match
+    with pytest.raises(file.ExperimentFileError) as caught:
+        file.loads(match[1])
+    assert str(caught.value).splitlines() == match[2].splitlines()
+    assert is_literal(("parameters", "x"))

@@ -1,0 +1,173 @@
+"""A throw-away fabric of real network namespaces, held by file descriptors alone: closing them leaves nothing behind."""
+
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from wardian.providers.local import netlink, relay, shaping
+
+SO_RCVBUFFORCE = 33
+PORT = 4000
+
+
+class Fabric:
+    """One fabric namespace, with node namespaces around it; sockets made in them are used from the test itself."""
+
+    def __init__(self):
+        self.namespaces = {}
+        self.fd = self.make("fabric")
+
+    def make(self, name):
+        """A new network namespace without IPv6 chatter."""
+        made = []
+
+        def work():
+            ctypes.CDLL(None).unshare(0x40000000)
+            for scope in ("all", "default"):
+                with open(f"/proc/sys/net/ipv6/conf/{scope}/disable_ipv6", "w") as file:
+                    file.write("1")
+            made.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        self.namespaces[name] = made[0]
+        return made[0]
+
+    def close(self):
+        for namespace in self.namespaces.values():
+            os.close(namespace)
+
+    def bridge(self, name):
+        with netlink.Netlink.into(self.fd) as net:
+            net.send([netlink.bridge(name)])
+
+    def node(self, name, address):
+        """A node with the port of its name in the fabric."""
+        namespace = self.make(name)
+        with netlink.Netlink.into(self.fd) as net:
+            net.send([netlink.veth(name, "eth0", peer_namespace=namespace)])
+        with netlink.Netlink.into(namespace) as net:
+            index = net.index("eth0")
+            net.send([netlink.change(index, up=True), netlink.address(index, f"{address}/24")])
+
+    def apply(self, *segments, netem=False):
+        shaping.apply(self.fd, segments, netem=netem)
+
+    def links(self):
+        with netlink.Netlink.into(self.fd) as net:
+            return net.links()
+
+    def udp(self, node, address="", port=PORT):
+        """A socket on a node, with room for all that a test sends."""
+
+        def make():
+            made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            made.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 2**26)
+            made.bind((address, port))
+            made.settimeout(10)
+            return made
+
+        return netlink.in_namespace(self.namespaces[node], make)
+
+    def listener(self, node):
+        def make():
+            made = socket.create_server(("", PORT))
+            made.settimeout(20)
+            return made
+
+        return netlink.in_namespace(self.namespaces[node], make)
+
+    def connect(self, node, address):
+        return netlink.in_namespace(self.namespaces[node], lambda: socket.create_connection((address, PORT), 20))
+
+    @contextmanager
+    def relay(self, folder):
+        """The relay for what stands in the fabric, until the block ends."""
+        running = Relay(self, folder)
+        try:
+            yield running
+        finally:
+            running.process.kill()
+            running.process.wait()
+
+
+class Relay:
+    def __init__(self, fabric, folder):
+        self.fabric = fabric
+        self.config = folder / "relay.json"
+        self.counts = folder / "counters.json"
+        self.write()
+        self.process = subprocess.Popen([sys.executable, "-S", "-E", relay.__file__, str(self.config)])
+        self.counters()
+
+    def write(self):
+        config = shaping.relay_config(
+            self.fabric.links(), counters=str(self.counts), seed="fern", netns=f"/proc/{os.getpid()}/fd/{self.fabric.fd}"
+        )
+        fresh = self.config.with_suffix(".new")
+        fresh.write_text(json.dumps(config))
+        fresh.replace(self.config)
+
+    def reload(self):
+        """Have it take up what stands in the fabric now."""
+        self.write()
+        self.process.send_signal(signal.SIGHUP)
+        return self.counters()
+
+    def counters(self):
+        """Its counters, written after now and after what it was told before."""
+        self.counts.unlink(missing_ok=True)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            status = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+            caught = int(next(line for line in status if line.startswith("SigCgt")).split()[1], 16)
+            # until it catches the signal it would die of it
+            if caught >> signal.SIGUSR1 - 1 & 1:
+                self.process.send_signal(signal.SIGUSR1)
+                time.sleep(0.05)
+            if self.counts.exists():
+                return json.loads(self.counts.read_text())
+            time.sleep(0.01)
+        raise TimeoutError("the relay wrote no counters")
+
+
+def one_way(sender, receiver, address, count=40, gap=0.004, size=64):
+    """Seconds that each of `count` single datagrams took from one node to the other, sorted."""
+    taken = []
+    for number in range(count):
+        sent = time.monotonic()
+        sender.sendto(number.to_bytes(8, "big") + bytes(size - 8), (address, PORT))
+        receiver.recv(2048)
+        taken.append(time.monotonic() - sent)
+        time.sleep(gap)
+    return sorted(taken)
+
+
+def drain(receiver, silence=0.6):
+    """All datagrams that arrive until none does for `silence` seconds: [(arrival, data)]."""
+    arrived = []
+    while select.select([receiver], [], [], silence)[0]:
+        data = receiver.recv(2048)
+        arrived.append((time.monotonic(), data))
+    return arrived
+
+
+def flood(sender, address, rate, seconds, size=1472):
+    """Send datagrams at `rate` bits a second (on the wire, with headers), each carrying its time of sending. Gives how many."""
+    gap, begin, sent = (size + 42) * 8 / rate, time.monotonic(), 0
+    while (now := time.monotonic()) < begin + seconds:
+        while sent * gap <= now - begin:
+            sender.sendto(f"{time.monotonic():.6f} {sender.getsockname()[1]}".encode().ljust(size), (address, PORT))
+            sent += 1
+        time.sleep(0.001)
+    return sent

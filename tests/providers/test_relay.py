@@ -1,0 +1,233 @@
+"""The relay holds, loses and counts frames as it is told, and lives through what happens to its TAPs."""
+
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from wardian.providers.local import netlink, relay, shaping
+from wardian.providers.local.shaping import Segment
+
+from .fabrics import PORT, Fabric, drain, one_way
+
+A, B = "10.71.0.1", "10.71.0.2"
+
+
+def seconds(number):
+    return round(number * 1e9)
+
+
+@pytest.fixture
+def direction():
+    """A direction between two datagram sockets in place of TAPs: (direction, where frames go in, where they come out)."""
+    into, source = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    target, out = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    for end in (into, source, target, out):
+        end.setblocking(False)
+    made = relay.Direction()
+    made.source, made.target = source.fileno(), target.fileno()
+    yield made, into, out
+    for end in (into, source, target, out):
+        end.close()
+
+
+def received(out):
+    frames = []
+    while True:
+        try:
+            frames.append(out.recv(4096))
+        except BlockingIOError:
+            return frames
+
+
+class TestDirection:
+    """One way across, with a clock of the test's own."""
+
+    def test_frames_wait_for_their_delay(self, direction):
+        """A frame is sent when its delay is over and not a nanosecond earlier, in the order of arrival."""
+        one, into, out = direction
+        one.configure({"delay": 0.03, "limit": 10**6})
+        for frame in (b"1", b"2"):
+            into.send(frame)
+        one.receive(seconds(10))
+        one.send(seconds(10.03) - 1)
+        assert received(out) == []
+        one.send(seconds(10.03))
+        assert received(out) == [b"1", b"2"]
+        assert one.counters() == {"frames": 2, "bytes": 2, "lost": 0, "dropped": 0, "late": 0}
+
+    def test_a_lowered_delay_lets_frames_overtake(self, direction):
+        """After the delay was lowered, a frame that is due earlier is sent earlier; raised again, order is kept."""
+        one, into, out = direction
+        for moment, delay, frame in ((0.0, 0.09, b"slow"), (0.01, 0.03, b"fast"), (0.02, 0.03, b"faster"), (0.03, 0.2, b"last")):
+            one.configure({"delay": delay, "limit": 10**6})
+            into.send(frame)
+            one.receive(seconds(moment))
+        one.send(seconds(0.05))
+        assert received(out) == [b"fast", b"faster"]
+        one.send(seconds(1))
+        assert received(out) == [b"slow", b"last"]
+
+    def test_what_is_held_is_bounded(self, direction):
+        """Beyond the limit frames are dropped and counted, and there is room again once some were sent."""
+        one, into, out = direction
+        one.configure({"delay": 0.01, "limit": 3000})
+        for _ in range(2):
+            for _ in range(5):
+                into.send(bytes(1000))
+            one.receive(0)
+            one.send(seconds(1))
+            assert len(received(out)) == 3
+        assert (one.frames, one.dropped, one.held) == (6, 4, 0)
+
+    def test_losses_follow_the_seed(self, direction):
+        """The same seed loses the same frames, another one others, and changing only the delay goes on with the same draws."""
+        one, into, out = direction
+
+        def survivors(seed, delay=0.0):
+            one.configure({"loss": 0.3, "limit": 10**6, "seed": None})
+            one.configure({"loss": 0.3, "limit": 10**6, "seed": seed})
+            for number in range(200):
+                if number == 100:
+                    one.configure({"loss": 0.3, "limit": 10**6, "seed": seed, "delay": delay})
+                into.send(bytes([number]))
+                one.receive(0)
+                one.send(seconds(5))
+            return received(out)
+
+        first = survivors("fern")
+        assert 100 < len(first) < 180
+        assert survivors("fern") == survivors("fern", 0.5) == first
+        assert survivors("moss") != first
+
+    def test_late_frames_are_counted(self, direction):
+        """A frame sent more than a millisecond after its time counts as late."""
+        one, into, _ = direction
+        one.configure({"delay": 0.01, "limit": 10**6})
+        for moment in (0.0, 1.0):
+            into.send(b"x")
+            one.receive(seconds(moment))
+            one.send(seconds(moment + (0.0109 if moment else 0.0112)))
+        assert (one.frames, one.late) == (2, 1)
+
+
+@pytest.fixture
+def fabric():
+    fabric = Fabric()
+    fabric.bridge("net")
+    fabric.node("a", A)
+    fabric.node("b", B)
+    fabric.apply(segment(), Segment("b/net", "b", far_bridge="net"))
+    yield fabric
+    fabric.close()
+
+
+def segment(delay=0.001):
+    return Segment("a/net", "a", far_bridge="net", there={"delay": delay}, back={"delay": delay})
+
+
+@pytest.mark.root
+class TestProcess:
+    """The process, between real TAPs."""
+
+    def test_frames_arrive_unchanged(self, fabric, tmp_path):
+        """Frames of every size come out as they went in, and in order."""
+        generator = random.Random(7)
+        sent = [generator.randbytes(generator.randint(1, 1472)) for _ in range(2000)]
+        with fabric.relay(tmp_path), fabric.udp("a") as a, fabric.udp("b") as b:
+            one_way(a, b, B, 2)
+            for data in sent:
+                a.sendto(data, (B, PORT))
+            assert [data for _, data in drain(b)] == sent
+
+    def test_many_segments_in_one_process(self, fabric, tmp_path):
+        """One process serves every segment, each with its own delay."""
+        names = {f"n{number}": (f"10.71.0.{number + 10}", 0.004 * number) for number in range(1, 6)}
+        for name, (address, _) in names.items():
+            fabric.node(name, address)
+        fabric.apply(*(Segment(name, name, far_bridge="net", there={"delay": delay}) for name, (_, delay) in names.items()))
+        with fabric.relay(tmp_path), fabric.udp("b") as b:
+            for name, (_, delay) in names.items():
+                with fabric.udp(name) as sender:
+                    one_way(sender, b, B, 1)
+                    assert delay <= one_way(sender, b, B, 20)[0] < delay + 0.003
+
+    def test_a_changed_delay_is_taken_up(self, fabric, tmp_path):
+        """SIGHUP makes it read its configuration again; its counters go on from where they were."""
+        with fabric.relay(tmp_path) as running, fabric.udp("a") as a, fabric.udp("b") as b:
+            one_way(a, b, B, 10)
+            before = running.counters()["pairs"]["a/net"]["there"]["frames"]
+            fabric.apply(segment(0.02))
+            running.reload()
+            assert one_way(a, b, B, 10)[0] >= 0.02
+            assert running.counters()["pairs"]["a/net"]["there"]["frames"] >= before + 10
+
+    def test_a_broken_configuration_is_survived(self, fabric, tmp_path):
+        """What cannot be read is reported, and it goes on as before."""
+        with fabric.relay(tmp_path) as running, fabric.udp("a") as a, fabric.udp("b") as b:
+            good = running.config.read_text()
+            running.config.write_text('{"pairs": [{"id": ')
+            running.process.send_signal(1)
+            assert running.counters()["absent"] == []
+            assert one_way(a, b, B, 5)[0] >= 0.001
+            running.config.write_text(good)
+
+    def test_a_vanished_tap_is_let_go_and_taken_up_again(self, fabric, tmp_path):
+        """When a TAP goes the others are served on; when it is back it is used without being told."""
+        with fabric.relay(tmp_path) as running, fabric.udp("a") as a, fabric.udp("b") as b:
+            one_way(a, b, B, 2)
+            shaping.remove(fabric.fd, ["a/net"])
+            a.sendto(b"into the void", (B, PORT))
+            while running.counters()["absent"] != ["a/net"]:
+                pass
+            fabric.apply(segment())
+            while running.counters()["absent"]:
+                pass
+            assert one_way(a, b, B, 5)[0] >= 0.001
+
+    def test_taps_are_served_by_one_relay_only(self, fabric, tmp_path):
+        """A second relay for the same TAPs says that it has none of them, and the first one goes on."""
+        (tmp_path / "second").mkdir()
+        with fabric.relay(tmp_path), fabric.udp("a") as a, fabric.udp("b") as b:
+            with fabric.relay(tmp_path / "second") as second:
+                assert second.counters()["absent"] == ["a/net"]
+                assert one_way(a, b, B, 5)[0] >= 0.001
+
+    def test_it_ends_with_its_configuration(self, fabric, tmp_path):
+        """Once its configuration file is gone the process ends by itself."""
+        with fabric.relay(tmp_path) as running:
+            running.config.unlink()
+            assert running.process.wait(timeout=20) == 0
+
+    def test_it_makes_no_interface(self, fabric, tmp_path):
+        """A pair whose TAPs do not exist is absent, and opening it made nothing."""
+        before = {link.name for link in fabric.links()}
+        way = {"delay": 0.0, "limit": 1000}
+        pair = {"id": "ghost", "near": "ghost0", "far": "ghost1", "there": way, "back": way}
+        config = {"netns": f"/proc/{os.getpid()}/fd/{fabric.fd}", "counters": str(tmp_path / "counters"), "pairs": [pair]}
+        (tmp_path / "config").write_text(json.dumps(config))
+        process = subprocess.Popen([sys.executable, "-S", "-E", relay.__file__, str(tmp_path / "config")])
+        try:
+            while not (tmp_path / "counters").exists():
+                threading.Event().wait(0.05)
+            assert json.loads((tmp_path / "counters").read_text())["absent"] == ["ghost"]
+            assert {link.name for link in fabric.links()} == before
+        finally:
+            process.kill()
+            process.wait()
+
+    def test_large_frames(self, fabric, tmp_path):
+        """Where the MTU is larger than Ethernet's, whole frames go through."""
+        for namespace, names in (("a", ["eth0"]), ("b", ["eth0"]), ("fabric", [link.name for link in fabric.links() if link.name != "lo"])):
+            with netlink.Netlink.into(fabric.namespaces[namespace]) as net:
+                net.send([netlink.change(name, mtu=9000) for name in names])
+        with fabric.relay(tmp_path), fabric.udp("a") as a, fabric.udp("b") as b:
+            one_way(a, b, B, 2)
+            data = random.Random(7).randbytes(8900)
+            a.sendto(data, (B, PORT))
+            assert b.recv(9000) == data
