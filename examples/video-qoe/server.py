@@ -4,7 +4,8 @@
 
     GET /manifest.json        {"segment_seconds", "segments", "bitrates": [bits a second], "sizes": [[bytes]]}
     GET /LEVEL/SEGMENT        one segment: sizes[LEVEL][SEGMENT] bytes
-    GET /meet/NAME?of=COUNT   answers once COUNT requests for NAME have come, so that all who ask begin at the same moment
+    GET /meet/NAME?of=COUNT&within=SECONDS
+                              answers once COUNT have asked for NAME, so that all go on at the same moment; status 408 if they don't come
 
 As in real video of variable bitrate a segment is larger or smaller than its quality's average, alike in all qualities. The bytes are
 random, so that nothing on the way could compress them.
@@ -27,8 +28,6 @@ BITRATES = (350_000, 700_000, 1_400_000, 2_400_000, 3_800_000, 5_600_000)
 """Average bits a second of each quality."""
 VARIATION = 0.15
 """How far a segment's size swings around its quality's average, as a fraction."""
-PATIENCE = 60.0
-"""Longest that a meeting waits for all to come, seconds."""
 
 
 class Video:
@@ -65,13 +64,13 @@ class Meetings:
         self._lock = threading.Condition()
         self._come: dict[str, int] = defaultdict(int)
 
-    def join(self, name: str, count: int) -> bool:
-        """Wait until `count` have joined; whether they did. A meeting that is over may be held again."""
+    def join(self, name: str, count: int, seconds: float) -> bool:
+        """Wait until `count` have joined; whether they did in time. A meeting that is over may be held again."""
         with self._lock:
             self._come[name] += 1
             wanted = math.ceil(self._come[name] / count) * count
             self._lock.notify_all()
-            return self._lock.wait_for(lambda: self._come[name] >= wanted, PATIENCE)
+            return self._lock.wait_for(lambda: self._come[name] >= wanted, seconds)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -88,8 +87,8 @@ class Handler(BaseHTTPRequestHandler):
         match url.path.strip("/").split("/"):
             case ["manifest.json"]:
                 self._answer(json.dumps(self.video.manifest()).encode(), "application/json")
-            case ["meet", name] if (count := parse_qs(url.query).get("of", [""])[0]).isdecimal() and int(count) > 0:
-                met = self.meetings.join(name, int(count))
+            case ["meet", name] if (count := self._number(url.query, "of")) and (seconds := self._number(url.query, "within")):
+                met = self.meetings.join(name, count, seconds)
                 self._answer(b"", status=HTTPStatus.OK if met else HTTPStatus.REQUEST_TIMEOUT)
             case [level, number] if self._exists(level, number):
                 self._answer(self.video.segment(int(level), int(number)), "video/iso.segment")
@@ -98,6 +97,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Nothing: the players keep the record."""
+
+    def _number(self, query: str, name: str) -> int:
+        value = parse_qs(query).get(name, [""])[0]
+        return int(value) if value.isdecimal() else 0
 
     def _exists(self, level: str, number: str) -> bool:
         return level.isdecimal() and number.isdecimal() and int(level) < len(self.video.bitrates) and int(number) < self.video.segments

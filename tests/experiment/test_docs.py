@@ -9,7 +9,6 @@ import pytest
 from pydantic import BaseModel
 
 from wardian.experiment import file, model
-from wardian.experiment.substitution import is_literal
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "experiment-file.md"
 
@@ -45,6 +44,13 @@ def test_every_field_is_described(part: type[BaseModel]) -> None:
         assert field.description, f"{part.__name__}.{name}"
 
 
+def test_python_example_runs() -> None:
+    """The Python example of the reference runs as it stands."""
+    match = re.search(r"```python\n(.*?)```", REFERENCE.read_text(encoding="utf-8"), re.DOTALL)
+    assert match
+    exec(match[1], {})
+
+
 def test_problems_shown_are_those_that_are_made() -> None:
     """The problems that the reference shows are those of the file that it shows above them."""
     text = REFERENCE.read_text(encoding="utf-8")
@@ -53,4 +59,3 @@ def test_problems_shown_are_those_that_are_made() -> None:
     with pytest.raises(file.ExperimentFileError) as caught:
         file.loads(match[1])
     assert str(caught.value).splitlines() == match[2].splitlines()
-    assert is_literal(("parameters", "x"))

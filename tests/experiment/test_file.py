@@ -460,6 +460,12 @@ def test_all_problems_come_at_once_and_no_more_than_there_are() -> None:
     ]
 
 
+def test_nothing_right_is_all_said() -> None:
+    """A file that has none of what is required shows that beside everything else."""
+    found = problems("zone: 1\nsettings: 5\n")
+    assert [problem.field for problem in found] == ["name", "nodes", "zone", "settings"]
+
+
 # Names and addresses
 
 

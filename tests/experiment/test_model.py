@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (tables of cases, one a line)
 """The experiment as Python objects."""
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ def test_parts_are_frozen_and_know_their_fields() -> None:
 
 def test_a_direction_is_laid_over_what_is_common() -> None:
     """What is written for one direction replaces the common part there, and only there."""
-    link = Link.model_validate({"between": ["a", "b"], "delay": "10ms", "rate": "1mbit", "queue": 5, "back": {"delay": "20ms", "queue": "1KiB"}})
+    link = Link.model_validate(
+        {"between": ["a", "b"], "delay": "10ms", "rate": "1mbit", "queue": 5, "back": {"delay": "20ms", "queue": "1KiB"}}
+    )
     there, back = link.directions()
     assert there == {"delay": 0.01, "rate": 10**6, "queue": {"packets": 5}}
     assert back == {"delay": 0.02, "rate": 10**6, "queue": {"bytes": 1024}}
@@ -124,7 +127,8 @@ def test_a_given_value_that_does_not_fit_says_what_would(definition: dict[str, o
 
 
 @pytest.mark.parametrize(
-    "definition", [{"default": 5, "minimum": 6}, {"default": "a", "choices": ["b"]}, {"default": "a", "type": "integer"}, {"default": None}, {}]
+    "definition",
+    [{"default": 5, "minimum": 6}, {"default": "a", "choices": ["b"]}, {"default": "a", "type": "integer"}, {"default": None}, {}],
 )
 def test_a_default_fits_its_own_definition(definition: dict[str, object]) -> None:
     """A parameter whose default its own bounds or type refuse cannot be made."""

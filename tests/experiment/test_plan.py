@@ -55,7 +55,7 @@ def test_everything_is_new():
         + files       server  (new)
         + service     web@server  (new)
 
-        11 to create, 0 to change, 0 to delete
+        12 to create, 0 to change, 0 to delete
     """)
 
 

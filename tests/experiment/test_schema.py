@@ -55,7 +55,8 @@ def test_the_schema_is_one(providers: dict[str, type[BaseModel]] | None) -> None
 
     def references(node: Any) -> list[str]:
         inner = node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
-        return [node["$ref"]] * (isinstance(node, dict) and "$ref" in node) + [item for part in inner for item in references(part)]
+        found = [node["$ref"]] if isinstance(node, dict) and "$ref" in node else []
+        return found + [item for part in inner for item in references(part)]
 
     assert {reference.removeprefix("#/$defs/") for reference in references(made)} <= set(made["$defs"])
 

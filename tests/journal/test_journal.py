@@ -28,7 +28,9 @@ def journal(path):
 
 def python(code, *arguments, **options):
     """Start Python on a piece of code."""
-    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)], stdout=subprocess.PIPE, text=True, **options)
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)], stdout=subprocess.PIPE, text=True, **options
+    )
 
 
 def test_entries_come_back_in_one_time_line(journal):
@@ -255,7 +257,9 @@ def test_importing_does_not_load_the_database_libraries():
 
 def test_alembic_is_loaded_only_to_migrate(journal, path):
     """Opening a journal whose schema is the present one does not load Alembic."""
-    process = python("import sys; from wardian.journal import Journal; Journal.open(sys.argv[1]).close(); print('alembic' in sys.modules)", path)
+    process = python(
+        "import sys; from wardian.journal import Journal; Journal.open(sys.argv[1]).close(); print('alembic' in sys.modules)", path
+    )
     assert process.stdout.read().strip() == "False"
     assert process.wait() == 0
 

@@ -68,10 +68,12 @@ class HostChannel(Channel):
         terminal: tuple[int, int] | None = None,
     ) -> HostProcess:
         pipe = asyncio.subprocess.PIPE
+        # ipykernel leaves its descriptors alone where pytest captures them
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
         try:
             process = await asyncio.create_subprocess_exec(
                 *argv,
-                env={**os.environ, **self.env, **(env or {})},
+                env={**inherited, **self.env, **(env or {})},
                 cwd=cwd,
                 stdin=pipe if stdin is None else stdin,
                 stdout=pipe if stdout is None else stdout,
@@ -174,7 +176,7 @@ class Result:
 @pytest.fixture
 async def run_directory() -> Any:
     """A short path (a Unix socket's is limited), and nothing left of what was started from it."""
-    directory = tempfile.mkdtemp(prefix="wn", dir="/tmp")  # noqa: S108
+    directory = tempfile.mkdtemp(prefix="wn", dir="/tmp")
     yield directory
     with contextlib.suppress(Exception):
         link = await AgentLink.open(HostChannel(directory), "host")

@@ -53,7 +53,7 @@ class HostChannel(Channel):
             return slave if terminal else subprocess.PIPE if asked is None else asked
 
         try:
-            popen = subprocess.Popen(
+            popen = subprocess.Popen(  # noqa: ASYNC220
                 list(argv), env=variables, cwd=cwd or self.home, bufsize=0, start_new_session=True,
                 stdin=stream(stdin), stdout=stream(stdout), stderr=stream(stderr), preexec_fn=own_terminal if terminal else None,
             )  # fmt: skip

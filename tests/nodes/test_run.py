@@ -6,11 +6,12 @@ import os
 import signal
 
 import pytest
-from host_channel import HostChannel
 
 from wardian.errors import CommandError, NodeDownError
 from wardian.nodes.prefix import LinePrefixer
 from wardian.nodes.run import Kept, run, run_on
+
+from .host_channel import HostChannel
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 from wardian.providers.local import netlink, relay, shaping
 
@@ -107,7 +106,9 @@ class Relay:
         self.config = folder / "relay.json"
         self.counts = folder / "counters.json"
         self.write()
-        self.process = subprocess.Popen([sys.executable, "-S", "-E", relay.__file__, str(self.config)])
+        signals = {signal.SIGHUP, signal.SIGUSR1}
+        command = [sys.executable, "-S", "-E", relay.__file__, str(self.config)]
+        self.process = subprocess.Popen(command, preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, signals))
         self.counters()
 
     def write(self):
@@ -129,15 +130,10 @@ class Relay:
         self.counts.unlink(missing_ok=True)
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
-            status = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-            caught = int(next(line for line in status if line.startswith("SigCgt")).split()[1], 16)
-            # until it catches the signal it would die of it
-            if caught >> signal.SIGUSR1 - 1 & 1:
-                self.process.send_signal(signal.SIGUSR1)
-                time.sleep(0.05)
+            self.process.send_signal(signal.SIGUSR1)
+            time.sleep(0.05)
             if self.counts.exists():
                 return json.loads(self.counts.read_text())
-            time.sleep(0.01)
         raise TimeoutError("the relay wrote no counters")
 
 

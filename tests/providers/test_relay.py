@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -167,12 +168,31 @@ class TestProcess:
             assert one_way(a, b, B, 10)[0] >= 0.02
             assert running.counters()["pairs"]["a/net"]["there"]["frames"] >= before + 10
 
+    def test_an_early_signal_is_survived(self, fabric, tmp_path):
+        """Started with its signals blocked, it is not ended by one that comes before it is ready, and takes up what changed."""
+        way = {"delay": 0.0, "limit": 1000}
+        ghost = {"id": "ghost", "near": "ghost0", "far": "ghost1", "there": way, "back": way}
+        config = {"netns": None, "counters": str(tmp_path / "counters"), "pairs": [ghost]}
+        (tmp_path / "config").write_text(json.dumps(config))
+        signals = {signal.SIGHUP, signal.SIGUSR1}
+        command = [sys.executable, "-S", "-E", relay.__file__, str(tmp_path / "config")]
+        process = subprocess.Popen(command, preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, signals))
+        try:
+            for number in signals:
+                process.send_signal(number)
+            while not (tmp_path / "counters").exists():
+                assert process.poll() is None
+                threading.Event().wait(0.01)
+        finally:
+            process.kill()
+            process.wait()
+
     def test_a_broken_configuration_is_survived(self, fabric, tmp_path):
         """What cannot be read is reported, and it goes on as before."""
         with fabric.relay(tmp_path) as running, fabric.udp("a") as a, fabric.udp("b") as b:
             good = running.config.read_text()
             running.config.write_text('{"pairs": [{"id": ')
-            running.process.send_signal(1)
+            running.process.send_signal(signal.SIGHUP)
             assert running.counters()["absent"] == []
             assert one_way(a, b, B, 5)[0] >= 0.001
             running.config.write_text(good)

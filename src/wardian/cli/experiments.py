@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 
 import click
 
+from ..experiment import templates
 from .common import print_json, style
-
-TEMPLATES = ("client-server", "single", "cluster", "wan")
 
 
 @click.command("init")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=".")
-@click.option("-t", "--template", type=click.Choice(TEMPLATES), default=TEMPLATES[0], show_default=True, help="What to start from.")
+@click.option("-t", "--template", type=click.Choice(templates.ORDER), default="client-server", show_default=True, help="What to start from.")
 @click.option("--force", is_flag=True, help="Overwrite an experiment.yaml that is there.")
 def init_command(folder: Path, template: str, force: bool) -> None:
     """Write a first experiment.yaml into FOLDER (default: here).
@@ -27,8 +25,7 @@ def init_command(folder: Path, template: str, force: bool) -> None:
     if path.exists() and not force:
         raise click.ClickException(f"{path} is there already; --force overwrites it")
     folder.mkdir(parents=True, exist_ok=True)
-    text = resources.files("wardian.experiment").joinpath("templates", f"{template}.yaml").read_text()
-    path.write_text(text)
+    path.write_text(templates.read(template, folder.resolve().name))
     ignore = folder / ".gitignore"
     if not ignore.exists():
         ignore.write_text(".wardian/\n")

@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import console, environment, experiment_options, json_option, print_json, wait
+from .common import console, environment, experiment_options, json_option, print_json, style, wait
 
 if TYPE_CHECKING:
     from ..nodes.files import Transfer
 
 PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 """What follows the command's own arguments belongs to the program on the node."""
+
+
+NOT_STARTED = (126, 127, 255)
+"""Exit codes of commands that a node could not start, or that went away with their node."""
 
 
 def complete_selector(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
@@ -96,8 +100,9 @@ def exec_command(
             for r in results
         ])  # fmt: skip
     for result in results:
-        if result.exit_code == 255 and not as_json:
-            click.echo(f"{result.node}: {result.stderr.strip()}", err=True)
+        # what could not even be started printed nothing, so its record says why
+        if result.exit_code in NOT_STARTED and result.stderr.startswith(f"{result.node}: ") and not as_json:
+            click.echo(style("error: ", fg="red", bold=True) + result.stderr.strip(), err=True)
     return max((result.exit_code for result in results), default=0)
 
 

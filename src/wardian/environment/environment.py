@@ -19,7 +19,7 @@ from ..errors import BusyError, NotUpError, PlanError, WardianError
 from ..experiment.model import Experiment
 from ..experiment.plan import Plan, reconcile
 from ..experiment.resources import EnvironmentRecord, Observed, Resource
-from ..experiment.topology import expand
+from ..experiment.topology import expand, names_known
 from ..journal import Journal
 from ..nodes import files
 from ..nodes.files import Transfer
@@ -236,6 +236,7 @@ class _Desired:
             "settings": self.provider.settings.model_dump(mode="json"),
             "parameters": {name: parameter.default for name, parameter in experiment.parameters.items()},
             "collect": [item.model_dump() for item in experiment.collect],
+            "names": names_known(experiment),
             "lease": experiment.lease.model_dump() if experiment.lease else None,
         }
         return Resource("environment", record.name if record else experiment.name, spec)

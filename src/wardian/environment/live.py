@@ -62,7 +62,7 @@ class LiveEnvironment:
 
     def select(self, selector: str) -> list[str]:
         """The names of the nodes that `selector` picks. Raises SelectorError naming what exists."""
-        return selectors.resolve(selector, self.references())
+        return selectors.resolve(selector, self.references(), self.record.spec.get("names", ()))
 
     def references(self) -> list[selectors.NodeRef]:
         """What selectors pick from."""

@@ -88,4 +88,4 @@ Variables = Annotated[dict[Variable, str], BeforeValidator(_texts)]
 class Model(BaseModel):
     """Base of every part: frozen, and an unknown field is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)

@@ -146,11 +146,11 @@ class _Loading:
                 return Experiment.model_validate(data)
             except ValidationError as error:
                 found = findings(Experiment, error.errors())
+            # later rounds only show what follows from what the first one found
+            for finding in found if first else ():
+                self._note(finding)
             aside: list[Path] = []
             for finding in found:
-                # later rounds only show what follows from what the first one found
-                if first:
-                    self._note(finding)
                 if not any(finding.path[: len(path)] == path for path in aside):
                     aside.append(finding.path)
                     if not _set_aside(data, finding.path):
@@ -224,6 +224,9 @@ def _set_aside(data: dict[str, Any], path: Path) -> bool:
     trail = _trail(data, path)
     if not trail:
         return False
+    if len(trail) == 2 and path[0] == "services" and path[2:] == ("command",) and isinstance(trail[1][0][trail[1][1]], dict):
+        trail[1][0][trail[1][1]]["command"] = "true"
+        return True
     if path[0] == "collect" and len(trail) > 1:
         # keeps the others at their positions
         data["collect"][trail[1][1]] = "/"

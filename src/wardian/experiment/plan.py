@@ -173,7 +173,7 @@ def _holder(resource: Resource, remade: set[tuple[str, str]]) -> str | None:
 CHANGEABLE = ("environment", "files")
 """Kinds that any environment changes in place, whatever its provider can do."""
 
-ENVIRONMENT_KEYS = ("lease", "collect", "parameters")
+ENVIRONMENT_KEYS = ("lease", "collect", "parameters", "names")
 """What of an environment may change; the rest says who it is."""
 
 

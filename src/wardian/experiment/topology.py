@@ -64,6 +64,11 @@ def references(nodes: Sequence[Member]) -> list[selectors.NodeRef]:
     return [selectors.NodeRef(node.name, node.group, node.index, node.roles) for node in nodes]
 
 
+def names_known(experiment: Experiment) -> list[str]:
+    """Groups and roles of the file, which a selector may name although they have no member just now."""
+    return [*experiment.nodes, *(role for node in experiment.nodes.values() for role in node.roles)]
+
+
 def expand(experiment: Experiment, observed: Observed | None = None, digests: Mapping[str, str] | None = None) -> list[Resource]:
     """The resources that `experiment` asks for, in the order in which they are made (without the environment itself).
 
@@ -294,11 +299,11 @@ class _Expansion:
 
     def _services(self) -> list[Resource]:
         """A service is started anew when files of its node change, since it may have read them."""
-        nodes = references(self.members)
+        nodes, known = references(self.members), names_known(self.experiment)
         files = {resource.name: resource.digest for resource in self._files()}
         result = []
         for name, service in self.experiment.services.items():
-            for node in selectors.resolve(service.on, nodes):
+            for node in selectors.resolve(service.on, nodes, known):
                 result.append(Resource("service", f"{name}@{node}", _service(name, node, service, files.get(node))))
         return result
 

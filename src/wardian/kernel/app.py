@@ -77,11 +77,17 @@ async def serve(router: Router) -> int:
     """Run a router until it has stopped. SIGTERM and the end of whoever started us stop it, and leave the kernels on nodes."""
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, router.stop)
-    # Interrupts come as messages; a Ctrl-C in the terminal of whoever started us is not for us.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Interrupts come as messages; a Ctrl-C in the terminal of whoever started us is not for us. Handled and not ignored,
+    # because processes that we start would inherit that.
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
     parent = os.environ.get("JPY_PARENT_PID", "")
     if parent.isdigit() and int(parent) > 1 and int(parent) == os.getppid():
         watched = os.pidfd_open(int(parent))
-        loop.add_reader(watched, router.stop)
+
+        def orphaned() -> None:
+            loop.remove_reader(watched)
+            router.stop()
+
+        loop.add_reader(watched, orphaned)
     await router.start()
     return await router.stopped

@@ -127,9 +127,8 @@ def from_metadata(metadata: Mapping[str, Any]) -> Binding | None:
         return None
     where = entry.get("on") if isinstance(entry, Mapping) else entry
     if not isinstance(entry, Mapping) or not (where is None or isinstance(where, str)):
-        raise BindingError(
-            'the cell\'s metadata "wardian" is not understood', remedy='write {"wardian": {"on": "SELECTOR", "lang": "bash"}}, lang being optional'
-        )
+        remedy = 'write {"wardian": {"on": "SELECTOR", "lang": "bash"}}, lang being optional'
+        raise BindingError('the cell\'s metadata "wardian" is not understood', remedy=remedy)
     if where is None or not where.strip():
         return None
     if where.strip() == HERE:
@@ -149,5 +148,5 @@ def _from_line(code: str, start: int, line: str) -> Bound:
     # Line numbers in tracebacks are those of the visible cell: the line stays, as a comment, because IPython
     # drops leading blank ones; but a cell magic below it is only seen when nothing but blank lines stands above.
     blank = rest.lstrip().startswith("%%") and not code[:start].strip()
-    stand_in = "" if blank else "#"
+    stand_in = "" if blank else f"# {line.strip()}"
     return Bound(binding, code[:start] + stand_in + rest, len(line) - len(stand_in), start)

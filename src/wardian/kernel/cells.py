@@ -82,10 +82,13 @@ class Ending:
     text: list[str] = field(default_factory=list)
 
 
+Ended = Callable[["Run", dict[str, Any]], None]
+
+
 class Run:
     """A cell on its places. Give it to `start`; `ended(run, reply content)` is called once."""
 
-    def __init__(self, cell: Cell, code: str, binding: Binding, places: Sequence[Place], output: Output, ended: Callable[[Run, dict[str, Any]], None]) -> None:
+    def __init__(self, cell: Cell, code: str, binding: Binding, places: Sequence[Place], output: Output, ended: Ended) -> None:
         self.cell = cell
         self.binding = binding
         self.places = list(places)
@@ -122,7 +125,7 @@ class Run:
         """Interrupt it wherever it has not ended. What a kernel answers ends it; where it had not begun it ends here and now."""
         for place in list(self._open.values()):
             if not place.interrupt(self):
-                self._end(place, _interrupted(), None)
+                self._end(place, {"status": "error", **interrupted()}, None)
 
     def received(self, place: Place, channel: int, message: Message) -> None:
         """Output, or a request for input."""
@@ -139,7 +142,7 @@ class Run:
 
     def lost(self, place: Place, error: WardianError) -> None:
         """A place was lost, or could not be had."""
-        content = error_content(error)
+        content = error_content(error, place.name if len(self.places) > 1 else "")
         self._failed(place, content)
         self._end(place, {"status": "error", **content}, None)
 
@@ -187,6 +190,9 @@ class SingleRun(Run):
     def _place_ended(self, place: Place, content: dict[str, Any], metadata: dict[str, Any] | None) -> None:
         if place.name != HERE and metadata is not None and content.get("traceback"):
             content = {**content, "traceback": [heading(place.name), *content["traceback"]]}
+        if place.name != HERE and content.get("payload"):
+            # What leaves is the node's kernel, not the notebook's.
+            content = {**content, "payload": [entry for entry in content["payload"] if entry.get("source") != "ask_exit"]}
         if metadata is None and content.get("ename") == "KeyboardInterrupt":
             self._failed(place, {key: content[key] for key in ("ename", "evalue", "traceback")})
         self._ended(self, {**content, "metadata": {**(metadata or {}), "wardian": self.where}})
@@ -195,11 +201,10 @@ class SingleRun(Run):
 class FanOut(Run):
     """On several nodes at once, with the output grouped by node."""
 
-    def __init__(self, cell: Cell, code: str, binding: Binding, places: Sequence[Place], output: Output, ended: Callable[[Run, dict[str, Any]], None]) -> None:
+    def __init__(self, cell: Cell, code: str, binding: Binding, places: Sequence[Place], output: Output, ended: Ended) -> None:
         super().__init__(cell, code, binding, places, output, ended)
         loop = asyncio.get_running_loop()
         self._lanes = Lanes([place.name for place in places], lambda kind, content: output.publish(kind, content, None), loop.call_later)
-        self._aborted = False
 
     def _show(self, place: Place, message: Message) -> None:
         kind, node = message.kind, place.name
@@ -228,18 +233,18 @@ class FanOut(Run):
         self._ended(self, {**reply, "metadata": {"wardian": self.where}})
 
 
-def make_run(
-    cell: Cell, code: str, binding: Binding, places: Sequence[Place], output: Output, ended: Callable[[Run, dict[str, Any]], None]
-) -> Run:
+def make_run(cell: Cell, code: str, binding: Binding, places: Sequence[Place], output: Output, ended: Ended) -> Run:
     """The run of a cell on these places."""
     kind = SingleRun if len(places) == 1 else FanOut
     return kind(cell, code, binding, places, output, ended)
 
 
-def error_content(error: BaseException) -> dict[str, Any]:
-    """An error of ours as a message's content."""
+def error_content(error: BaseException, node: str = "") -> dict[str, Any]:
+    """An error of ours as a message's content. node: what is named beside it already."""
     name = type(error).__name__.rstrip("_")
     message = error.message if isinstance(error, WardianError) else str(error)
+    if node:
+        message = message.removeprefix(f"{node}: ")
     traceback = [f"\x1b[0;31m{name}\x1b[0m: {message}"]
     if isinstance(error, WardianError) and error.remedy:
         traceback.append(error.remedy)
@@ -247,10 +252,6 @@ def error_content(error: BaseException) -> dict[str, Any]:
     return {"ename": name, "evalue": message, "traceback": traceback}
 
 
-def _interrupted() -> dict[str, Any]:
-    return {"status": "error", "ename": "KeyboardInterrupt", "evalue": "", "traceback": ["\x1b[0;31mKeyboardInterrupt\x1b[0m"]}
-
-
 def interrupted() -> dict[str, Any]:
-    """The error of a cell that was interrupted before it began anywhere."""
-    return {key: value for key, value in _interrupted().items() if key != "status"}
+    """The error of a cell that was interrupted before a kernel had begun it."""
+    return {"ename": "KeyboardInterrupt", "evalue": "", "traceback": ["\x1b[0;31mKeyboardInterrupt\x1b[0m"]}

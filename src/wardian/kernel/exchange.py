@@ -17,7 +17,12 @@ from .reach import Reach
 
 NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 _CHUNK = 2**20
-_FOLDER = 'for d in /run/wardian/values "/tmp/wardian-values-$(id -u)"; do mkdir -p "$d" 2>/dev/null && [ -O "$d" ] && chmod 700 "$d" && echo "$d" && exit; done; exit 1'
+_FOLDER = """
+for folder in "${WARDIAN_RUN_DIR:-/run/wardian}/values" "/tmp/wardian-values-$(id -u)"; do
+    mkdir -p "$folder" 2>/dev/null && [ -O "$folder" ] && chmod 700 "$folder" && echo "$folder" && exit
+done
+exit 1
+"""
 _FETCH = 'cat -- "$1" && rm -f -- "$1"'
 _STORE = 'umask 077 && cat > "$1"'
 
@@ -63,9 +68,8 @@ class Exchange:
         path = self._folder / secrets.token_hex(8)
         process = await self._start(place.name, _FETCH, remote)
         try:
-            assert process.stdout is not None
             with path.open("xb") as file:
-                while chunk := await process.stdout.read(_CHUNK):
+                while process.stdout and (chunk := await process.stdout.read(_CHUNK)):
                     file.write(chunk)
             await self._ended(place.name, process, f"cannot read {name}")
         except BaseException:
@@ -78,12 +82,12 @@ class Exchange:
     async def _store(self, node: str, path: Path, remote: str) -> None:
         process = await self._start(node, _STORE, remote)
         try:
-            assert process.stdin is not None
-            with path.open("rb") as file:
-                while chunk := file.read(_CHUNK):
-                    process.stdin.write(chunk)
-                    await process.stdin.drain()
-            process.stdin.close()
+            if process.stdin:
+                with path.open("rb") as file:
+                    while chunk := file.read(_CHUNK):
+                        process.stdin.write(chunk)
+                        await process.stdin.drain()
+                process.stdin.close()
             await self._ended(node, process, "cannot store a value")
         except ConnectionError:
             await self._ended(node, process, "cannot store a value")
@@ -97,8 +101,9 @@ class Exchange:
             return
         kind, reason = reply.get("ename"), reply.get("evalue", "")
         if kind == "KeyError" or (place.language == "bash" and reason == "3"):
-            raise TransferError(place.name, f"there is no variable {name!r} in its {place.language} kernel", remedy="set it in a cell bound there")
-        raise TransferError(place.name, f"{name}: {reason or kind}" if kind in ("UnmovableValue", "ValueError") else f"{name}: {kind}: {reason}")
+            message = f"there is no variable {name!r} in its {place.language} kernel"
+            raise TransferError(place.name, message, remedy="set it in a cell bound there")
+        raise TransferError(place.name, f"{name}: {reason}" if kind == "UnmovableValue" else f"{name}: {kind}: {reason}")
 
     def _python(self, function: str, arguments: str) -> str:
         return f'(lambda codec: (exec({self._codec!r}, codec), codec[{function!r}]({arguments}))[1])({{"__name__": "wardian_values"}})'
@@ -107,8 +112,7 @@ class Exchange:
         if node not in self._folders:
             process = await self._start(node, _FOLDER)
             try:
-                assert process.stdout is not None
-                folder = (await process.stdout.read()).decode().strip()
+                folder = (await process.stdout.read()).decode().strip() if process.stdout else ""
                 await self._ended(node, process, "there is no folder for values")
             finally:
                 await process.close()

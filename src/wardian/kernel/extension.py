@@ -52,7 +52,8 @@ def jobs(shell: InteractiveShell, line: str) -> None:
     if not summaries:
         print("no cell has been run in the background")
         return
-    rows = [("job", "nodes", "state", "seconds"), *((job["name"], job["nodes"], job["state"], f"{job['seconds']:.1f}") for job in summaries)]
+    rows = [("job", "nodes", "state", "seconds")]
+    rows += [(job["name"], job["nodes"], job["state"], f"{job['seconds']:.1f}") for job in summaries]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows:
         print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, [*widths, 0], strict=True)).rstrip())
@@ -77,7 +78,8 @@ def stop(shell: InteractiveShell, line: str) -> None:
     """%stop NAME: interrupt a background cell. Its kernel keeps its variables."""
     names, _ = _words(line, "%stop NAME", set(), 1)
     answer = request("stop", name=names[0])
-    print(f"{answer['name']} │ interrupted on {answer['nodes']}" if answer["state"] == "running" else f"{answer['name']} │ {answer['state']} already")
+    what = f"interrupted on {answer['nodes']}" if answer["state"] == "running" else f"{answer['state']} already"
+    print(f"{answer['name']} │ {what}")
 
 
 def get(shell: InteractiveShell, line: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 HOLD = 0.1
 """How long a node's first output waits for that of the others, seconds: quick and equal outputs become one."""
 
+_LEFT = 'style="text-align:left"'
 _INDEXED = re.compile(r"^(.*)\[(\d+)\]$")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -197,7 +198,7 @@ class Lanes:
             indented = text.replace("\n", "\n" + " " * width + " │ ")
             plain.append(f"{name:<{width}} │ {indented}")
             escaped = html.escape(text)
-            rows.append(f'<tr><th style="text-align:left">{html.escape(name)}</th><td style="text-align:left"><pre>{escaped}</pre></td></tr>')
+            rows.append(f"<tr><th {_LEFT}>{html.escape(name)}</th><td {_LEFT}><pre>{escaped}</pre></td></tr>")
             rich.append(f"<details open><summary><b>{html.escape(name)}</b></summary>{markup or f'<pre>{escaped}</pre>'}</details>")
         lanes = any(markup for _, markup in groups)
         content = _mime("\n".join(plain), "".join(rich) if lanes else f"<table>{''.join(rows)}</table>")

@@ -20,7 +20,7 @@ def main() -> None:
 
     from ipykernel.kernelapp import IPKernelApp
 
-    class HomeApp(IPKernelApp):
+    class HomeApp(IPKernelApp):  # type: ignore[misc]
         def init_iopub(self, context: Any) -> None:
             # The default of 1000 messages loses output, without a word, when it comes faster than it is taken.
             context.sndhwm = 0

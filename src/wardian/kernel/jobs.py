@@ -12,7 +12,7 @@ from ..errors import WardianError
 from .cells import Cell, Output, Run
 from .fanout import compact, plain
 from .places import Place
-from .wire import Message
+from .wire import Message, dump
 
 _KEPT = 64 * 2**20
 """How much of a job's output is kept here, bytes."""
@@ -120,7 +120,9 @@ class Job:
         title = f"{self.name} │ {summary['state']}{nodes}" + (f", {summary['seconds']} s" if self.reply is not None else "")
         tail = plain(self._tail).rstrip("\n")
         text = f"{title}\n{tail}" if tail else title
-        markup = f"<b>{html.escape(self.name)}</b> {html.escape(title.partition('│ ')[2])}" + (f"<pre>{html.escape(tail)}</pre>" if tail else "")
+        markup = f"<b>{html.escape(self.name)}</b> {html.escape(title.partition('│ ')[2])}"
+        if tail:
+            markup += f"<pre>{html.escape(tail)}</pre>"
         return {
             "data": {"text/plain": text, "text/html": markup},
             "metadata": {"wardian": {"job": self.name}},
@@ -129,8 +131,6 @@ class Job:
 
 
 def _recorded(message: Message | str, content: dict[str, Any]) -> tuple[str, bytes]:
-    from .wire import dump
-
     return (message.kind, message.content_bytes) if isinstance(message, Message) else (message, dump(content))
 
 
@@ -147,7 +147,8 @@ class Jobs:
             self._count += 1
             name = f"job{self._count}"
         if name in self._jobs and self._jobs[name].state == "running":
-            raise JobError(f"a job named {name!r} is running", remedy=f"wait for it (%wait {name}), stop it (%stop {name}), or name this one otherwise")
+            remedy = f"wait for it (%wait {name}), stop it (%stop {name}), or name this one otherwise"
+            raise JobError(f"a job named {name!r} is running", remedy=remedy)
         job = self._jobs[name] = Job(name, cell, view)
         return job
 

@@ -125,4 +125,3 @@ def _variable(name: object) -> str:
     if not isinstance(name, str) or not NAME.match(name):
         raise BindingError(f"{name!r} is no name of a variable", remedy="use letters, digits and _")
     return name
-

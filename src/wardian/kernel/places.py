@@ -34,7 +34,11 @@ class Execution(Protocol):
 
 
 class Listener(Protocol):
-    """Who is told of everything that belongs to no execution."""
+    """Who is told of comms, and of everything that belongs to no execution."""
+
+    def comm(self, place: Place, message: Message) -> None:
+        """The kernel opens or closes a comm; the message goes its way besides."""
+        ...
 
     def unclaimed(self, place: Place, channel: int, message: Message) -> None:
         """A message that no execution caused: the reply to another request, a status, a comm message."""
@@ -89,6 +93,8 @@ class Place:
         """Take a message from the kernel to whom it concerns."""
         parent = message.parent_id
         running = self._running
+        if message.kind in ("comm_open", "comm_close"):
+            self._listener.comm(self, message)
         if running is None or running.request.id != parent:
             ended = self._ended.get(parent)
             if ended is None:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from ..errors import NotUpError, SelectorError, WardianError
+from ..errors import AgentError, NodeDownError, NodeError, NotUpError, SelectorError, TransferError, WardianError
 from .binding import BindingError
 from .jobs import JobError
 
@@ -23,6 +23,7 @@ VARIABLE = "WARDIAN_KERNEL_SOCKET"
 
 _LENGTH = struct.Struct(">I")
 _ERRORS: dict[str, type[WardianError]] = {kind.__name__: kind for kind in (NotUpError, SelectorError, BindingError, JobError)}
+_NODE_ERRORS: dict[str, type[NodeError]] = {kind.__name__: kind for kind in (NodeDownError, AgentError, TransferError)}
 
 Serve = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
@@ -66,25 +67,37 @@ async def _connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
         writer.close()
 
 
-def request(operation: str, **arguments: Any) -> dict[str, Any]:
-    """Ask the router, from the home kernel, and wait for its answer. Raises WardianError: what it could not do."""
+def router_socket() -> Path:
+    """Where the router of this home kernel listens. Raises RouterError outside of one."""
     path = os.environ.get(VARIABLE)
     if not path:
         raise RouterError("this kernel is not Wardian's", remedy='choose the kernel "Python 3 (Wardian)" for this notebook')
+    return Path(path)
+
+
+def request(operation: str, **arguments: Any) -> dict[str, Any]:
+    """Ask the router, from the home kernel, and wait for its answer. Raises WardianError: what it could not do."""
+    path = router_socket()
     text = json.dumps({"operation": operation, **arguments}).encode()
     with socket.socket(socket.AF_UNIX) as connection:
         try:
-            connection.connect(path)
+            connection.connect(str(path))
         except OSError as error:
             raise RouterError(f"the kernel's router does not answer: {error}", remedy="restart the kernel") from None
         connection.sendall(_LENGTH.pack(len(text)) + text)
         length = _LENGTH.unpack(_exactly(connection, _LENGTH.size))[0]
         answer = json.loads(_exactly(connection, length))
     if "error" in answer:
-        error = answer["error"]
-        raise _ERRORS.get(error["kind"], RouterError)(error["message"], remedy=error["remedy"])
+        raise _error(**answer["error"])
     result: dict[str, Any] = answer["ok"]
     return result
+
+
+def _error(kind: str, message: str, remedy: str | None) -> WardianError:
+    """The router's error, anew. The message names the node already."""
+    if kind in _NODE_ERRORS:
+        return _NODE_ERRORS[kind]("", message, remedy=remedy)
+    return _ERRORS.get(kind, RouterError)(message, remedy=remedy)
 
 
 def _exactly(connection: socket.socket, size: int) -> bytes:

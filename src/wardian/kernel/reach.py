@@ -9,16 +9,19 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
-from ..errors import AgentError, NodeDownError, NotUpError, SelectorError, WardianError
+from ..errors import AgentError, NodeDownError, NodeError, NotUpError, SelectorError, WardianError
 from ..providers.base import Channel
 from . import alignment
 from .places import Listener, Place
-from .wire import MalformedMessage, Message
+from .wire import CHANNELS, MalformedMessage, Message
 
 log = logging.getLogger("wardian.kernel")
 
 _FRESH = 1.0
 """How long what was read of the environment is taken for true, seconds. A dead node is noticed at once, by its link."""
+
+
+_NUMBERS = {name: number for number, name in enumerate(CHANNELS)}
 
 
 class NodeState(Protocol):
@@ -43,12 +46,12 @@ class Environment(Protocol):
 class Link(Protocol):
     """What is needed of a `nodes.link.AgentLink`."""
 
-    on_message: Callable[[str, int, int, Sequence[bytes]], None]
+    on_message: Callable[[str, int, str, list[bytes]], None]
     on_event: Callable[[dict[str, Any]], None]
     closed: asyncio.Future[Any]
 
     async def request(self, op: str, **arguments: Any) -> dict[str, Any]: ...
-    def send(self, kernel: str, channel: int, parts: Sequence[bytes]) -> None: ...
+    def send(self, kernel: str, channel: str, parts: Sequence[bytes]) -> None: ...
     def acknowledge(self, kernel: str, sequence: int) -> None: ...
     async def close(self) -> None: ...
 
@@ -68,7 +71,7 @@ class NodePlace(Place):
 
     def send(self, channel: int, message: Message) -> None:
         """Give the kernel a message."""
-        self._link.send(self.kernel, channel, message.parts())
+        self._link.send(self.kernel, CHANNELS[channel], message.parts())
 
     def _interrupt(self) -> None:
         self._reach.spawn(self._link.request("kernel.interrupt", kernel=self.kernel))
@@ -204,7 +207,8 @@ class Reach:
             environment = await self._current(anew=True)
             names = environment.select(selector)
         if not names:
-            raise SelectorError(f"the selector {selector!r} picks no node", remedy=f"there are {', '.join(environment.nodes) or 'no nodes'}")
+            there_are = ", ".join(environment.nodes) or "none"
+            raise SelectorError(f"the selector {selector!r} picks no node", remedy=f"the nodes are: {there_are}")
         return environment, names
 
     async def _current(self, anew: bool = False) -> Environment:
@@ -242,7 +246,8 @@ class Reach:
             view = environment.nodes[name]
         if view.state != "ready":
             detail = f" ({view.detail})" if view.detail else ""
-            raise NodeDownError(name, f"the node is {view.state}{detail}", remedy="`wardian status` tells more; `wardian up` brings it back")
+            remedy = "`wardian status` tells more; `wardian up` brings it back"
+            raise NodeDownError(name, f"the node is {view.state}{detail}", remedy=remedy)
         connection = await self._connect(environment, name)
         kernel = f"{language}-{self._suffix}"
         await connection.link.request("kernel.start", kernel=kernel, language=language, env={}, cwd=None)
@@ -276,9 +281,10 @@ class Reach:
     def _closed(self, connection: _Connection) -> None:
         self._links.pop(connection.node, None)
         self._read = 0.0
-        error = NodeDownError(
-            connection.node, "the connection to the node has ended", remedy="`wardian status` tells whether it runs; run the cell again to reconnect"
-        )
+        error = connection.link.closed.exception() if not connection.link.closed.cancelled() else None
+        if not isinstance(error, NodeError):
+            remedy = "`wardian status` tells whether it runs; run the cell again to reconnect"
+            error = NodeDownError(connection.node, "the connection to the node has ended", remedy=remedy)
         for place in list(connection.places.values()):
             self._forget(place, error)
 
@@ -299,7 +305,7 @@ class _Connection:
         link.on_message = self._message
         link.on_event = self._event
 
-    def _message(self, kernel: str, sequence: int, channel: int, parts: Sequence[bytes]) -> None:
+    def _message(self, kernel: str, sequence: int, channel: str, parts: list[bytes]) -> None:
         place = self.places.get(kernel)
         if place is None:
             return
@@ -308,7 +314,7 @@ class _Connection:
         except MalformedMessage as error:
             log.warning("%s sent what is no message: %s", self.node, error)
         else:
-            place.received(channel, message)
+            place.received(_NUMBERS[channel], message)
         self.link.acknowledge(kernel, sequence)
 
     def _event(self, event: dict[str, Any]) -> None:

@@ -34,11 +34,11 @@ class Recorder:
     def cell(self, **values: Any) -> Record:
         """A cell begins. values: those of `Journal.cell`."""
         record = Record(self._queue if self._path else None)
-        if self._path is not None:
+        if (path := self._path) is not None:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="wardian-recorder", daemon=True)
                 self._thread.start()
-            self._queue.put(lambda: self._begin(record, values))
+            self._queue.put(lambda: self._begin(path, record, values))
         return record
 
     def close(self) -> None:
@@ -47,12 +47,12 @@ class Recorder:
             self._queue.put(None)
             self._thread.join(timeout=2.0)
 
-    def _begin(self, record: Record, values: dict[str, Any]) -> None:
+    def _begin(self, path: Path, record: Record, values: dict[str, Any]) -> None:
         if self._journal is None:
+            # Opened here, on the thread: its libraries take a while to load.
             from ..journal import Journal
 
-            assert self._path is not None
-            self._journal = Journal.open(self._path)
+            self._journal = Journal.open(path)
         record.entry = self._journal.cell(**values)
 
     def _run(self) -> None:
@@ -81,21 +81,28 @@ class Record:
 
     def output(self, node: str | None, kind: str, content: bytes) -> None:
         """A message that it sent; node None is home. content: JSON."""
-        if self._queue is not None and kind in RECORDED:
-            self._queue.put(lambda: self.entry and self.entry.output(node, kind, json.loads(content)))
+        if kind in RECORDED:
+            self._put(lambda entry: entry.output(node, kind, json.loads(content)))
 
     def nodes(self, nodes: list[str]) -> None:
         """Where it runs."""
-        if self._queue is not None:
-            self._queue.put(lambda: self.entry and self.entry.amend(nodes=nodes))
+        self._put(lambda entry: entry.amend(nodes=nodes))
 
     def done(self, reply: dict[str, Any]) -> None:
         """It ended with this reply."""
+        if reply.get("status") == "ok":
+            self._put(lambda entry: entry.done("ok"))
+            return
+        status = "cancelled" if reply.get("ename") == "KeyboardInterrupt" else "failed"
+        error = f"{reply.get('ename')}: {reply.get('evalue')}" if reply.get("ename") else None
+        self._put(lambda entry: entry.done(status, error))
+
+    def _put(self, write: Callable[[CellEntry], None]) -> None:
         if self._queue is None:
             return
-        if reply.get("status") == "ok":
-            self._queue.put(lambda: self.entry and self.entry.done("ok"))
-            return
-        status = "cancelled" if reply.get("status") == "aborted" or reply.get("ename") == "KeyboardInterrupt" else "failed"
-        error = f"{reply.get('ename')}: {reply.get('evalue')}" if reply.get("ename") else None
-        self._queue.put(lambda: self.entry and self.entry.done(status, error))
+
+        def work() -> None:
+            if self.entry is not None:
+                write(self.entry)
+
+        self._queue.put(work)

@@ -103,6 +103,7 @@ class Router:
         self._count = 0
         self._queue: deque[Cell] = deque()
         self._current: Cell | None = None
+        self._beginning = False
         self._requests: OrderedDict[str, Request] = OrderedDict()
         self._comms: dict[str, Place] = {}
         self._asking: dict[str, Place] = {}
@@ -159,11 +160,12 @@ class Router:
             self._infos.append((client, message))
             return
         ours = version("wardian")
+        banner = self._home.info.get("banner", "")
         info = {
             **self._home.info,
             "implementation": "wardian",
             "implementation_version": ours,
-            "banner": f"Wardian {ours}: cells run on the nodes that they are bound to, and else here, in\n{self._home.info.get('banner', '')}",
+            "banner": f"Wardian {ours}: a cell runs on the nodes that it is bound to, and else here, in\n{banner}",
             "supported_features": [],
         }
         self._status("busy", message)
@@ -202,8 +204,10 @@ class Router:
                 self._send(task.result()[0], client, moved, shift)
                 return
             self._status("busy", message)
-            nothing = {"status": "ok", "matches": [], "cursor_start": position, "cursor_end": position, "metadata": {}}
-            self._reply(client, message, nothing if message.kind == "complete_request" else {"status": "ok", "found": False, "data": {}, "metadata": {}})
+            nothing: dict[str, Any] = {"status": "ok", "matches": [], "cursor_start": position, "cursor_end": position, "metadata": {}}
+            if message.kind == "inspect_request":
+                nothing = {"status": "ok", "found": False, "data": {}, "metadata": {}}
+            self._reply(client, message, nothing)
             self._status("idle", message)
 
         task.add_done_callback(opened)
@@ -218,13 +222,9 @@ class Router:
             self._for_home(client, message)
 
     def _comm(self, client: Client, message: Message) -> None:
-        comm = str(message.content.get("comm_id"))
-        place = self._comms.get(comm, self._home)
-        if message.kind == "comm_open":
-            self._comms[comm] = place
-        elif message.kind == "comm_close":
-            self._comms.pop(comm, None)
+        place = self._comms.get(str(message.content.get("comm_id")), self._home)
         if place.error is None:
+            self.comm(place, message)
             self._send(place, client, message)
 
     def _input(self, client: Client, message: Message) -> None:
@@ -253,8 +253,15 @@ class Router:
     # --- cells, one after the other
 
     def _next(self) -> None:
-        while self._current is None and self._queue:
-            self._begin(self._queue.popleft())
+        # A cell may end while it begins; then the loop that began it goes on, so that a thousand such cells need no thousand frames.
+        if self._beginning:
+            return
+        self._beginning = True
+        try:
+            while self._current is None and self._queue:
+                self._begin(self._queue.popleft())
+        finally:
+            self._beginning = False
 
     def _begin(self, cell: Cell) -> None:
         self._current = cell
@@ -279,13 +286,11 @@ class Router:
         if places is not None:
             self._launch(cell, bound, places)
             return
-        cell.opening = asyncio.create_task(self._open(cell, bound))
+        cell.opening = asyncio.create_task(self._open(cell, bound, binding.selector))
         cell.opening.add_done_callback(lambda task: self._opened(cell, task))
 
-    async def _open(self, cell: Cell, bound: Bound) -> None:
-        assert bound.binding.selector is not None
-        places = await self._reach.places(bound.binding.selector, bound.binding.language)
-        self._launch(cell, bound, places)
+    async def _open(self, cell: Cell, bound: Bound, selector: str) -> None:
+        self._launch(cell, bound, await self._reach.places(selector, bound.binding.language))
 
     def _opened(self, cell: Cell, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
@@ -388,6 +393,14 @@ class Router:
 
     # --- what the places send
 
+    def comm(self, place: Place, message: Message) -> None:
+        """A kernel opens or closes a comm: what clients send to it is for that kernel."""
+        comm = str(message.content.get("comm_id"))
+        if message.kind == "comm_open":
+            self._comms[comm] = place
+        elif message.kind == "comm_close":
+            self._comms.pop(comm, None)
+
     def unclaimed(self, place: Place, channel: int, message: Message) -> None:
         """A message that belongs to no cell."""
         request = self._requests.get(message.parent_id)
@@ -400,16 +413,10 @@ class Router:
                 request.answered = True
                 self._answer(request, message)
         elif kind != "status" or request is not None:
-            if kind == "comm_open":
-                self._comms[str(message.content.get("comm_id"))] = place
-            elif kind == "comm_close":
-                self._comms.pop(str(message.content.get("comm_id")), None)
             self.forward(message)
 
     def forward(self, message: Message) -> None:
         """Send a kernel's message to everybody, as if it came from the one kernel that they know."""
-        if message.kind == "comm_open":
-            self._comms.setdefault(str(message.content.get("comm_id")), self._home)
         message.header["session"] = self._session
         self._front.publish(message)
 

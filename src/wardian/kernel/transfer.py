@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from pathlib import Path
 from typing import Any
 
 from ..errors import TransferError
 from . import values
-from .private import VARIABLE, request
+from .private import request, router_socket
 
 
 def get(name: str, selector: str, language: str = "python") -> dict[str, Any]:
@@ -19,14 +18,16 @@ def get(name: str, selector: str, language: str = "python") -> dict[str, Any]:
 
 
 def put(value: Any, name: str, selector: str, language: str = "python") -> list[str]:
-    """Set the variable `name` on every node that `selector` picks, and give their names. Raises as `get`, and TransferError for what cannot be moved."""
-    path = Path(os.environ.get(VARIABLE, "")).parent / secrets.token_hex(8)
-    if VARIABLE not in os.environ:
-        request("put")
+    """Set the variable `name` on every node that `selector` picks, and give their names.
+
+    Raises as `get`, and TransferError for a value that cannot be moved.
+    """
+    path = router_socket().parent / secrets.token_hex(8)
     try:
         if language == "bash":
             if not isinstance(value, str | int | float):
-                raise TransferError("", f"a bash variable holds text, not a value of type {type(value).__name__}", remedy="send it to a Python kernel")
+                message = f"a bash variable holds text, not a value of type {type(value).__name__}"
+                raise TransferError("", message, remedy="send it to a Python kernel")
             path.touch(mode=0o600)
             path.write_text(str(value))
         else:

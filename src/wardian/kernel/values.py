@@ -3,8 +3,8 @@
 This file runs at home and, sent as source, on nodes: it needs Python 3.8 and nothing else, and loads pandas, numpy and pyarrow only
 for values of theirs. A file is a length (eight bytes), a JSON description, padding to 64 bytes, and the payload.
 
-JSON has no tuples, sets, bytes, complex numbers, NumPy scalars or keys that are not text. These are written as {"!": type, "v": ...}, so that what
-comes back equals what was sent, type by type; everything else that JSON would change is refused.
+JSON has no tuples, sets, bytes, complex numbers, NumPy scalars or keys that are not text. These are written as {"!": type, "v": ...}, so
+that what comes back equals what was sent, type by type; everything else that JSON would change is refused.
 """
 
 from __future__ import annotations
@@ -31,9 +31,13 @@ def dump(value: Any, path: str) -> None:
     text = json.dumps(description).encode()
     padding = -(8 + len(text)) % _ALIGNMENT
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(struct.pack(">Q", len(text) + padding) + text + b" " * padding)
-        write(file)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(struct.pack(">Q", len(text) + padding) + text + b" " * padding)
+            write(file)
+    except BaseException:
+        os.unlink(path)
+        raise
 
 
 def load(path: str) -> Any:
@@ -51,7 +55,7 @@ def load(path: str) -> Any:
             return array[()] if description["scalar"] else array
         if form == "arrow":
             return _load_arrow(path, start, description)
-    raise UnmovableValue("the form %r is not known here" % (form,))
+    raise UnmovableValue(f"the form {form!r} is not known here")
 
 
 def _form(value: Any) -> Any:
@@ -65,7 +69,7 @@ def _form(value: Any) -> Any:
     if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)):
         array = numpy.asarray(value)
         if array.dtype.hasobject:
-            raise UnmovableValue("an array of Python objects cannot be moved without pickle; give it a dtype (%s has %s)" % (type(value).__name__, array.dtype))
+            raise UnmovableValue("an array of Python objects cannot be moved without pickle; give it the dtype of what it holds")
         if type(value).__name__ == "MaskedArray":
             raise UnmovableValue("a masked array would lose its mask; move its data and its mask")
         scalar = not isinstance(value, numpy.ndarray)
@@ -78,15 +82,15 @@ def _frame(value: Any, pandas: Any) -> Any:
     try:
         import pyarrow
     except ImportError:
-        raise UnmovableValue("moving a pandas %s needs the package pyarrow, which is not installed here" % type(value).__name__) from None
+        raise UnmovableValue(f"moving a pandas {type(value).__name__} needs the package pyarrow, which is not installed here") from None
     series = isinstance(value, pandas.Series)
     if series and not isinstance(value.name, (str, int, type(None))):
-        raise UnmovableValue("a Series named %r cannot be moved; give it a name that is text" % (value.name,))
+        raise UnmovableValue(f"a Series named {value.name!r} cannot be moved; give it a name that is text")
     frame = value.to_frame(name="value") if series else value
     try:
         table = pyarrow.Table.from_pandas(frame)
     except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, pyarrow.ArrowNotImplementedError, ValueError) as error:
-        raise UnmovableValue("this %s has a column that Arrow cannot hold: %s" % (type(value).__name__, error)) from None
+        raise UnmovableValue(f"this {type(value).__name__} has a column that Arrow cannot hold: {error}") from None
     description = {"form": "arrow", "kind": "series" if series else "frame", "name": value.name if series else None}
     return description, lambda file: _write_table(file, table)
 
@@ -136,11 +140,12 @@ def _encode(value: Any, where: str) -> Any:
     if value is None or kind in (bool, int, float, str):
         return value
     if kind is list:
-        return [_encode(item, "%s[%d]" % (where, index)) for index, item in enumerate(value)]
+        return [_encode(item, f"{where}[{index}]") for index, item in enumerate(value)]
     if kind is dict:
         if "!" not in value and all(type(key) is str for key in value):
-            return {key: _encode(item, "%s[%r]" % (where, key)) for key, item in value.items()}
-        return {"!": "dict", "v": [[_encode(key, "a key of " + where), _encode(item, "%s[%r]" % (where, key))] for key, item in value.items()]}
+            return {key: _encode(item, f"{where}[{key!r}]") for key, item in value.items()}
+        pairs = [[_encode(key, "a key of " + where), _encode(item, f"{where}[{key!r}]")] for key, item in value.items()]
+        return {"!": "dict", "v": pairs}
     if kind in (tuple, set, frozenset):
         return {"!": kind.__name__, "v": [_encode(item, "an item of " + where) for item in value]}
     if kind is bytes:
@@ -150,10 +155,9 @@ def _encode(value: Any, where: str) -> Any:
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.generic) and value.dtype.kind in _NUMPY_KINDS and value.dtype.itemsize <= 8:
         return {"!": "numpy", "v": [value.dtype.str, value.item()]}
-    name = kind.__name__ if kind.__module__ == "builtins" else "%s.%s" % (kind.__module__, kind.__qualname__)
-    raise UnmovableValue(
-        "%s is of type %s, which cannot be moved; frames, arrays, bytes and plain values can" % (where if where != "it" else "the value", name)
-    )
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    what = where if where != "it" else "the value"
+    raise UnmovableValue(f"{what} is of type {name}, which cannot be moved; frames, arrays, bytes and plain values can")
 
 
 def _decode(value: Any) -> Any:
@@ -178,4 +182,4 @@ def _decode(value: Any) -> Any:
         except ImportError:
             return content[1]
         return numpy.dtype(content[0]).type(content[1])
-    raise UnmovableValue("the type %r is not known here" % (kind,))
+    raise UnmovableValue(f"the type {kind!r} is not known here")

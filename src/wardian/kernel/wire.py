@@ -14,7 +14,8 @@ from typing import Any
 DELIMITER = b"<IDS|MSG>"
 PROTOCOL = "5.4"
 SHELL, IOPUB, STDIN, CONTROL = range(4)
-"""The channels, by the numbers that they have in the agent's protocol."""
+CHANNELS = ("shell", "iopub", "stdin", "control")
+"""The channels, and their names."""
 
 _process = uuid.uuid4().hex
 _counter = 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import codecs
 import collections
+import contextlib
 import errno
 import fcntl
 import heapq
@@ -22,6 +23,7 @@ import struct
 import sys
 import termios
 import time
+from functools import partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,7 +97,7 @@ def unpack_message(payload: bytes) -> tuple[int, int, str, list[bytes]]:
             parts.append(payload[position : position + size])
             position += size
     except (struct.error, IndexError, UnicodeDecodeError) as error:
-        raise BadFrame("malformed message: %s" % error) from None
+        raise BadFrame(f"malformed message: {error}") from None
     if position != len(payload) or channel > CONTROL or count < 4:
         raise BadFrame("malformed message")
     return sequence, channel, kernel, parts
@@ -106,7 +108,7 @@ def unpack_json(payload: bytes) -> dict[str, Any]:
     try:
         value = json.loads(payload)
     except (ValueError, RecursionError) as error:
-        raise BadFrame("malformed JSON: %s" % error) from None
+        raise BadFrame(f"malformed JSON: {error}") from None
     if not isinstance(value, dict):
         raise BadFrame("expected a JSON object")
     return value
@@ -127,12 +129,12 @@ class Decoder:
             while len(buffer) - position >= 4:
                 (length,) = struct.unpack_from(">I", buffer, position)
                 if not 1 <= length <= FRAME_LIMIT:
-                    raise BadFrame("a frame of %d bytes; at most %d are allowed" % (length, FRAME_LIMIT))
+                    raise BadFrame(f"a frame of {length} bytes; at most {FRAME_LIMIT} are allowed")
                 if len(buffer) - position - 4 < length:
                     break
                 kind = buffer[position + 4]
                 if kind > ERROR:
-                    raise BadFrame("unknown frame type %d" % kind)
+                    raise BadFrame(f"unknown frame type {kind}")
                 payload = bytes(memoryview(buffer)[position + 5 : position + 4 + length])
                 position += 4 + length
                 yield kind, payload
@@ -168,7 +170,7 @@ class Spool:
                 written = os.pwrite(segment[0], view, start)
                 view, start = view[written:], start + written
         except OSError as error:
-            log("spool: %s" % error)
+            log(f"spool: {error}")
             if self._segments and not self._segments[-1][1]:
                 os.close(self._segments.pop()[0])
             return False
@@ -195,7 +197,7 @@ class Spool:
             os.close(self._segments.popleft()[0])
 
     def _open(self) -> int:
-        path = os.path.join(self._directory, ".wardian-%d-%s" % (os.getpid(), os.urandom(6).hex()))
+        path = os.path.join(self._directory, f".wardian-{os.getpid()}-{os.urandom(6).hex()}")
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         os.unlink(path)
         return fd
@@ -209,7 +211,7 @@ class Gap:
 
     def frame(self, kernel: bytes) -> bytes:
         """What stands in their place: a stream message that says what is missing."""
-        text = "\n[%d messages with %d bytes of output were dropped here: the node's store was full]\n" % (self.count, self.size)
+        text = f"\n[{self.count} messages with {self.size} bytes of output were dropped here: the node's store was full]\n"
         content = {"name": "stderr", "text": text}
         parts = message_parts("stream", content, self.parent, "agent")
         return pack_message(MESSAGE, self.sequence, IOPUB, kernel, parts)
@@ -340,16 +342,16 @@ class MessageStore:
 def message_parts(kind: str, content: Mapping[str, Any], parent: bytes, session: str) -> list[bytes]:
     """The four parts of a Jupyter message. parent: the header, in JSON, of the message that this one answers."""
     now = time.time()
-    date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + ".%06dZ" % (now % 1 * 1e6)
+    date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1e6):06d}Z"
     header = {"msg_id": os.urandom(16).hex(), "msg_type": kind, "username": "wardian", "session": session, "date": date, "version": "5.4"}
     return [json.dumps(header).encode(), parent, b"{}", json.dumps(content).encode()]
 
 
 def too_large(parts: Sequence[bytes], channel: int, size: int) -> list[bytes]:
     """What replaces a message that no frame can hold: an error with the same header and parent."""
-    text = "a message of %d bytes is too large to leave the node; at most %d are carried" % (size, FRAME_LIMIT)
+    text = f"a message of {size} bytes is too large to leave the node; at most {FRAME_LIMIT} are carried"
     if channel == IOPUB:
-        return message_parts("stream", {"name": "stderr", "text": "[%s]\n" % text}, parts[1], "agent")
+        return message_parts("stream", {"name": "stderr", "text": f"[{text}]\n"}, parts[1], "agent")
     content = {"status": "error", "ename": "MessageTooLarge", "evalue": text, "traceback": [text]}
     return [parts[0], parts[1], b"{}", json.dumps(content).encode()]
 
@@ -416,6 +418,10 @@ class Loop:
         """Call back with the exit code of a child (minus the signal's number if one ended it)."""
         self._children[pid] = callback
 
+    def has_child(self, pid: int) -> bool:
+        """Whether a child's end is still to be noticed."""
+        return pid in self._children
+
     def run(self) -> None:
         """Until `running` is False."""
         while self.running:
@@ -449,10 +455,8 @@ class Loop:
             log(traceback.format_exc())
 
     def _reap(self, events: int) -> None:
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.read(self._wake, 4096)
-        except BlockingIOError:
-            pass
         for pid in list(self._children):
             try:
                 found, status = os.waitpid(pid, os.WNOHANG)
@@ -492,7 +496,7 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], cwd: str, fds: Mapping[in
             for target, fd in high.items():
                 os.dup2(fd, target)
             os.umask(0o022)
-            os.execvpe(argv[0], argv, env)
+            os.execvpe(argv[0], list(argv), env)  # noqa: S606
         except OSError as error:
             os.write(failed_write, b"%d" % (error.errno or errno.EIO))
         finally:
@@ -528,7 +532,7 @@ def session_members(session: int) -> list[int]:
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
-                with open("/proc/%s/stat" % name, "rb") as file:
+                with open(f"/proc/{name}/stat", "rb") as file:
                     fields = file.read().rpartition(b")")[2].split()
             except OSError:
                 continue
@@ -578,7 +582,8 @@ class Sessions:
         signal_session(session, signal.SIGTERM, signal.SIGHUP, signal.SIGCONT)
 
         def check(pause: float) -> None:
-            if not session_members(session):
+            # its leader's end has to be noticed first: those who handle it still need what `done` lets go
+            if not session_members(session) and not loop.has_child(session):
                 self.forget(session)
                 done()
                 return
@@ -590,15 +595,13 @@ class Sessions:
 
     def forget(self, session: int) -> None:
         """It ended."""
-        try:
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(self._directory, str(session)))
-        except FileNotFoundError:
-            pass
 
 
 def environment_of(pid: int) -> bytes:
     try:
-        with open("/proc/%d/environ" % pid, "rb") as file:
+        with open(f"/proc/{pid}/environ", "rb") as file:
             return file.read()
     except OSError:
         return b""
@@ -609,10 +612,8 @@ def pipe(size: int = 0) -> tuple[int, int]:
     read, write = os.pipe()
     os.set_blocking(read, False)
     if size:
-        try:
+        with contextlib.suppress(OSError):
             fcntl.fcntl(write, 1031, size)  # F_SETPIPE_SZ
-        except OSError:
-            pass
     return read, write
 
 
@@ -644,10 +645,8 @@ def dev_null() -> int:
 
 def log(text: str) -> None:
     """A line of the agent's log."""
-    try:
-        os.write(2, ("%s %s\n" % (time.strftime("%Y-%m-%d %H:%M:%S"), text.rstrip())).encode("utf-8", "replace"))
-    except OSError:
-        pass
+    with contextlib.suppress(OSError):
+        os.write(2, ("{} {}\n".format(time.strftime("%Y-%m-%d %H:%M:%S"), text.rstrip())).encode("utf-8", "replace"))
 
 
 # ── kernels ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -712,7 +711,12 @@ class Kernel:
         """Its process ended for good."""
         self.pid = None
         self.state = "dead"
-        self.death = {"event": "kernel.died", "kernel": self.id, "exit_code": code if code >= 0 else None, "signal": -code if code < 0 else None}
+        self.death = {
+            "event": "kernel.died",
+            "kernel": self.id,
+            "exit_code": code if code >= 0 else None,
+            "signal": -code if code < 0 else None,
+        }
         self.death["last"] = last
         if self.client:
             self.client.owe(self)
@@ -815,11 +819,11 @@ class BashKernel(Kernel):
     language = "bash"
     STATUS_FD, ERROR_FD = 200, 201
     SETUP = (
-        "exec 2>&%d %d>&-; set +H +m +o history; shopt -u checkwinsize; unset HISTFILE TMOUT MAILCHECK PROMPT_COMMAND\n"
-        'command_not_found_handle() { printf \'%%s: line %%s: %%s: command not found\\n\' "${BASH_SOURCE[1]##*/}"'
+        f"exec 2>&{ERROR_FD} {ERROR_FD}>&-; set +H +m +o history; shopt -u checkwinsize; unset HISTFILE TMOUT MAILCHECK PROMPT_COMMAND\n"
+        "command_not_found_handle() { printf '%s: line %s: %s: command not found\\n' \"${BASH_SOURCE[1]##*/}\""
         ' "${BASH_LINENO[0]}" "$1" >&2; return 127; }\n'
-        'printf \'version %%s\\n\' "$BASH_VERSION" >&%d\n'
-    ) % (ERROR_FD, ERROR_FD, STATUS_FD)
+        f"printf 'version %s\\n' \"$BASH_VERSION\" >&{STATUS_FD}\n"
+    )
 
     def __init__(self, agent: Agent, name: str, env: Mapping[str, str], cwd: str) -> None:
         super().__init__(agent, name, env, cwd)
@@ -866,7 +870,7 @@ class BashKernel(Kernel):
             content = json.loads(parts[3])
             handler = getattr(self, "_on_" + kind, None) if isinstance(kind, str) and isinstance(content, dict) else None
         except (ValueError, KeyError, TypeError, RecursionError):
-            log("kernel %s: malformed message" % self.id)
+            log(f"kernel {self.id}: malformed message")
             return
         if handler:
             handler(channel, parts, content)
@@ -893,13 +897,12 @@ class BashKernel(Kernel):
             self._answer(channel, parts, result)
             return
         path = os.path.join(self.directory, "matches")
-        quoted = word.replace("'", "'\\''")
 
         def done(status: int) -> None:
-            result["matches"] = read_matches(path, word, action, "/proc/%s/cwd" % self.pid)
+            result["matches"] = read_matches(path, word, action, f"/proc/{self.pid}/cwd")
             self._answer(channel, parts, result)
 
-        self._enqueue(Job("compgen %s -- '%s' >'%s' 2>/dev/null </dev/null\n" % (action, quoted, path), done))
+        self._enqueue(Job(f"compgen {action} -- {quoted(word)} >{quoted(path)} 2>/dev/null </dev/null\n", done))
 
     def _on_is_complete_request(self, channel: int, parts: list[bytes], content: dict[str, Any]) -> None:
         code = content.get("code")
@@ -971,7 +974,7 @@ class BashKernel(Kernel):
             try:
                 self._launch_shell()
             except OSError as error:
-                self.died(127, "bash could not be started again: %s" % error)
+                self.died(127, f"bash could not be started again: {error}")
                 return
         self._job = job = self._jobs.popleft()
         self._token += 1
@@ -992,20 +995,20 @@ class BashKernel(Kernel):
         code = code if isinstance(code, str) else ""
         if not silent:
             self._publish("execute_input", {"code": code, "execution_count": cell.count}, cell.header)
-        name = "cell[%d]" % cell.count
+        name = f"cell[{cell.count}]"
         path = os.path.join(self.directory, name)
         write_file(path, code)
-        job.lines = "BASH_ARGV0='%s'; source '%s' </dev/null %d>&-\n" % (name, path, self.STATUS_FD)
+        job.lines = f"BASH_ARGV0='{name}'; source {quoted(path)} </dev/null {self.STATUS_FD}>&-\n"
 
     def _executed(self, cell: Cell, status: int) -> None:
         job = self._job
         interrupted = bool(job and job.interrupted)
-        remove_file(os.path.join(self.directory, "cell[%d]" % cell.count))
+        remove_file(os.path.join(self.directory, f"cell[{cell.count}]"))
         reply: dict[str, Any] = {"status": "ok", "execution_count": cell.count, "payload": [], "user_expressions": {}}
         if status:
-            error = {"ename": "ExitCode", "evalue": str(status), "traceback": ["cell[%d]: exit status %d" % (cell.count, status)]}
+            error = {"ename": "ExitCode", "evalue": str(status), "traceback": [f"cell[{cell.count}]: exit status {status}"]}
             if interrupted and status == 130:
-                error = {"ename": "KeyboardInterrupt", "evalue": "", "traceback": ["cell[%d]: interrupted" % cell.count]}
+                error = {"ename": "KeyboardInterrupt", "evalue": "", "traceback": [f"cell[{cell.count}]: interrupted"]}
             self._publish("error", error, cell.header)
             reply = dict(error, status="error", execution_count=cell.count, payload=[], user_expressions={})
         self.state = "idle"
@@ -1026,7 +1029,7 @@ class BashKernel(Kernel):
                 self._jobs.append(job)
 
     def _report(self, job: Job) -> str:
-        return "printf '%%s %%s\\n' %d \"$?\" >&%d\n" % (job.token, self.STATUS_FD)
+        return f"printf '%s %s\\n' {job.token} \"$?\" >&{self.STATUS_FD}\n"
 
     def _report_again(self, job: Job, pause: float) -> None:
         # the interrupt may have come just as the reporting line was read, and have discarded it
@@ -1038,7 +1041,7 @@ class BashKernel(Kernel):
         try:
             os.write(self._input, text.encode())
         except OSError as error:
-            log("kernel %s: %s" % (self.id, error))
+            log(f"kernel {self.id}: {error}")
 
     def _status(self, events: int) -> None:
         data = read_some(self._status_read)
@@ -1071,11 +1074,11 @@ class BashKernel(Kernel):
         status = code if code >= 0 else 128 - code
         if self.starting:
             self.died(code, "")
-            self.failed(Refused("kernel", "bash ended while starting, with status %d" % status))
+            self.failed(Refused("kernel", f"bash ended while starting, with status {status}"))
             return
         for outlet in self._outlets:
             outlet.drain()
-        text = "the shell ended with status %d; the next cell starts a new one, without the variables of this one\n" % status
+        text = f"the shell ended with status {status}; the next cell starts a new one, without the variables of this one\n"
         self._publish("stream", {"name": "stderr", "text": text}, self._parent)
         self._finish(status)
 
@@ -1100,6 +1103,11 @@ class BashKernel(Kernel):
         self._publish("status", {"execution_state": "busy"}, parts[0])
         self.emit(channel, message_parts(kind, content, parts[0], self.session))
         self._publish("status", {"execution_state": "idle"}, parts[0])
+
+
+def quoted(text: str) -> str:
+    """A text as one word of the shell."""
+    return "'" + text.replace("'", "'\\''") + "'"
 
 
 def completion_of(text: str) -> tuple[int, str, str]:
@@ -1135,10 +1143,8 @@ def write_file(path: str, text: str) -> None:
 
 
 def remove_file(path: str) -> None:
-    try:
+    with contextlib.suppress(OSError):
         os.unlink(path)
-    except OSError:
-        pass
 
 
 def remove_folder(path: str) -> None:
@@ -1149,7 +1155,7 @@ def remove_folder(path: str) -> None:
         os.rmdir(path)
     except OSError as error:
         if error.errno != errno.ENOENT:
-            log("%s: %s" % (path, error))
+            log(f"{path}: {error}")
 
 
 class PythonKernel(Kernel):
@@ -1165,6 +1171,8 @@ class Application(IPKernelApp):
     def init_iopub(self, context):
         context.sndhwm = 0
         super().init_iopub(context)
+    def log_connection_info(self):
+        pass
 Application.launch_instance()
 """
 
@@ -1185,26 +1193,26 @@ Application.launch_instance()
         import hmac
 
         try:
-            import zmq
+            zmq = self.agent.zmq()
         except ImportError:
-            remedy = "Install ipykernel there: %s -m pip install ipykernel." % sys.executable
-            raise Refused("missing", "%s has no pyzmq, which a Python kernel needs" % sys.executable, remedy) from None
+            remedy = f"Install ipykernel there: {sys.executable} -m pip install ipykernel."
+            raise Refused("missing", f"{sys.executable} has no pyzmq, which a Python kernel needs", remedy) from None
         self._zmq, self._compare = zmq, hmac.compare_digest
         os.makedirs(self.directory, exist_ok=True)
         address = os.path.join(self.directory, "k")
         if len(address) + 2 > 107:
-            raise Refused("kernel", "the path %s is too long for a Unix socket" % address, "Use a shorter kernel id.")
+            raise Refused("kernel", f"the path {address} is too long for a Unix socket", "Use a shorter kernel id.")
         key = os.urandom(32).hex()
         self._key = key.encode()
         self._hmac = hmac.new(self._key, digestmod="sha256")
-        ports = dict(shell_port=1, iopub_port=2, stdin_port=3, control_port=4, hb_port=5)
+        ports = {"shell_port": 1, "iopub_port": 2, "stdin_port": 3, "control_port": 4, "hb_port": 5}
         connection = dict(ports, transport="ipc", ip=address, key=key, signature_scheme="hmac-sha256", kernel_name="")
         path = os.path.join(self.directory, "connection.json")
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         os.write(fd, json.dumps(connection).encode())
         os.close(fd)
         for port in range(1, 6):
-            remove_file("%s-%d" % (address, port))
+            remove_file(f"{address}-{port}")
         self.state, self.death = "starting", None
         self._answered = self._subscribed = False
         self._last = b""
@@ -1229,7 +1237,7 @@ Application.launch_instance()
         try:
             self._sockets[channel].send_multipart([self.DELIMITER, self._sign(parts), *parts], self._zmq.NOBLOCK, copy=False)
         except self._zmq.ZMQError as error:
-            log("kernel %s: %s" % (self.id, error))
+            log(f"kernel {self.id}: {error}")
         # sending may take the notice that something came in
         self._drain(channel)
 
@@ -1250,9 +1258,9 @@ Application.launch_instance()
                 zsocket.subscribe(b"")
             else:
                 zsocket.identity = identity
-            zsocket.connect("ipc://%s-%d" % (address, port))
+            zsocket.connect(f"ipc://{address}-{port}")
             self._sockets.append(zsocket)
-            self.agent.loop.watch(zsocket.fd, lambda events, channel=channel: self._drain(channel))
+            self.agent.loop.watch(zsocket.fd, partial(self._notified, channel))
 
     def _disconnect(self) -> None:
         for timer in self._timers:
@@ -1265,6 +1273,9 @@ Application.launch_instance()
             self.agent.loop.unwatch(self._output)
             os.close(self._output)
             self._output = -1
+
+    def _notified(self, channel: int, events: int) -> None:
+        self._drain(channel)
 
     def _drain(self, channel: int, limit: int = 500) -> None:
         # the descriptor of a zmq socket tells of changes only: read until there is nothing, or come back
@@ -1281,7 +1292,7 @@ Application.launch_instance()
                     return
                 continue
             except zmq.ZMQError as error:
-                log("kernel %s: %s" % (self.id, error))
+                log(f"kernel {self.id}: {error}")
                 return
             self._received(channel, frames)
             if not self._sockets:
@@ -1297,7 +1308,7 @@ Application.launch_instance()
             return
         parts = frames[start + 1 :]
         if len(parts) < 4 or not self._compare(frames[start], self._sign(parts)):
-            log("kernel %s: a message with a wrong signature was ignored" % self.id)
+            log(f"kernel {self.id}: a message with a wrong signature was ignored")
             return
         if self.state == "starting":
             self._probed(channel, parts)
@@ -1317,7 +1328,7 @@ Application.launch_instance()
 
     def _send_probe(self) -> None:
         parts = message_parts("kernel_info_request", {}, b"{}", "agent")
-        self._probe = parts[0]
+        self._probe = json.loads(parts[0])["msg_id"].encode()
         self.input(SHELL, parts)
 
     def _probed(self, channel: int, parts: list[bytes]) -> None:
@@ -1326,7 +1337,7 @@ Application.launch_instance()
             if not self._subscribed:
                 # a kernel without the welcome message publishes into the void until our subscription has arrived
                 self._timers.append(self.agent.loop.later(0.05, self._probe_again))
-        elif channel == IOPUB and b'"idle"' in parts[3] and json.loads(parts[1] or b"{}").get("msg_id") == json.loads(self._probe)["msg_id"]:
+        elif channel == IOPUB and b'"idle"' in parts[3] and self._probe in parts[1]:
             self._subscribed = True
         if self._answered and self._subscribed:
             for timer in self._timers:
@@ -1339,14 +1350,14 @@ Application.launch_instance()
 
     def _too_slow(self) -> None:
         if self.state == "starting" and self.pid:
-            self.failed(Refused("kernel", "ipykernel did not answer within %d s%s" % (START_TIMEOUT, self._tail())))
+            self.failed(Refused("kernel", f"ipykernel did not answer within {START_TIMEOUT:g} s{self._tail()}"))
             signal_session(self.pid, signal.SIGKILL)
 
     def _said(self, events: int) -> None:
         data = read_some(self._output)
         if data:
             self._last = (self._last + data)[-8 * KIB :]
-            log("kernel %s: %s" % (self.id, data.decode("utf-8", "replace")))
+            log("kernel {}: {}".format(self.id, data.decode("utf-8", "replace")))
         elif data == b"":
             self.agent.loop.unwatch(self._output)
 
@@ -1362,11 +1373,11 @@ Application.launch_instance()
         last = self._last.decode("utf-8", "replace")
         self.died(code, last)
         if "No module named 'ipykernel'" in last:
-            remedy = "Install it there: %s -m pip install ipykernel." % sys.executable
-            self.failed(Refused("missing", "%s has no ipykernel, which a Python kernel needs" % sys.executable, remedy))
+            remedy = f"Install it there: {sys.executable} -m pip install ipykernel."
+            self.failed(Refused("missing", f"{sys.executable} has no ipykernel, which a Python kernel needs", remedy))
         else:
-            how = "exit code %d" % code if code >= 0 else "signal %d" % -code
-            self.failed(Refused("kernel", "ipykernel ended while starting (%s)%s" % (how, self._tail())))
+            how = f"exit code {code}" if code >= 0 else f"signal {-code}"
+            self.failed(Refused("kernel", f"ipykernel ended while starting ({how}){self._tail()}"))
 
     def _tail(self) -> str:
         lines = self._last.decode("utf-8", "replace").strip().splitlines()[-10:]
@@ -1558,7 +1569,7 @@ class Service:
                 os.close(self._log)
                 self._log = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            log("service %s: %s" % (self.name, error))
+            log(f"service {self.name}: {error}")
 
     def _become(self, state: str) -> None:
         if state != self.state:
@@ -1580,15 +1591,15 @@ class Service:
         if self.state == "ready":
             request.succeed({"state": "ready"})
         else:
-            how = "" if self.exit_code is None else " with exit code %d" % self.exit_code
-            request.refuse(Refused("service", "service %s %s%s%s" % (self.name, self.state, how, self._log_tail())))
+            how = "" if self.exit_code is None else f" with exit code {self.exit_code}"
+            request.refuse(Refused("service", f"service {self.name} {self.state}{how}{self._log_tail()}"))
 
     def _give_up(self, request: Request, timeout: float) -> None:
         self._waiting = [item for item in self._waiting if item[0] is not request]
-        what = "is not ready after %g s (%s)" % (timeout, self.state)
+        what = f"is not ready after {timeout:g} s ({self.state})"
         if self.restarts:
-            what += ", and was restarted %d times, the last exit code being %s" % (self.restarts, self.exit_code)
-        request.refuse(Refused("timeout", "service %s %s%s" % (self.name, what, self._log_tail())))
+            what += f", and was restarted {self.restarts} times, the last exit code being {self.exit_code}"
+        request.refuse(Refused("timeout", f"service {self.name} {what}{self._log_tail()}"))
 
     def _log_tail(self) -> str:
         text = self.last_lines(20)
@@ -1645,43 +1656,43 @@ class Request:
         if value is None and default is not None:
             return default
         if not isinstance(value, str) or "\0" in value:
-            raise Refused("argument", "`%s` has to be a text" % name)
+            raise Refused("argument", f"`{name}` has to be a text")
         return value
 
     def name(self, name: str) -> str:
         """An argument that names a kernel or a service, and becomes part of a path."""
         value = self.text(name)
         if not 1 <= len(value) <= 64 or value[0] == "." or not all(c.isascii() and (c.isalnum() or c in "._-") for c in value):
-            raise Refused("argument", "`%s` has to be 1 to 64 letters, digits, dots, dashes or underscores, not %r" % (name, value))
+            raise Refused("argument", f"`{name}` has to be 1 to 64 letters, digits, dots, dashes or underscores, not {value!r}")
         return value
 
     def folder(self, name: str) -> str:
         """An argument that is a folder; the user's home when it is not given."""
         value = self.text(name, "") or home()
         if not os.path.isdir(value):
-            raise Refused("argument", "there is no folder %s" % value)
+            raise Refused("argument", f"there is no folder {value}")
         return value
 
     def number(self, name: str, default: float) -> float:
         """An argument that is a number, not negative."""
         value = self.value.get(name, default)
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < 1e9:
-            raise Refused("argument", "`%s` has to be a number that is not negative" % name)
+            raise Refused("argument", f"`{name}` has to be a number that is not negative")
         return value
 
     def variables(self, name: str) -> dict[str, str]:
         """An argument that is a mapping of environment variables."""
         value = self.value.get(name) or {}
         if not isinstance(value, dict) or not all(isinstance(item, str) and "\0" not in item for pair in value.items() for item in pair):
-            raise Refused("argument", "`%s` has to map names to texts" % name)
+            raise Refused("argument", f"`{name}` has to map names to texts")
         if any(not key or "=" in key for key in value):
-            raise Refused("argument", "`%s` holds a name that no variable can have" % name)
+            raise Refused("argument", f"`{name}` holds a name that no variable can have")
         return value
 
     def command(self, name: str, value: object) -> list[str]:
         """An argument that is a command."""
         if not isinstance(value, list) or not value or not all(isinstance(item, str) and "\0" not in item for item in value):
-            raise Refused("argument", "`%s` has to be a list of texts" % name)
+            raise Refused("argument", f"`{name}` has to be a list of texts")
         return value
 
 
@@ -1817,17 +1828,18 @@ class Client:
         elif kind == REQUEST:
             self.agent.handle(Request(self, unpack_json(payload)))
         elif kind == ERROR:
-            log("client %s: %s" % (self.id, payload[:1000].decode("utf-8", "replace")))
+            log("client {}: {}".format(self.id, payload[:1000].decode("utf-8", "replace")))
             self.close()
         else:
-            raise BadFrame("a frame of type %d is not for the agent" % kind)
+            raise BadFrame(f"a frame of type {kind} is not for the agent")
 
     def _hello(self, kind: int, payload: bytes) -> None:
         if kind != HELLO:
             raise BadFrame("the first frame has to be HELLO")
         value = unpack_json(payload)
-        if value.get("protocol") != PROTOCOL:
-            raise BadFrame("this agent speaks protocol %d, not %r" % (PROTOCOL, value.get("protocol")))
+        theirs = value.get("protocol")
+        if theirs != PROTOCOL:
+            raise BadFrame(f"this agent speaks protocol {PROTOCOL}, not {theirs!r}")
         name = value.get("client")
         if not isinstance(name, str) or not 1 <= len(name) <= 128:
             raise BadFrame("HELLO needs a client id of 1 to 128 characters")
@@ -1839,7 +1851,7 @@ class Client:
         if sequence <= last:
             return
         if sequence != last + 1:
-            raise BadFrame("input %d follows input %d" % (sequence, last))
+            raise BadFrame(f"input {sequence} follows input {last}")
         self.agent.count_input(self.id or "", sequence)
         kernel = self.agent.kernels.get(name)
         if kernel is None:
@@ -1897,7 +1909,7 @@ class Agent:
         operation = self.OPERATIONS.get(request.op)
         try:
             if operation is None:
-                raise Refused("argument", "there is no operation %r" % request.op)
+                raise Refused("argument", f"there is no operation {request.op!r}")
             operation(self, request)
         except Refused as error:
             request.refuse(error)
@@ -1918,12 +1930,16 @@ class Agent:
         if len(self.inputs) > 1024:
             self.inputs.popitem(last=False)
 
+    def zmq(self) -> Any:
+        """pyzmq. Raises ImportError where it is not installed."""
+        import zmq
+
+        return zmq
+
     def zmq_context(self) -> Any:
         """The one context of this process."""
         if self._context is None:
-            import zmq
-
-            self._context = zmq.Context()
+            self._context = self.zmq().Context()
         return self._context
 
     # requests on kernels
@@ -1933,7 +1949,7 @@ class Agent:
         kernel = self.kernels.get(name)
         if kernel and kernel.state != "dead":
             if kernel.language != language:
-                raise Refused("kernel", "kernel %s runs %s, not %s" % (name, kernel.language, language))
+                raise Refused("kernel", f"kernel {name} runs {kernel.language}, not {language}")
             if kernel.state == "starting":
                 kernel.starting.append(request)
             else:
@@ -1941,7 +1957,7 @@ class Agent:
             return
         kind: type[Kernel] | None = {"python": PythonKernel, "bash": BashKernel}.get(language)
         if kind is None:
-            raise Refused("argument", "there is no kernel for %r; there are python and bash" % language)
+            raise Refused("argument", f"there is no kernel for {language!r}; there are python and bash")
         new = kind(self, name, request.variables("env"), request.folder("cwd"))
         if kernel:
             # what the dead one said may not have been fetched yet
@@ -1959,7 +1975,7 @@ class Agent:
             self.kernels.pop(name, None)
             if new.client:
                 new.client.detach(new)
-            raise error if isinstance(error, Refused) else Refused("kernel", "%s could not be started: %s" % (language, error)) from None
+            raise error if isinstance(error, Refused) else Refused("kernel", f"{language} could not be started: {error}") from None
         self.kernels[name] = new
         if new.client:
             new.client.kernels[name] = new
@@ -1980,7 +1996,12 @@ class Agent:
 
     def _kernel_list(self, request: Request) -> None:
         kernels = {
-            kernel.id: {"language": kernel.language, "pid": kernel.pid, "state": kernel.state, "attached": kernel.client.id if kernel.client else None}
+            kernel.id: {
+                "language": kernel.language,
+                "pid": kernel.pid,
+                "state": kernel.state,
+                "attached": kernel.client.id if kernel.client else None,
+            }
             for kernel in self.kernels.values()
         }
         request.succeed({"kernels": kernels})
@@ -1995,7 +2016,7 @@ class Agent:
         if kernel.client:
             kernel.client.detach(kernel)
             kernel.client = None
-        kernel.failed(Refused("kernel", "kernel %s was stopped while it started" % kernel.id))
+        kernel.failed(Refused("kernel", f"kernel {kernel.id} was stopped while it started"))
         left = set(kernel.sessions)
 
         def ended(session: int) -> None:
@@ -2007,13 +2028,13 @@ class Agent:
         if not left:
             ended(0)
         for session in list(left):
-            self.sessions.end(session, self.loop, lambda session=session: ended(session))  # type: ignore[misc]
+            self.sessions.end(session, self.loop, partial(ended, session))
 
     def _kernel(self, request: Request) -> Kernel:
         name = request.text("kernel")
         kernel = self.kernels.get(name)
         if kernel is None:
-            raise Refused("kernel", "there is no kernel %s" % name)
+            raise Refused("kernel", f"there is no kernel {name}")
         return kernel
 
     # requests on services
@@ -2028,7 +2049,7 @@ class Agent:
             "ready": self._readiness(request),
         }
         if spec["restart"] not in ("no", "on-failure", "always"):
-            raise Refused("argument", "`restart` has to be no, on-failure or always, not %r" % spec["restart"])
+            raise Refused("argument", "`restart` has to be no, on-failure or always, not {!r}".format(spec["restart"]))
         old = self.services.get(name)
         if old and old.spec == spec and old.state not in ("stopped", "failed"):
             request.succeed({})
@@ -2064,7 +2085,7 @@ class Agent:
             try:
                 re.compile(ready["log"])
             except (re.error, TypeError) as error:
-                raise Refused("argument", "`ready.log` has to be a regular expression (%s)" % error) from None
+                raise Refused("argument", f"`ready.log` has to be a regular expression ({error})") from None
         return ready
 
     def _service_wait(self, request: Request) -> None:
@@ -2083,7 +2104,7 @@ class Agent:
         name = request.text("service")
         service = self.services.get(name)
         if service is None:
-            raise Refused("service", "there is no service %s" % name)
+            raise Refused("service", f"there is no service {name}")
         return service
 
     def _agent_stop(self, request: Request) -> None:
@@ -2099,12 +2120,12 @@ class Agent:
             nonlocal left
             left -= 1
             if left <= 0:
+                for kernel in self.kernels.values():
+                    kernel.close()
                 request.succeed({})
                 self._pump()
                 for client in list(self.clients):
                     client.close()
-                for kernel in self.kernels.values():
-                    kernel.close()
                 self.loop.running = False
 
         for session in sessions:
@@ -2114,7 +2135,7 @@ class Agent:
         if not sessions and not services:
             ended()
 
-    OPERATIONS: dict[str | None, Callable[[Agent, Request], None]] = {
+    OPERATIONS: Mapping[str | None, Callable[[Agent, Request], None]] = {
         "kernel.start": _kernel_start,
         "kernel.attach": _kernel_attach,
         "kernel.list": _kernel_list,
@@ -2156,7 +2177,7 @@ class Agent:
                 raise OSError(errno.EPROTO, "expected two descriptors")
             self.clients.add(Client(self, connection, fds[0], fds[1]))
         except OSError as error:
-            log("a client could not be served: %s" % error)
+            log(f"a client could not be served: {error}")
             connection.close()
             for fd in fds:
                 os.close(fd)
@@ -2177,11 +2198,11 @@ def run_directory() -> str:
         path = "/run/wardian"
     elif not path:
         base = os.environ.get("XDG_RUNTIME_DIR")
-        path = os.path.join(base, "wardian") if base else "/tmp/wardian-%d" % os.getuid()  # noqa: S108
+        path = os.path.join(base, "wardian") if base else f"/tmp/wardian-{os.getuid()}"  # noqa: S108
     os.makedirs(path, mode=0o700, exist_ok=True)
     status = os.lstat(path)
     if status.st_uid != os.getuid() or status.st_mode & 0o170077 != 0o040000:
-        sys.exit("%s has to be a folder that only user %d can enter" % (path, os.getuid()))
+        sys.exit(f"{path} has to be a folder that only user {os.getuid()} can enter")
     return path
 
 
@@ -2209,13 +2230,11 @@ def bootstrap(source: bytes) -> None:
                 start_agent(directory, path, source, lock.fileno())
                 connection = connect(path)
     if connection is None:
-        sys.exit("the agent cannot be reached at %s" % path)
+        sys.exit(f"the agent cannot be reached at {path}")
     fds = array.array("i", [0, 1])
     connection.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
-    try:
+    with contextlib.suppress(OSError, KeyboardInterrupt):
         connection.recv(1)
-    except (OSError, KeyboardInterrupt):
-        pass
     os._exit(0)
 
 
@@ -2246,7 +2265,7 @@ def start_agent(directory: str, path: str, source: bytes, lock: int) -> None:
     os.close(logged)
     for number in (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    log("started, pid %d, %s" % (os.getpid(), sys.version.split()[0]))
+    log(f"started, pid {os.getpid()}, {sys.version.split()[0]}")
     Agent(directory, listener, hashlib.sha256(source).hexdigest()[:16]).run()
     log("stopped")
     os._exit(0)

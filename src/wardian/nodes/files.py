@@ -7,30 +7,23 @@ mv, tar and sha256sum. A single file is made under a temporary name beside its t
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import io
 import os
 import re
 import secrets
 import stat
 import tarfile
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import TransferError
 from .bridge import Inlet, Outlet, Stopped
+from .pack import Changed, OnProgress, Packer, content_size, tree_digest
 from .unpack import BadArchive, Unpacked, place, unpack
 
 if TYPE_CHECKING:
     from ..providers.base import Channel, Process
-
-OnProgress = Callable[[int, int], None]
-"""Called with the bytes of content copied and those there are in all; the latter is 0 where it is not known."""
-
-CHUNK = 1 << 20
 
 T = TypeVar("T")
 
@@ -84,7 +77,7 @@ async def put(
     started = time.monotonic()
     try:
         is_directory = stat.S_ISDIR(source.stat().st_mode)
-        total = await asyncio.to_thread(_size, source)
+        total = await asyncio.to_thread(content_size, source)
     except OSError as error:
         raise TransferError(node, f"{source}: {error.strerror}") from error
     script = PUT_DIRECTORY if is_directory else PUT_FILE
@@ -92,7 +85,7 @@ async def put(
     talk = _Talk(process)
     try:
         outlet = Outlet(talk.stdin)
-        packer = _Packer(outlet, total, on_progress)
+        packer = Packer(outlet, total, on_progress)
         pack = packer.directory if is_directory else packer.file
         try:
             await outlet.serve(lambda: pack(source, mode))
@@ -100,7 +93,7 @@ async def put(
         except Stopped:
             # the node's side ended early: its exit code and words say why
             cut_short = True
-        except (OSError, _Changed) as error:
+        except (OSError, Changed) as error:
             raise TransferError(node, f"{source}: {getattr(error, 'strerror', None) or error}") from error
         code, said = await talk.end()
         if code != 0 or cut_short:
@@ -231,113 +224,12 @@ def _base_name(path: str) -> str:
     return "" if name in (".", "..") else name
 
 
-def _size(source: Path) -> int:
-    if not source.is_dir():
-        with source.open("rb"):
-            return source.stat().st_size
-    total = 0
-    for folder, _, names in os.walk(source):
-        for name in names:
-            status = os.lstat(os.path.join(folder, name))
-            total += status.st_size if stat.S_ISREG(status.st_mode) else 0
-    return total
-
-
 async def _first_line(stream: asyncio.StreamReader) -> bytes:
     # byte by byte, and no more than a word's length: what follows is the archive
     line = b""
     while len(line) < 16 and (byte := await stream.read(1)) not in (b"", b"\n"):
         line += byte
     return line
-
-
-class _Changed(Exception):
-    """A file was not what it was a moment ago."""
-
-
-class _Packer:
-    """Writes the tar stream of a local file or directory, in a worker thread."""
-
-    def __init__(self, outlet: Outlet, total: int, on_progress: OnProgress | None) -> None:
-        self._outlet = outlet
-        self._total = total
-        self._on_progress = on_progress
-        self._digests: dict[bytes, str] = {}
-        self.bytes = 0
-        self.files = 0
-
-    def sha256(self) -> str:
-        return tree_digest(self._digests)
-
-    def file(self, source: Path, mode: int | None) -> None:
-        """A single file as `data`, and its SHA-256 as `sum`."""
-        with source.open("rb") as stream:
-            status = os.fstat(stream.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise OSError(0, "neither a file nor a directory")
-            header = tarfile.TarInfo("data")
-            header.size, header.mtime = status.st_size, int(status.st_mtime)
-            header.mode = stat.S_IMODE(status.st_mode) if mode is None else mode
-            self._member(header, stream, b"")
-        line = self._digests[b""].encode() + b"\n"
-        header = tarfile.TarInfo("sum")
-        header.size = len(line)
-        self._outlet.write(header.tobuf(tarfile.GNU_FORMAT) + line.ljust(tarfile.BLOCKSIZE, b"\0") + bytes(2 * tarfile.BLOCKSIZE))
-
-    def directory(self, source: Path, _mode: int | None) -> None:
-        """A directory as `.`, with everything in it; links are copied as links."""
-        buffer = tarfile.TarFile(fileobj=io.BytesIO(), mode="w", format=tarfile.GNU_FORMAT, encoding="utf-8", errors="surrogateescape")
-        self._tree(buffer, source, ".")
-        self._outlet.write(bytes(2 * tarfile.BLOCKSIZE))
-
-    def _tree(self, archive: tarfile.TarFile, path: Path, name: str) -> None:
-        status = path.stat() if name == "." else path.lstat()
-        header = tarfile.TarInfo(name)
-        header.mode, header.mtime = stat.S_IMODE(status.st_mode), int(status.st_mtime)
-        if stat.S_ISREG(status.st_mode):
-            with path.open("rb") as stream:
-                header.size = os.fstat(stream.fileno()).st_size
-                self._member(header, stream, os.fsencode(name[2:]))
-        elif stat.S_ISDIR(status.st_mode):
-            header.type = tarfile.DIRTYPE
-            self._header(header)
-            with os.scandir(path) as listing:
-                names = sorted(entry.name for entry in listing)
-            for child in names:
-                self._tree(archive, path / child, f"{name}/{child}")
-        elif stat.S_ISLNK(status.st_mode):
-            header.type, header.linkname = tarfile.SYMTYPE, os.readlink(path)
-            self._header(header)
-        else:
-            raise OSError(0, f"{name[2:]} is neither a file, a directory nor a link")
-
-    def _header(self, header: tarfile.TarInfo) -> None:
-        self._outlet.write(header.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
-
-    def _member(self, header: tarfile.TarInfo, stream: io.BufferedReader, name: bytes) -> None:
-        self._header(header)
-        digest = hashlib.sha256()
-        left = header.size
-        while left:
-            chunk = stream.read(min(CHUNK, left))
-            if not chunk:
-                raise _Changed("became shorter while it was copied")
-            digest.update(chunk)
-            self._outlet.write(chunk)
-            left -= len(chunk)
-            self.bytes += len(chunk)
-            if self._on_progress:
-                self._outlet.call(self._on_progress, self.bytes, self._total)
-        self._outlet.write(bytes(-header.size % tarfile.BLOCKSIZE))
-        self.files += 1
-        self._digests[name] = digest.hexdigest()
-
-
-def tree_digest(files: Mapping[bytes, str]) -> str:
-    """Of a single file (its name is empty) its own digest; else the SHA-256 over each digest and name, sorted by name."""
-    if b"" in files:
-        return files[b""]
-    return hashlib.sha256(b"".join(digest.encode() + b"  " + name + b"\0" for name, digest in sorted(files.items()))).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,9 +336,10 @@ def _piped(stream: T | None) -> T:
 
 
 def _refused(node: str, what: str, said: str, code: int) -> TransferError:
-    # the first words name the cause, what follows is its consequence
+    # what is said first names the cause, the rest its consequences; but GNU tar reports a short write before a full disk
     lines = said.splitlines()
-    reason = next((line for line in lines if not re.search(r"Exiting with failure|Error is not recoverable", line)), f"exit code {code}")
+    full = next((line for line in lines if "No space left" in line), None)
+    reason = full or (lines[0] if lines else f"exit code {code}")
     return TransferError(node, f"{what}: {reason}", remedy=_remedy(said))
 
 

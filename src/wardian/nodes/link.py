@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import sys
 import uuid
@@ -13,7 +14,6 @@ from typing import Any
 from ..errors import AgentError, NodeDownError, NodeError
 from ..providers.base import Channel, Process
 from .frames import (
-    CHANNELS,
     PROTOCOL,
     Decoder,
     FrameError,
@@ -73,7 +73,7 @@ class AgentLink:
         self.client = client
         self.agent: dict[str, Any] = {}
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.closed.add_done_callback(lambda future: future.cancelled() or future.exception())
+        self.closed.add_done_callback(_retrieve)
         self.on_message: Callable[[str, int, str, list[bytes]], None] = lambda kernel, sequence, channel, parts: None
         self.on_event: Callable[[dict[str, Any]], None] = lambda event: None
         if process.stdin is None or process.stdout is None:
@@ -114,7 +114,8 @@ class AgentLink:
         """Ask the agent for something. Raises AgentError with its reason, or the connection's error when that ends."""
         self._check_open()
         number = next(self._ids)
-        future = self._pending[number] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._pending[number] = future
         try:
             self._writer.write(encode_json(Kind.REQUEST, {**arguments, "id": number, "op": op}))
             return await future
@@ -151,10 +152,8 @@ class AgentLink:
         self._closing = True
         self._send_acknowledgements()
         self._writer.close()
-        try:
+        with contextlib.suppress(TimeoutError, NodeError):
             await asyncio.wait_for(self._process.wait(), CLOSE_GRACE)
-        except (TimeoutError, NodeError):
-            pass
         await self._process.close()
         for task in self._tasks:
             task.cancel()
@@ -165,7 +164,8 @@ class AgentLink:
         source = AGENT_SOURCE.read_bytes()
         self._writer.write(b"%08x" % len(source) + source)
         self._writer.write(encode_json(Kind.HELLO, {"protocol": PROTOCOL, "client": self.client}))
-        await asyncio.wait([self._hello, self.closed], return_when=asyncio.FIRST_COMPLETED)
+        ends: list[asyncio.Future[Any]] = [self._hello, self.closed]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if not self._hello.done():
             self._hello.cancel()
             if await self._exit_code() == NO_PYTHON:
@@ -190,6 +190,9 @@ class AgentLink:
         except NodeDownError as error:
             self._end(error)
             return
+        except Exception as error:
+            self._end(AgentError(self.node, f"what the agent sent could not be handled: {error!r}"))
+            raise
         self._end(await self._reason())
 
     def _handle(self, kind: Kind, payload: bytes) -> None:
@@ -275,4 +278,7 @@ class AgentLink:
             raise AgentError(self.node, "the connection was closed")
 
 
-__all__ = ["CHANNELS", "AgentLink"]
+def _retrieve(future: asyncio.Future[None]) -> None:
+    """Mark the error of a connection that nobody watches as seen; asyncio would complain of it."""
+    if not future.cancelled():
+        future.exception()

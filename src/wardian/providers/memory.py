@@ -31,8 +31,10 @@ from . import base
 from .base import Channel, Finding, Progress, Provider
 
 IN_PLACE = frozenset(
-    {("link", "there"), ("link", "back"), ("access", "up"), ("access", "down"), ("names", "tables"), ("network", "routes")}
-    | {("environment", key) for key in ("lease", "collect", "parameters", "host", "user")}
+    {("environment", key) for key in ("lease", "collect", "parameters", "user", "host")}
+    | {("network", "routes"), ("names", "tables")}
+    | {("node", key) for key in ("env", "cpus", "memory", "group", "index", "roles", "site", "routes", "routes_between")}
+    | {("access", "up"), ("access", "down"), ("link", "there"), ("link", "back")}
 )
 REFUSED = "the cloud refused"
 STREAM_LIMIT = 2**20

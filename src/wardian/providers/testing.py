@@ -46,7 +46,10 @@ VARIATIONS: Mapping[Key, Any] = {
     ("names", "tables"): {"east": [["10.61.0.2", "server"]], "west": [["10.62.0.2", "client-0"]]},
     ("network", "routes"): [],
     ("node", "env"): {"PLANT": "moss"},
+    ("node", "roles"): ["plant", "shade"],
     ("environment", "lease"): {"duration": 7200.0, "at_end": "keep"},
+    ("environment", "parameters"): {"plants": 3},
+    ("environment", "collect"): [{"on": "all", "path": "/var/log/growth"}],
 }
 """Another value for each key that a provider may be able to change in place."""
 
@@ -62,7 +65,8 @@ def small_environment(instance: str = "default", provider: str = "memory") -> li
     members = {"server": ("east", 2), "client[0]": ("west", 2), "client[1]": ("west", 3)}
     hostnames = {name: name.replace("[", "-").rstrip("]") for name in members}
     identity = {"name": "contract", "instance": instance, "file": "/contract/experiment.yaml", "user": "tester", "host": "here"}
-    resources = [Resource("environment", "contract", {**identity, "provider": provider, "settings": {}})]
+    asked: dict[str, Any] = {"provider": provider, "settings": {}, "parameters": {}, "collect": [], "lease": None}
+    resources = [Resource("environment", "contract", {**identity, **asked})]
     for network, prefix in networks.items():
         routes = [{"to": f"{networks[other[network]]}.0/24", "link": "wan"}]
         resources.append(Resource("network", network, {"subnet": f"{prefix}.0/24", "gateway": f"{prefix}.1", "routes": routes}))
@@ -399,7 +403,7 @@ class ProviderContract(ABC):
 
     async def test_signals(self, provider: Provider, grown: str) -> None:
         """A signal reaches the command and its process group; its end by one is 128 + its number; after its end it is ignored."""
-        script = "trap 'echo caught; exit 5' USR1; sleep 600 & echo ready; wait"
+        script = "trap 'echo caught; exit 5' USR1; sh -c 'echo ready; exec sleep 600' & wait"
         process = await provider.channel(grown, "server").start(["sh", "-c", script])
         assert process.stdout is not None
         assert await process.stdout.readline() == b"ready\n"

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -139,6 +140,16 @@ class _Client(NotebookClient):  # type: ignore[misc]
         super().__init__(document, **options)
         self.reporter = reporter
         self.code_cells = [cell for cell in document.cells if cell.cell_type == "code" and cell.source.strip()]
+
+    @asynccontextmanager
+    async def async_setup_kernel(self, **options: Any) -> AsyncIterator[None]:
+        """Ctrl-C and SIGTERM cancel the run; nbclient alone would only shut the kernel down, and call it a failed cell."""
+        async with super().async_setup_kernel(**options):
+            task = asyncio.current_task()
+            assert task is not None
+            for number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+            yield
 
     async def async_start_new_kernel_client(self) -> Any:
         client = await super().async_start_new_kernel_client()

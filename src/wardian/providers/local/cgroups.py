@@ -44,7 +44,7 @@ class Cgroups:
                     version1 |= {option: Path(point) for option in options.split(",") if option in ("cpu", "memory", "pids", "freezer")}
         if unified is not None and _controllers(unified) & {"cpu", "memory", "pids"}:
             usable = _controllers(unified) & {"cpu", "memory", "pids"}
-            return Cgroups(2, {name: unified for name in usable}, unified)
+            return Cgroups(2, dict.fromkeys(usable, unified), unified)
         member = next((version1[name] for name in ("pids", "freezer", "cpu", "memory") if name in version1), unified)
         return Cgroups(1 if version1 else 0, version1, member)
 

@@ -19,6 +19,7 @@ from typing import Any
 from ...errors import CommandError, NodeDownError
 from ..base import Channel
 from .init import GRACE, SOCKET
+from .kernel import receive
 
 STREAM_LIMIT = 1 << 20
 """How much of a stream waits here unread before its process has to wait, in bytes."""
@@ -79,7 +80,7 @@ class LocalChannel(Channel):
         finally:
             loop.remove_reader(connection)
         try:
-            raw, descriptors, _, _ = socket.recv_fds(connection, 1 << 16, 1)
+            raw, descriptors = receive(connection, 1 << 16, 1)
         except ConnectionError:
             raw, descriptors = b"", []
         if not raw:

@@ -76,7 +76,14 @@ class Fabric:
             length = ipaddress.ip_network(spec["subnet"]).prefixlen
             self._netlink.send(
                 [
-                    netlink.veth(port, INSIDE, peer_namespace=namespace, peer_index=_INDEX, peer_mac=mac(spec["gateway"]), master=self._bridge(network)),
+                    netlink.veth(
+                        port,
+                        INSIDE,
+                        peer_namespace=namespace,
+                        peer_index=_INDEX,
+                        peer_mac=mac(spec["gateway"]),
+                        master=self._bridge(network),
+                    ),
                     netlink.change(port, alias=f"gateway {network}"),
                 ]
             )
@@ -101,6 +108,8 @@ class Fabric:
             for name, namespace, spec in prepared:
                 for index, interface in enumerate(spec["interfaces"], _INDEX):
                     port = node_port(name, interface["network"])
+                    if bridge(interface["network"]) not in bridges:
+                        raise OSError(ENODEV, f"node {name}: there is no network {interface['network']}")
                     outside += [
                         netlink.veth(
                             port,

@@ -6,11 +6,9 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-from ...errors import MissingToolError, ProviderError
+from ...errors import ProviderError
 from ...experiment.resources import EnvironmentRecord, Resource
 from ..base import Progress
 from . import channel, fabric, mounts, netlink, processes, relays

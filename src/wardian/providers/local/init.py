@@ -2,7 +2,7 @@
 
 The socket, `init.sock` in the node's state folder, takes one connection a process. Each message is a JSON object in one packet:
 
-    to it     {"argv", "env", "cwd", "terminal": [rows, columns] | null}    first, with descriptors for stdin, stdout, stderr unless a terminal
+    to it     {"argv", "env", "cwd", "terminal": [rows, columns] | null}    first, with stdin, stdout, stderr unless it is a terminal
               {"signal": number}                                           to the process and its group
               {"write": path, "text"}                                      instead of all that: replace a file of the node
               {"variables": {...}}                                         likewise: those that later processes start with
@@ -29,12 +29,15 @@ import time
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from .kernel import keep_capabilities
+from .kernel import keep_capabilities, receive
 
 GRACE = 2.0
 """Seconds between hanging up on a process and killing it."""
 
 SOCKET = "init.sock"
+
+_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT)
+"""What Python ignores or handles and a program expects at its default."""
 
 CAPABILITIES = frozenset(
     # chown, dac_override, fowner, fsetid, kill, setgid, setuid, setpcap, net_bind_service, net_broadcast, net_admin, net_raw, ipc_lock,
@@ -96,7 +99,7 @@ class Init:
     def _message(self, connection: socket.socket) -> None:
         try:
             size = connection.recv_into(bytearray(1), 1, socket.MSG_PEEK | socket.MSG_TRUNC)
-            raw, descriptors, _, _ = socket.recv_fds(connection, max(size, 1), 3, socket.MSG_CMSG_CLOEXEC)
+            raw, descriptors = receive(connection, max(size, 1), 3)
         except BlockingIOError:
             return
         except OSError:
@@ -135,71 +138,36 @@ class Init:
             _signal_group(pid, signal.SIGCONT)
 
     def _start(self, connection: socket.socket, request: dict[str, Any], descriptors: list[int]) -> None:
-        master = slave = -1
-        if request["terminal"]:
-            master, slave = os.openpty()
-            fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", *request["terminal"], 0, 0))
-        elif len(descriptors) != 3:
-            raise ValueError("three descriptors belong to it")
-        reader, writer = os.pipe()
+        master = -1
         try:
-            pid = os.fork()
-            if pid == 0:
-                self._execute(request, descriptors, slave, writer)
-            os.close(writer)
-            writer = -1
-            # closed by a successful exec; what comes through it before is why there was none
-            with open(reader, "rb", closefd=False) as failure:
-                reason = failure.read()
-            if reason:
-                os.waitpid(pid, 0)
-                _send(connection, json.loads(reason))
+            if request["terminal"]:
+                master, slave = os.openpty()
+                descriptors.append(slave)
+                fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", *request["terminal"], 0, 0))
+                # opened by the leader of a new session, it becomes the controlling terminal
+                name = os.ttyname(slave)
+                streams: list[Any] = [(os.POSIX_SPAWN_OPEN, number, name, os.O_RDWR, 0) for number in range(3)]
+            else:
+                streams = [(os.POSIX_SPAWN_DUP2, descriptor, number) for number, descriptor in enumerate(descriptors)]
+            env = {**self._env, **({"TERM": "xterm-256color"} if master >= 0 else {}), **request["env"]}
+            try:
+                _enter_folder(request["cwd"], env)
+            except OSError as error:
+                _send(connection, {"error": error.strerror, "what": "cwd"})
                 return
+            try:
+                pid = _spawn(request["argv"], env, streams)
+            except OSError as error:
+                _send(connection, {"error": error.strerror, "what": "program"})
+                return
+            finally:
+                os.chdir("/")
             self._running[pid] = connection
             self._pids[connection.fileno()] = pid
             _send(connection, {"pid": pid}, [master] if master >= 0 else [])
         finally:
-            for descriptor in (master, slave, reader, writer):
-                if descriptor >= 0:
-                    os.close(descriptor)
-
-    def _execute(self, request: dict[str, Any], descriptors: list[int], slave: int, writer: int) -> NoReturn:
-        what = "program"
-        try:
-            signal.set_wakeup_fd(-1)
-            for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
-                signal.signal(number, signal.SIG_DFL)
-            if slave >= 0:
-                os.login_tty(slave)
-            else:
-                os.setsid()
-                for target, descriptor in enumerate([os.dup(item) for item in descriptors]):
-                    os.dup2(descriptor, target)
-            env = {**self._env, **request["env"]}
-            if slave >= 0:
-                env.setdefault("TERM", "xterm-256color")
-            what = "cwd"
-            self._enter_folder(request["cwd"], env)
-            what = "program"
-            os.closerange(3, writer)
-            os.closerange(writer + 1, 1 << 20)
-            os.execvpe(request["argv"][0], request["argv"], env)
-        except OSError as error:
-            os.write(writer, json.dumps({"error": error.strerror, "what": what}).encode())
-        except (ValueError, KeyError, TypeError) as error:
-            os.write(writer, json.dumps({"error": str(error), "what": what}).encode())
-        finally:
-            os._exit(127)
-        raise AssertionError("unreachable")
-
-    def _enter_folder(self, wanted: str | None, env: dict[str, str]) -> None:
-        if wanted is not None:
-            os.chdir(wanted)
-            return
-        try:
-            os.chdir(env.get("HOME", "/root"))
-        except OSError:
-            os.chdir("/")
+            if master >= 0:
+                os.close(master)
 
     def _reap(self, awake: socket.socket) -> None:
         with suppress(BlockingIOError):
@@ -222,6 +190,30 @@ class Init:
                 _send(connection, {"exit": code if code >= 0 else 128 - code})
 
 
+def _spawn(argv: list[str], env: dict[str, str], streams: list[Any]) -> int:
+    """Start a program of the node's PATH, in a session of its own. Not forked: that would copy this process's page tables each time."""
+    program = argv[0]
+    folders = [""] if "/" in program else [folder or "." for folder in env.get("PATH", os.defpath).split(":")]
+    refusal: OSError = FileNotFoundError(2, os.strerror(2))
+    for folder in folders:
+        path = os.path.join(folder, program)
+        try:
+            return os.posix_spawn(path, argv, env, file_actions=streams, setsid=True, setsigmask=(), setsigdef=_IGNORED)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            refusal = error
+    raise refusal
+
+
+def _enter_folder(wanted: str | None, env: dict[str, str]) -> None:
+    if wanted is not None:
+        os.chdir(wanted)
+        return
+    with suppress(OSError):
+        os.chdir(env.get("HOME", "/root"))
+
+
 def _signal_group(pid: int, number: int) -> None:
     if pid > 0:
         with suppress(ProcessLookupError, PermissionError):
@@ -238,4 +230,3 @@ def _send(connection: socket.socket, answer: dict[str, Any], descriptors: list[i
     # whoever asked may be gone by now; its connection's end is an event of its own
     with suppress(OSError):
         socket.send_fds(connection, [json.dumps(answer).encode()], descriptors or [])
-

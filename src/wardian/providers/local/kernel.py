@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import array
 import ctypes
 import os
+import socket
 from typing import Any
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
@@ -75,6 +77,18 @@ def keep_capabilities(kept: frozenset[int]) -> None:
         if held and number not in kept:
             _check(_LIBC.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0), f"dropping capability {number}")
         number += 1
+
+
+def receive(connection: socket.socket, size: int, most: int) -> tuple[bytes, list[int]]:
+    """One packet of at most `size` bytes and the descriptors, at most `most`, that came with it; they are not inherited by programs."""
+    space = socket.CMSG_SPACE(most * array.array("i").itemsize)
+    # socket.recv_fds would leave them inheritable: it ignores its flags
+    raw, ancillary, _, _ = connection.recvmsg(size, space, socket.MSG_CMSG_CLOEXEC)
+    descriptors = array.array("i")
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+    return raw, list(descriptors)
 
 
 def boot_id() -> str:

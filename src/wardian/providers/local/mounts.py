@@ -27,12 +27,14 @@ from .kernel import (
 )
 
 ORDINARY = frozenset(
-    "bcachefs btrfs erofs exfat ext2 ext3 ext4 f2fs fuseblk iso9660 jfs nfs nfs4 ntfs3 overlay reiserfs squashfs tmpfs vfat "
-    "virtiofs xfs zfs 9p".split()
+    (
+        *("9p", "bcachefs", "btrfs", "erofs", "exfat", "ext2", "ext3", "ext4", "f2fs", "fuseblk", "iso9660", "jfs", "nfs", "nfs4"),
+        *("ntfs3", "overlay", "reiserfs", "squashfs", "tmpfs", "vfat", "virtiofs", "xfs", "zfs"),
+    )
 )
 """File systems that hold files of people, not the kernel's own views."""
 
-PRIVATE = ("/dev", "/proc", "/run", "/sys", "/tmp", "/var/run")
+PRIVATE = ("/dev", "/proc", "/run", "/sys", "/tmp", "/var/run")  # noqa: S108 - nothing is put there
 """Folders of which every node has its own."""
 
 SECRET_FOLDERS = (".ssh", ".gnupg", ".aws", ".azure", ".docker", ".kube", ".config/openstack", ".config/gcloud", ".config/gh")

@@ -38,7 +38,7 @@ _NEWCLASS, _DELCLASS = 40, 41
 
 _IFF_UP = 0x1
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_QDISC, _IFLA_MASTER = 1, 3, 4, 5, 6, 10
-_IFLA_TXQLEN, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_NET_NS_FD = 13, 18, 20, 28
+_IFLA_TXQLEN, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_GROUP, _IFLA_NET_NS_FD = 13, 18, 20, 27, 28
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 _BR_AGEING_TIME, _BR_STP_STATE, _BR_MCAST_SNOOPING = 4, 5, 23
 
@@ -323,11 +323,12 @@ def change(
     name: str | None = None,
     mac: str | None = None,
     queue: int | None = None,
+    group: int | None = None,
 ) -> Request:
     """Change an interface, given by name or index; what is None stays.
 
     master: index of the bridge to join, 0 to leave. namespace: file descriptor of the network namespace to move to.
-    queue: length of its transmit queue, packets.
+    queue: length of its transmit queue, packets. group: number that `remove_group` removes it by.
     """
     body = struct.pack("=BxHiII", 0, 0, link if isinstance(link, int) else 0, _IFF_UP if up else 0, 0 if up is None else _IFF_UP)
     if isinstance(link, str):
@@ -344,6 +345,8 @@ def change(
         body += _u32(_IFLA_NET_NS_FD, namespace)
     if queue is not None:
         body += _u32(_IFLA_TXQLEN, queue)
+    if group is not None:
+        body += _u32(_IFLA_GROUP, group)
     return Request(f"changing interface {link}", _SETLINK, 0, body + _mtu(mtu))
 
 
@@ -352,6 +355,11 @@ def remove(link: str | int) -> Request:
     if isinstance(link, int):
         return Request(f"removing interface {link}", _DELLINK, 0, _interface(link, False))
     return Request(f"removing interface {link}", _DELLINK, 0, _interface(0, False) + _text(_IFLA_IFNAME, link))
+
+
+def remove_group(group: int) -> Request:
+    """Remove all interfaces of a group at once; one by one each waits for every processor, some 20 ms."""
+    return Request(f"removing the interfaces of group {group}", _DELLINK, 0, _interface(0, False) + _u32(_IFLA_GROUP, group))
 
 
 def address(index: int, address_: str, *, delete: bool = False) -> Request:

@@ -32,7 +32,7 @@ IN_PLACE = frozenset(
 )
 
 
-class LocalSettings(base.Settings):
+class LocalSettings(base.ProviderSettings):
     """What `settings:` may hold for `local`."""
 
     state: Path | None = Field(None, description="folder for what is not the user's own; /var/lib/wardian when not given")
@@ -42,7 +42,7 @@ class LocalProvider(Provider):
     """Nodes of namespaces on this host, which has to be Linux, and the user root."""
 
     name: ClassVar[str] = "local"
-    Settings: ClassVar[type[base.Settings]] = LocalSettings
+    Settings: ClassVar[type[base.ProviderSettings]] = LocalSettings
 
     @functools.cached_property
     def state(self) -> State:
@@ -92,7 +92,7 @@ class LocalProvider(Provider):
     def channel(self, environment: str, node: str) -> Channel:
         return LocalChannel(node, self.state.environment(environment).resource("node", node).path)
 
-    async def keep(self, environment: str) -> bool:
+    async def keep(self, environment: str) -> list[int]:
         return await self._work(lambda _: relays.keep(self.state.environment(environment), self.state))
 
     async def collect_garbage(self, progress: Progress) -> list[str]:
@@ -102,7 +102,7 @@ class LocalProvider(Provider):
         return await self._work(lambda _: doctor.diagnose(self.state))
 
     async def _work(self, work: Callable[[Progress], _T], progress: Progress | None = None) -> _T:
-        """Do blocking work in a thread. Cancelled, it is finished all the same before the cancellation goes on: nothing is left to chance."""
+        """Do blocking work in a thread. Cancelled, it is finished all the same before the cancellation goes on."""
         loop = asyncio.get_running_loop()
 
         def report(name: str, state: str) -> None:

@@ -17,11 +17,11 @@ from .kernel import is_running, process_identity
 from .state import EnvironmentFolder, State, read_json, write_json
 
 
-def keep(environment: EnvironmentFolder, state: State) -> bool:
-    """Start, inform or end the relay, as what stands in the fabric asks for. True if it has to run."""
+def keep(environment: EnvironmentFolder, state: State) -> list[int]:
+    """Start, inform or end the relay, as what stands in the fabric asks for. Gives its process number, or nothing where none is needed."""
     fabric = environment.fabric_pid()
     if fabric is None:
-        return False
+        return []
     with Fabric(fabric) as wiring, _alone(environment):
         record = environment.record()
         wanted = shaping.relay_config(
@@ -35,16 +35,16 @@ def keep(environment: EnvironmentFolder, state: State) -> bool:
         if not wanted["pairs"]:
             config.unlink(missing_ok=True)
             processes.end(running)
-            return False
+            return []
         changed = wanted != read_json(config)
         if changed:
             write_json(config, wanted)
         if not running:
-            _start(environment, state, config)
+            running = {_start(environment, state, config)}
         elif changed:
             for pid in running:
                 os.kill(pid, signal.SIGHUP)
-    return True
+    return sorted(running)
 
 
 def identities(environment: EnvironmentFolder) -> list[dict[str, Any]]:
@@ -53,7 +53,7 @@ def identities(environment: EnvironmentFolder) -> list[dict[str, Any]]:
     return [known] if known and is_running(known) else []
 
 
-def _start(environment: EnvironmentFolder, state: State, config: Path) -> None:
+def _start(environment: EnvironmentFolder, state: State, config: Path) -> int:
     program = str(Path(__file__).with_name("relay.py"))
     silent = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
     log = str(environment.path / "relay.log")
@@ -67,6 +67,7 @@ def _start(environment: EnvironmentFolder, state: State, config: Path) -> None:
     )
     with suppress(FileNotFoundError):
         write_json(environment.path / "relay.process.json", process_identity(pid))
+    return pid
 
 
 @contextmanager

@@ -40,9 +40,9 @@ SMALLEST_BURST, LARGEST_BURST = 2, 43
 TAP_QUEUE = 5000
 """Frames that wait for the relay before any is dropped."""
 
-RELAY_RATE = 500e6
+RELAY_RATE = 300e6
 """Bits a second of full frames that the relay carries on a modest processor while the environment works, both directions together."""
-RELAY_FRAMES = 60_000
+RELAY_FRAMES = 40_000
 """Frames a second, likewise."""
 RELAY_DELAY = 0.0003
 """Seconds that the relay adds to a one-way delay, typically."""
@@ -56,6 +56,8 @@ RELAY_SLACK = 4 * 2**20
 UNLIMITED = 10e9
 NETEM_LARGEST = 2**31 - 1
 CLONE_NEWNET = 0x40000000
+DOOMED = 0x77617264
+"""The group that interfaces are put in to be removed."""
 ENOENT, ENODEV, EOPNOTSUPP = 2, 19, 95
 
 Shape = Mapping[str, Any]
@@ -160,8 +162,7 @@ def remove(namespace: int, ids: Iterable[str]) -> None:
     """Remove all that was made for these segments; their ports stay, joined to nothing if they led into it. Safe to repeat."""
     prefixes = tuple(_prefix(identity) for identity in ids)
     with Netlink.into(namespace) as socket:
-        doomed = [link.name for link in socket.links() if link.name.startswith(prefixes)] if prefixes else []
-        socket.send([netlink.remove(name) for name in doomed], ignore=(ENODEV,))
+        _remove(socket, [link.index for link in socket.links() if link.name.startswith(prefixes)] if prefixes else [])
 
 
 def differences(namespace: int, segments: Sequence[Segment], *, netem: bool | None = None) -> dict[str, list[str]]:
@@ -306,7 +307,7 @@ def netem_limit(shape: Shape, mtu: int) -> int:
 
 def relay_limit(shape: Shape) -> int:
     """Bytes that the relay may hold for a direction: what is under way at its rate, or at the relay's own, and some."""
-    return int(min(shape.get("rate") or 2 * RELAY_RATE, 2 * RELAY_RATE) / 8 * shape.get("delay", 0.0) * 1.25) + RELAY_SLACK
+    return int(min(shape.get("rate") or 4 * RELAY_RATE, 4 * RELAY_RATE) / 8 * shape.get("delay", 0.0) * 1.25) + RELAY_SLACK
 
 
 def _tbf(shapes: Mapping[str, Shape], mtu: int) -> dict[str, tuple[str, bytes]]:
@@ -356,9 +357,7 @@ class _Work:
         if self._make():
             self.state = _State(self.socket)
         # two ways between the same bridges would be a loop, so the old one goes before the new one is joined
-        stale = list(self._stale())
-        if stale:
-            self.socket.send([netlink.remove(name) for name in stale], ignore=(ENODEV,))
+        if _remove(self.socket, list(self._stale())):
             self.state = _State(self.socket)
         self.socket.send(request for segment in self.segments for request in self._settle(segment))
 
@@ -374,24 +373,21 @@ class _Work:
                 if kind == "bridge":
                     requests.append(netlink.bridge(name, mtu=mtu))
                 elif kind == "veth":
-                    requests += [netlink.veth(name, made.pairs[name], mtu=mtu, up=False)]
+                    requests.append(netlink.veth(name, made.pairs[name], mtu=mtu, up=False))
                 else:
                     taps.append(name)
-                    requests.append(netlink.change(name, mtu=mtu, queue=TAP_QUEUE))
-            whole += [name for name in made.whole_frames if name not in self.state.links]
-        if taps:
-            netlink.in_namespace(self.namespace, lambda: _make_taps(taps))
+            whole += made.whole_frames
         self.socket.send(requests)
-        if whole:
-            netlink.in_namespace(self.namespace, lambda: netlink.disable_offloads(whole))
-        return bool(requests)
+        if taps or whole:
+            netlink.in_namespace(self.namespace, lambda: _prepare(taps, whole))
+        return bool(requests or taps)
 
-    def _stale(self) -> Iterator[str]:
+    def _stale(self) -> Iterator[int]:
         prefixes = {_prefix(segment.id): self.layouts[segment.id].interfaces for segment in self.segments}
-        for name in self.state.links:
+        for name, link in self.state.links.items():
             wanted = prefixes.get(name[:-2])
             if wanted is not None and name not in wanted:
-                yield name
+                yield link.index
 
     def _settle(self, segment: Segment) -> Iterator[Request]:
         made, state = self.layouts[segment.id], self.state
@@ -408,7 +404,8 @@ class _Work:
                 yield netlink.qdisc(index, *wanted, handle=0x10000)
         for name, alias in made.aliases.items():
             if state.links[name].alias != alias:
-                yield netlink.change(state.links[name].index, alias=alias)
+                queue = TAP_QUEUE if made.kinds.get(name) == "tap" else None
+                yield netlink.change(state.links[name].index, alias=alias, queue=queue, mtu=state.mtu(segment.near))
         for name, bridge in made.masters.items():
             if state.master(name) != bridge:
                 yield netlink.change(state.links[name].index, master=state.links[bridge].index)
@@ -459,9 +456,18 @@ def _attribute(options: bytes, wanted: int) -> bytes:
     return bytes(36)
 
 
-def _make_taps(names: Sequence[str]) -> None:
-    for name in names:
+def _remove(socket: Netlink, doomed: Sequence[int]) -> bool:
+    """Remove these interfaces, all at once; whether there were any."""
+    if doomed:
+        requests = [netlink.change(index, group=DOOMED) for index in doomed]
+        socket.send([*requests, netlink.remove_group(DOOMED)], ignore=(ENODEV,))
+    return bool(doomed)
+
+
+def _prepare(taps: Iterable[str], whole_frames: Iterable[str]) -> None:
+    for name in taps:
         os.close(netlink.tap(name, persistent=True))
+    netlink.disable_offloads(whole_frames)
 
 
 def _prefix(identity: str) -> str:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ...errors import ProviderError
 
@@ -44,23 +44,28 @@ def spawn(
         pass_fds=tuple(locks),
         start_new_session=True,
     )
-    assert process.stdin and process.stdout and process.stderr  # noqa: S101 - they were asked for
     failures: dict[str, str] = {}
-    with process:
+    with process, _pipe(process.stdin) as stdin, _pipe(process.stdout) as stdout, _pipe(process.stderr) as stderr:
         try:
-            process.stdin.write(json.dumps({"children": [dict(child) for child in children]}).encode())
-            process.stdin.close()
+            stdin.write(json.dumps({"children": [dict(child) for child in children]}).encode())
+            stdin.close()
         except BrokenPipeError:
             pass
         rest = b""
-        while chunk := os.read(process.stdout.fileno(), 1 << 16):
+        while chunk := os.read(stdout.fileno(), 1 << 16):
             *lines, rest = (rest + chunk).split(b"\n")
             answers = [json.loads(line) for line in lines]
             failures |= {answer["key"]: answer["error"] for answer in answers if "error" in answer}
             made = [answer for answer in answers if "error" not in answer]
             if made:
                 ready(made)
-        complaint = process.stderr.read().decode(errors="replace").strip()
+        complaint = stderr.read().decode(errors="replace").strip()
     if process.returncode:
         raise ProviderError(f"making namespaces failed: {complaint.splitlines()[-1] if complaint else f'code {process.returncode}'}")
     return failures
+
+
+def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
+    if stream is None:
+        raise AssertionError("every stream was asked for as a pipe")
+    return stream
