@@ -125,7 +125,7 @@ class Server(ThreadingHTTPServer):
 def main() -> None:
     """Serve until stopped."""
     parser = argparse.ArgumentParser(description="A video server for adaptive players.")
-    parser.add_argument("--address", default="0.0.0.0", help="address to listen on (default: every one of the node's)")
+    parser.add_argument("--address", default="", help="address to listen on (default: all of the node's)")
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--segment-seconds", type=float, default=1.0, metavar="SECONDS", help="playing time of a segment")
     parser.add_argument("--segments", type=int, default=600, metavar="COUNT", help="length of the video")

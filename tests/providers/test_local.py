@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tarfile
 import uuid
 from collections.abc import AsyncIterator
 from itertools import groupby
@@ -35,6 +38,12 @@ data, ancillary, _, peer = s.recvmsg(100, 100)
 print(data.decode(), peer[0], int.from_bytes(ancillary[0][2], "little"))
 """
 SEND = "import socket, sys; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'hello', (sys.argv[1], 7000))"
+
+
+ADDRESS = """
+import fcntl, socket, struct
+print(socket.inet_ntoa(fcntl.ioctl(socket.socket(), 0x8915, struct.pack("256s", b"inet0"))[20:24]))
+"""
 
 
 class Grown:
@@ -193,13 +202,8 @@ async def test_a_terminal_of_the_nodes_own(small: Grown) -> None:
 
 async def test_nothing_is_inherited_by_a_command(small: Grown) -> None:
     """A command holds no descriptors but its three streams."""
-    assert (
-        await small.sh(
-            "server",
-            f'{sys.executable} -c \'import os; print(sorted(map(int, os.listdir("/proc/self/fd")))[:3], len(os.listdir("/proc/self/fd")))\'',
-        )
-        == "[0, 1, 2] 4"
-    )
+    script = "import os; print(sorted(map(int, os.listdir('/proc/self/fd')))[:3], len(os.listdir('/proc/self/fd')))"
+    assert await small.run("server", sys.executable, "-c", script) == (0, "[0, 1, 2] 4\n")
 
 
 async def test_orphans_live_on_and_are_reaped(small: Grown) -> None:
@@ -450,3 +454,154 @@ async def test_arguments_past_the_kernels_limit_are_an_error(small: Grown) -> No
     with pytest.raises(CommandError):
         await small.run("server", "echo", "x" * (1 << 18))
     assert await small.sh("server", "echo alive") == "alive"
+
+
+# Images, layers and the internet
+
+
+async def test_an_image_from_a_folder(empty: Grown, tmp_path: Path) -> None:
+    """A node boots from a folder: it sees that, not the host's files, and does not write to it."""
+    image = make_image(tmp_path / "image")
+    await empty.create([environment(), node("small", image=str(image))])
+    assert await empty.sh("small", "cat /etc/marker; test ! -e /usr/share && echo new > /etc/marker; cat /etc/marker") == "image\nnew"
+    assert (image / "etc/marker").read_text() == "image\n"
+
+
+async def test_an_image_from_a_tar_is_unpacked_once(empty: Grown, tmp_path: Path) -> None:
+    """Two nodes of one tar share what was unpacked of it."""
+    image = make_image(tmp_path / "image")
+    with tarfile.open(tmp_path / "image.tar", "w") as archive:
+        archive.add(image, ".")
+    await empty.create([environment(), node("one", image=str(tmp_path / "image.tar")), node("two", image=str(tmp_path / "image.tar"))])
+    assert await empty.sh("one", "cat /etc/marker") == await empty.sh("two", "cat /etc/marker") == "image"
+    assert len(list((empty.provider.state.root / "images").glob("[!.]*"))) == 1
+
+
+@pytest.mark.parametrize("name", ["../escaped", "link/escaped"])
+async def test_an_image_that_reaches_outside_is_refused(empty: Grown, tmp_path: Path, name: str) -> None:
+    """A tar whose members would land outside of the image is an error, and nothing of it is kept."""
+    with tarfile.open(tmp_path / "bad.tar", "w") as archive:
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path)
+        archive.addfile(link)
+        archive.addfile(tarfile.TarInfo(name))
+    await empty.create([environment()])
+    with pytest.raises(ProviderError, match="cannot be unpacked"):
+        await empty.create([node("bad", image=str(tmp_path / "bad.tar"))])
+    assert not (tmp_path / "escaped").exists()
+    assert list((empty.provider.state.root / "images").glob("[!.]*")) == []
+
+
+async def test_an_image_that_is_not_there(empty: Grown) -> None:
+    """An image that does not exist is an error that names node and path."""
+    await empty.create([environment()])
+    with pytest.raises(ProviderError, match=r"node lost: there is no image /no/such\.tar"):
+        await empty.create([node("lost", image="/no/such.tar")])
+
+
+async def test_setup_runs_once_and_is_shared(empty: Grown, tmp_path: Path) -> None:
+    """Two nodes with one script have what it made, it ran once, and neither the host nor a node without it has anything of it."""
+    mark = f"/opt/wardian-{uuid.uuid4().hex}"
+    script = f"echo working\nmkdir -p {mark}\ndate +%N > {mark}/when"
+    said: list[tuple[str, str]] = []
+    await empty.create([environment()])
+    nodes = [node("one", setup=script), node("two", setup=script), node("plain")]
+    await empty.provider.create(empty.id, nodes, lambda name, state: said.append((name, state)))
+    assert await empty.sh("one", f"cat {mark}/when") == await empty.sh("two", f"cat {mark}/when")
+    assert [name for name, state in said if "working" in state] == ["one"]
+    assert (await empty.run("plain", "test", "-e", mark))[0] == 1
+    assert not os.path.exists(mark)
+    assert await empty.sh("one", "cat /etc/hostname") == "one"
+
+
+async def test_a_failing_setup_says_why(empty: Grown) -> None:
+    """A script that fails is an error with its last lines and its exit code, and no layer is kept of it."""
+    await empty.create([environment()])
+    with pytest.raises(ProviderError, match=r"(?s)node bad: setup ended with exit code 7.*this went wrong"):
+        await empty.create([node("bad", setup="echo this went wrong >&2; exit 7")])
+    assert list((empty.provider.state.root / "layers").glob("[!.]*")) == []
+    await empty.provider.destroy(empty.id, quiet)
+    assert processes.environments(empty.provider.state.root) == {}
+
+
+async def test_a_setup_that_is_cut_short_ends(empty: Grown) -> None:
+    """Cancelling a create during setup ends the script and leaves no layer."""
+    await empty.create([environment()])
+    begun = asyncio.Event()
+    making = asyncio.create_task(
+        empty.provider.create(
+            empty.id, [node("slow", setup="echo begun; sleep 600")], lambda _, state: begun.set() if "begun" in state else None
+        )
+    )
+    await begun.wait()
+    making.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await making
+    assert list((empty.provider.state.root / "layers").glob("[!.]*")) == []
+
+
+@pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft")
+async def test_a_node_with_internet(empty: Grown) -> None:
+    """A node with internet reaches an address of the host through its own subnet, its neighbours only by the experiment's network; all of
+    it goes with the environment."""
+    forwarding = Path("/proc/sys/net/ipv4/ip_forward").read_text()
+    tables = await output("nft", "list", "ruleset")
+    interfaces = sorted(os.listdir("/sys/class/net"))
+    nodes = [
+        node("a", ("lan", "10.74.0.2/24"), internet=True),
+        node("b", ("lan", "10.74.0.3/24"), internet=True),
+        node("c", ("lan", "10.74.0.4/24")),
+    ]
+    await empty.create([environment(), network("lan", "10.74.0.0/24"), *nodes])
+    address = (await empty.run("b", sys.executable, "-c", ADDRESS))[1].strip()
+    assert address.startswith(("198.18.", "198.19."))
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), host_address(), 0)
+    port = server.sockets[0].getsockname()[1]
+    connect = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2)"
+    assert (await empty.run("a", sys.executable, "-c", connect, host_address(), str(port)))[0] == 0
+    assert (await empty.run("c", sys.executable, "-c", connect, host_address(), str(port)))[0] != 0
+    server.close()
+    listen = "import socket; s = socket.create_server(('', 7001)); print('listening', flush=True); s.accept()"
+    listener = await empty.provider.channel(empty.id, "b").start([sys.executable, "-c", listen])
+    assert listener.stdout is not None
+    assert await listener.stdout.readline() == b"listening\n"
+    assert (await empty.run("a", sys.executable, "-c", connect, address, "7001"))[0] != 0
+    assert (await empty.run("a", sys.executable, "-c", connect, "10.74.0.3", "7001"))[0] == 0
+    await listener.close()
+    assert "nameserver" in await empty.sh("a", "cat /etc/resolv.conf")
+    await empty.provider.destroy(empty.id, quiet)
+    assert Path("/proc/sys/net/ipv4/ip_forward").read_text() == forwarding
+    assert await output("nft", "list", "ruleset") == tables
+    assert sorted(os.listdir("/sys/class/net")) == interfaces
+
+
+def host_address() -> str:
+    """An address of this host that is not its loopback's."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.200", 9))
+        address: str = probe.getsockname()[0]
+        return address
+
+
+async def output(*argv: str) -> bytes:
+    process = await asyncio.create_subprocess_exec(*argv, stdout=subprocess.PIPE)
+    return (await process.communicate())[0]
+
+
+def make_image(folder: Path) -> Path:
+    """A root filesystem with a shell and little else, made of the host's own files."""
+    for program in ("/bin/sh", "/bin/cat"):
+        libraries = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+        for path in [program, *(word for word in libraries.split() if word.startswith("/"))]:
+            target = folder / path.lstrip("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(os.path.realpath(path), target)
+    (folder / "etc").mkdir()
+    (folder / "etc/marker").write_text("image\n")
+    return folder
+
+
+async def test_doctor_finds_what_nodes_need(empty: Grown) -> None:
+    """Where the other tests of this file pass, doctor calls nothing that they need missing."""
+    missing = [finding.what for finding in await empty.provider.diagnose() if finding.state == "missing"]
+    assert missing == []

@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from .router import Router
 
 _LONGEST = 60
 """Characters that the path of our folder may have: Unix sockets are made in it, and theirs end at 107."""
+_SWITCH = 0.0002
+"""Seconds after which a thread that waits for the interpreter gets it."""
 
 
 def main() -> int:
@@ -27,6 +30,8 @@ def main() -> int:
     parser.add_argument("-f", dest="connection", type=Path, required=True, help="connection file")
     arguments, _ = parser.parse_known_args()
     logging.basicConfig(format="[wardian.kernel] %(levelname)s %(message)s", level=os.environ.get("WARDIAN_LOG", "WARNING").upper())
+    # The journal's threads would keep the interpreter for 5 ms at a time, which is as long as a cell's whole round trip.
+    sys.setswitchinterval(_SWITCH)
     folder = make_folder()
     try:
         return asyncio.run(_run(json.loads(arguments.connection.read_text()), folder))

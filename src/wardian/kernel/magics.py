@@ -9,7 +9,8 @@ from typing import Any
 
 from ..errors import TransferError, WardianError
 from .binding import Binding, BindingError, check_language
-from .cells import Ending, Output, Run
+from .cell_queue import CellQueue
+from .cells import Ending, Run
 from .exchange import NAME, Exchange
 from .jobs import Jobs
 from .places import Place
@@ -17,15 +18,13 @@ from .reach import Reach
 
 
 class Magics:
-    """Serves the magics; holds what they change: the sticky binding, and the last results."""
+    """Serves the magics. Holds the last results."""
 
-    def __init__(self, reach: Reach, exchange: Exchange, jobs: Jobs, replay: Callable[[Callable[[Output], None]], None]) -> None:
-        """replay: called with a function that sends a job's output to the cell that runs now."""
-        self.sticky: Binding | None = None
+    def __init__(self, reach: Reach, exchange: Exchange, jobs: Jobs, cells: CellQueue) -> None:
+        self._cells = cells
         self._reach = reach
         self._exchange = exchange
         self._jobs = jobs
-        self._replay = replay
         self._last: dict[str, Ending] = {}
         self._places: dict[str, Place] = {}
         self._operations: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {
@@ -55,12 +54,12 @@ class Magics:
         """Set the sticky binding to a selector, end it ("here"), or say what it is (None)."""
         selector, language = request["selector"], check_language(request.get("language", "python"))
         if selector == "here":
-            self.sticky = None
+            self._cells.sticky = None
         elif selector is not None:
             nodes = await self._reach.nodes(selector)
-            self.sticky = Binding(selector=selector, language=language, source="sticky")
+            self._cells.sticky = Binding(selector=selector, language=language, source="sticky")
             return {"selector": selector, "language": language, "nodes": nodes}
-        sticky = self.sticky
+        sticky = self._cells.sticky
         if sticky is None or sticky.selector is None:
             return {"selector": None, "language": "python", "nodes": []}
         return {"selector": sticky.selector, "language": sticky.language, "nodes": await self._reach.nodes(sticky.selector)}
@@ -70,7 +69,7 @@ class Magics:
 
     async def _wait(self, request: dict[str, Any]) -> dict[str, Any]:
         job = await self._jobs.wait(str(request["name"]), request.get("timeout"))
-        self._replay(job.replay)
+        self._cells.replay(job.replay)
         if job.run is not None:
             self.ended(job.run)
         return {**job.summary(), "reply": {key: (job.reply or {}).get(key) for key in ("status", "ename", "evalue")}}

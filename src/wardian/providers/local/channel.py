@@ -123,7 +123,14 @@ class LocalProcess:
             raise NodeDownError(self._node, "the node went away while a command ran", remedy=_REMEDY)
         return self._code
 
+    def kill(self) -> None:
+        """End it and its process group at once."""
+        self._send_signal(signal.SIGKILL)
+
     async def signal(self, number: int) -> None:
+        self._send_signal(number)
+
+    def _send_signal(self, number: int) -> None:
         if not self._ended.is_set():
             with suppress(OSError):
                 self._connection.send(json.dumps({"signal": int(number)}).encode())

@@ -48,7 +48,7 @@ class Fabric:
     def __init__(self, pid: int) -> None:
         self._stack = ExitStack()
         self.namespace = _open_namespace(pid, self._stack)
-        self._netlink = self._stack.enter_context(Netlink.into(self.namespace))
+        self.socket = self._netlink = self._stack.enter_context(Netlink.into(self.namespace))
 
     def __enter__(self) -> Fabric:
         return self
@@ -128,6 +128,19 @@ class Fabric:
                     inside += [netlink.change(index, up=True), netlink.address(index, interface["address"])]
                 socket.send(inside + [netlink.route(route["to"], via=route["via"]) for route in spec["routes"]])
 
+    def add_uplinks(self, nodes: Iterable[tuple[str, int, str, str]], bridge_: str, interface: str) -> None:
+        """Give nodes (name, process number, address, gateway) an interface on the bridge that leads out, and their default route."""
+        index = self._netlink.index(bridge_)
+        with ExitStack() as stack:
+            for name, pid, address, gateway in nodes:
+                namespace = _open_namespace(pid, stack)
+                inside = stack.enter_context(Netlink.into(namespace))
+                port = uplink_port(name)
+                self._netlink.send([netlink.veth(port, interface, peer_namespace=namespace, peer_mac=mac(address), master=index)])
+                self._netlink.send([netlink.isolate(self._netlink.index(port)), netlink.change(port, alias=f"uplink {name}")])
+                number = inside.index(interface)
+                inside.send([netlink.change(number, up=True), netlink.address(number, address), netlink.route("0.0.0.0/0", via=gateway)])
+
     def change_routes(self, pid: int, before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> None:
         """Bring the routes {"to", "via"} of a node or gateway from one list to another."""
         old = {route["to"]: route["via"] for route in before if "via" in route}
@@ -195,6 +208,11 @@ def gateway_port(network: str) -> str:
 def node_port(node: str, network: str) -> str:
     """The interface name of the port of a node on a network."""
     return _short("n", node, network)
+
+
+def uplink_port(node: str) -> str:
+    """The interface name of the port by which a node reaches the internet."""
+    return _short("u", node)
 
 
 def link_ports(link: str) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...errors import BusyError
 from ..base import Progress
-from . import processes
+from . import internet, layers, processes
 from .cgroups import Cgroups
 from .growth import Growth
 from .state import EnvironmentFolder, State, remove_tree
@@ -31,6 +31,8 @@ def collect(state: State, report: Progress) -> list[str]:
     for path in sorted((state.root / "environments").glob(".new-*")):
         remove_tree(path)
         removed.append(f"the beginnings of an environment ({path.name})")
+    removed += layers.forget_unfinished(state)
+    removed += internet.forget_lost(state)
     return removed
 
 

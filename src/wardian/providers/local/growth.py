@@ -6,16 +6,18 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ...errors import ProviderError
 from ...experiment.resources import EnvironmentRecord, Resource
 from ..base import Progress
-from . import channel, fabric, mounts, netlink, processes, relays
+from . import channel, fabric, images, internet, mounts, netlink, processes, relays
 from .cgroups import Cgroups
 from .fabric import Fabric
+from .layers import Builder, Stop
 from .spawner import spawn
-from .state import EnvironmentFolder, ResourceFolder, State
+from .state import EnvironmentFolder, ResourceFolder, State, read_json
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -23,9 +25,10 @@ _REMEDY = "Run `wardian up` again to make it anew, or `wardian down` to remove w
 
 
 class Growth:
-    """One environment, to be worked on. report: told about each resource as its state changes."""
+    """One environment, to be worked on. report: told about each resource as its state changes. stop: set to end what takes long."""
 
-    def __init__(self, state: State, environment: str, report: Progress) -> None:
+    def __init__(self, state: State, environment: str, report: Progress, stop: Stop | None = None) -> None:
+        self._stop = stop or Stop()
         self._state = state
         self._id = environment
         self._report = report
@@ -92,28 +95,64 @@ class Growth:
 
     def _create_nodes(self, resources: Sequence[Resource]) -> None:
         specs = {resource.name: resource.spec for resource in resources}
-        folders = {name: self._begin("node", name, spec) for name, spec in specs.items()}
+        with _NUMBERS:
+            facts = self._uplink_facts(specs)
+            folders = {name: self._begin("node", name, spec, **facts[name]) for name, spec in specs.items()}
         tables = self._tables()
-        children = [self._node_child(name, folders[name], spec, tables) for name, spec in specs.items()]
         with self._fabric() as wiring:
+            online = any(spec["internet"] for spec in specs.values())
+            uplink = internet.ensure(self._folder, self._state, wiring.socket, wiring.namespace) if online else None
 
             def join(answers: list[dict[str, Any]]) -> None:
-                names = [(answer["key"].partition(" ")[2], answer["pid"]) for answer in answers]
-                wiring.add_nodes((name, pid, specs[name]) for name, pid in names)
-                for name, _ in names:
-                    folders[name].complete(specs[name])
+                pids = {answer["key"].partition(" ")[2]: answer["pid"] for answer in answers}
+                wiring.add_nodes((name, pid, specs[name]) for name, pid in pids.items())
+                if uplink is not None:
+                    out = [(name, pid, uplink[facts[name]["uplink"]]) for name, pid in pids.items() if facts[name]]
+                    leads = [(name, pid, f"{address}/{uplink.prefixlen}", str(uplink[1])) for name, pid, address in out]
+                    wiring.add_uplinks(leads, internet.BRIDGE, internet.INTERFACE)
+                for name in pids:
+                    folders[name].complete(specs[name], **facts[name])
                     self._report(name, "ready")
 
-            self._spawn(children, join)
+            self._spawn([self._node_child(name, folders[name], spec, tables) for name, spec in specs.items()], join)
+
+    def _uplink_facts(self, specs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+        """Which host of the uplink's subnet each node is that reaches the internet."""
+        taken = {(folder.read() or {}).get("facts", {}).get("uplink") for folder in self._folder.resources("node")}
+        free = (number for number in range(2, 2 ** (32 - internet.LENGTH) - 1) if number not in taken)
+        try:
+            return {name: {"uplink": next(free)} if spec["internet"] else {} for name, spec in specs.items()}
+        except StopIteration:
+            raise ProviderError("too many nodes with internet", resource=f"environment {self._id}") from None
+
+    def _boot_from(self, name: str, spec: Mapping[str, Any]) -> tuple[str, str | None]:
+        """The folder of a node's image and that of its layer, made if need be."""
+        record = self._folder.record()
+        beside = Path(record.file).parent if record else Path("/")
+        try:
+            base, identity = images.base(self._state.root, spec["image"], beside)
+        except ProviderError as error:
+            raise ProviderError(error.message, resource=f"node {name}", remedy=error.remedy) from error
+        if spec["setup"] is None:
+            return base, None
+        given = processes.variables(self._id, self._state.root)
+        groups = self._cgroups.plan(self._id, f"setup {name}", None, None)
+        try:
+            builder = Builder(self._state, given, self._report, self._stop)
+            return base, str(builder.layer(name, base, identity, spec["setup"], variables(name, spec), groups))
+        finally:
+            self._cgroups.remove(self._id, f"setup {name}")
 
     def _node_child(self, name: str, folder: ResourceFolder, spec: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
+        base, layer = self._boot_from(name, spec)
+        offline = "# This node does not reach the internet; the names of the experiment are in /etc/hosts.\n"
         return {
             "key": f"node {name}",
             "kind": "node",
             "directory": str(folder.path),
             "hostname": spec["hostname"],
-            "base": "/",
-            "layer": None,
+            "base": base,
+            "layer": layer,
             "hidden": [str(self._state.root)],
             "host_network": False,
             "sysctls": {**NODE_SYSCTLS, **(ROUTER_SYSCTLS if spec["routes_between"] else {})},
@@ -122,7 +161,7 @@ class Growth:
             "files": {
                 "/etc/hostname": f"{spec['hostname']}\n",
                 "/etc/hosts": hosts(spec, tables),
-                "/etc/resolv.conf": "# This node does not reach the internet; the names of the experiment are in /etc/hosts.\n",
+                "/etc/resolv.conf": internet.resolver() if spec["internet"] else offline,
             },
         }
 
@@ -253,6 +292,7 @@ class Growth:
                 ports += [fabric.gateway_port(folder.name), fabric.bridge(folder.name)]
             elif kind == "node":
                 ports += [fabric.node_port(folder.name, interface["network"]) for interface in spec.get("interfaces", ())]
+                ports.append(fabric.uplink_port(folder.name))
             elif kind == "link":
                 ports += fabric.link_ports(folder.name)
                 segments.append(f"link:{folder.name}")
@@ -291,6 +331,8 @@ class Growth:
     def _delete_environment(self) -> None:
         processes.end(processes.running(relays.identities(self._folder)))
         processes.end({pid for pid in (self._folder.fabric_pid(),) if pid is not None})
+        self._remove_uplink()
+        (self._folder.path / "uplink.json").unlink(missing_ok=True)
         self._folder.forget()
 
     def destroy(self) -> None:
@@ -298,7 +340,13 @@ class Growth:
         while doomed := self._alive():
             processes.end(doomed)
         self._cgroups.remove(self._id)
+        self._remove_uplink()
         self._folder.remove()
+
+    def _remove_uplink(self) -> None:
+        known = read_json(self._folder.path / "uplink.json")
+        if known is not None:
+            internet.remove(self._id, self._state, known)
 
     def _alive(self) -> set[int]:
         recorded = processes.running([*self._folder.processes(), *relays.identities(self._folder)])

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from ...experiment.resources import Caveat, Resource
-from . import shaping
+from . import internet, shaping
 from .cgroups import Cgroups
 
 
 def caveats(desired: Sequence[Resource]) -> list[Caveat]:
     """One caveat for each thing that cannot be honoured here as written."""
-    return [*_limit_caveats(desired), *_delay_caveats(desired)]
+    return [*_limit_caveats(desired), *_delay_caveats(desired), *internet.caveats(desired)]
 
 
 def _limit_caveats(desired: Iterable[Resource]) -> Iterator[Caveat]:

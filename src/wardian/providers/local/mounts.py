@@ -101,13 +101,27 @@ def _overlay(lower: str, layer: str | None, point: str, target: str) -> None:
     os.makedirs(f"work/{name}", exist_ok=True)
     lowers = _escape(lower)
     if layer and os.path.isdir(f"{layer}/{name}"):
-        lowers = f"{_escape(f'{layer}/{name}')}:{lowers}"
-    # volatile: nobody needs these writes after a crash of the host, so that leaving need not wait for the disk
+        lowers = f"{_escape(f'{layer}/{name}')}:{_apart(lower, name)}"
     options = f"lowerdir={lowers},upperdir=upper/{name},workdir=work/{name}"
     try:
+        # volatile: nobody needs these writes after a crash of the host, so that leaving need not wait for the disk
         mount("overlay", target, "overlay", MS_NODEV, f"{options},volatile")
-    except OSError:
-        mount("overlay", target, "overlay", MS_NODEV, options)
+    except OSError as error:
+        try:
+            mount("overlay", target, "overlay", MS_NODEV, options)
+        except OSError:
+            raise error from None
+
+
+def _apart(lower: str, name: str) -> str:
+    """The same files as below `lower`, as a file system of its own: no overlay takes two folders of which one holds the other."""
+    folder = f"apart/{name}"
+    os.makedirs(folder, exist_ok=True)
+    mount("tmpfs", folder, "tmpfs", MS_NOSUID | MS_NODEV, "size=4k,mode=755")
+    for part in ("nothing", "files"):
+        os.mkdir(f"{folder}/{part}")
+    mount("overlay", f"{folder}/files", "overlay", MS_RDONLY, f"lowerdir={folder}/nothing:{_escape(lower)}")
+    return f"{folder}/files"
 
 
 def _overlay_submount(point: str, layer: str | None, root: str) -> None:

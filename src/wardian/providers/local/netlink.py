@@ -350,6 +350,12 @@ def change(
     return Request(f"changing interface {link}", _SETLINK, 0, body + _mtu(mtu))
 
 
+def isolate(index: int) -> Request:
+    """Have a bridge's member of this index reach only members that are not isolated."""
+    body = struct.pack("=BxHiII", 7, 0, index, 0, 0) + _nest(12, _attribute(33, b"\1"))  # AF_BRIDGE, IFLA_PROTINFO, IFLA_BRPORT_ISOLATED
+    return Request(f"isolating interface {index}", _SETLINK, 0, body)
+
+
 def remove(link: str | int) -> Request:
     """Remove an interface, given by name or index; a veth's peer goes with it."""
     if isinstance(link, int):

@@ -20,6 +20,7 @@ from ..base import Channel, Finding, Progress, Provider
 from . import doctor, garbage, limits, observation, relays
 from .channel import LocalChannel
 from .growth import Growth
+from .layers import Stop
 from .state import State
 
 _T = TypeVar("_T")
@@ -67,7 +68,8 @@ class LocalProvider(Provider):
 
     async def create(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
         _require_root()
-        await self._work(lambda report: Growth(self.state, environment, report).create(resources), progress)
+        stop = Stop()
+        await self._work(lambda report: Growth(self.state, environment, report, stop).create(resources), progress, stop)
 
     async def update(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
         _require_root()
@@ -101,7 +103,7 @@ class LocalProvider(Provider):
     async def diagnose(self) -> list[Finding]:
         return await self._work(lambda _: doctor.diagnose(self.state))
 
-    async def _work(self, work: Callable[[Progress], _T], progress: Progress | None = None) -> _T:
+    async def _work(self, work: Callable[[Progress], _T], progress: Progress | None = None, stop: Stop | None = None) -> _T:
         """Do blocking work in a thread. Cancelled, it is finished all the same before the cancellation goes on."""
         loop = asyncio.get_running_loop()
 
@@ -113,6 +115,8 @@ class LocalProvider(Provider):
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
+            if stop is not None:
+                stop.set()
             while not task.done():
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait([task])

@@ -1,0 +1,30 @@
+"""`python -m benchmarks [NAME...]`: measure, print a table for each, and write it to out/."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+from . import machine
+
+MEASURES = ("imports", "plan", "nodes", "cells", "output", "memory")
+
+
+def main() -> None:
+    """Run the measures that were asked for, all of them without a name."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which of {', '.join(MEASURES)} (default: all)")
+    parser.add_argument("--quick", action="store_true", help="few rounds: whether it runs, not how fast")
+    arguments = parser.parse_args()
+    if unknown := [name for name in arguments.names if name not in MEASURES]:
+        parser.error(f"no measure is called {unknown[0]!r}; there are {', '.join(MEASURES)}")
+    for name in arguments.names or MEASURES:
+        about = machine.describe()
+        table = importlib.import_module(f".{name}", __package__).measure(arguments.quick)
+        print(table.text(), f"\n{machine.sentence(about)}\n", sep="\n", flush=True)
+        if not arguments.quick:
+            table.write(about)
+
+
+if __name__ == "__main__":
+    main()
