@@ -11,12 +11,8 @@ from typing import Any
 
 def describe() -> dict[str, Any]:
     """Processor, system, versions and load at this moment."""
-    processor = next(
-        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), platform.machine()
-    )
-    system = next(
-        (line.partition("=")[2].strip('"') for line in _lines("/etc/os-release") if line.startswith("PRETTY_NAME")), platform.system()
-    )
+    processor = _value("/proc/cpuinfo", "model name") or platform.machine()
+    system = _value("/etc/os-release", "PRETTY_NAME") or platform.system()
     return {
         "processor": processor,
         "cores": len(os.sched_getaffinity(0)),
@@ -33,6 +29,7 @@ def sentence(machine: dict[str, Any]) -> str:
     return "{cores} cores, {processor}, {system}, Linux {kernel}, Python {python}; load average {load:.1f} at the start".format(**machine)
 
 
-def _lines(path: str) -> list[str]:
-    file = Path(path)
-    return file.read_text().splitlines() if file.exists() else []
+def _value(path: str, key: str) -> str:
+    """What stands after `key` in a file of lines, or nothing."""
+    lines = Path(path).read_text().splitlines() if Path(path).exists() else []
+    return next((line.removeprefix(key).strip('\t :="') for line in lines if line.startswith(key)), "")

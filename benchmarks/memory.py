@@ -59,7 +59,7 @@ def _nodes(folder: Path) -> list[float]:
             spaces.setdefault(space, []).append(pid)
             if state in Path(f"/proc/{pid}/environ").read_bytes():
                 ours.add(space)
-        except (FileNotFoundError, ProcessLookupError):
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
     sizes = [float(sum(map(_size, spaces[space]))) for space in ours - {here}]
     if len(sizes) != NODES:

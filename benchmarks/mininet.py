@@ -22,16 +22,14 @@ class Mininet:
         self.name = f"Mininet {version}"
 
     def round(self, nodes: int) -> dict[str, float]:
-        """Grow `nodes` hosts, run a command on all, stop: {"up", "serial", "command", "down": seconds, "memory": bytes a host}."""
+        """Grow `nodes` hosts, run a command on all, stop: {"up", "command", "down": seconds, "memory": bytes a host}."""
         if self._process.stdin is None or self._process.stdout is None:
             raise AssertionError("both streams were asked for as pipes")
         self._process.stdin.write(f"{nodes}\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(
-                f"Mininet ended with code {self._process.wait()}; does `mn --switch lxbr --controller none --test none` work?"
-            )
+            raise RuntimeError(f"Mininet ended with code {self._process.wait()}; does `mn --switch lxbr --controller none` work?")
         result: dict[str, float] = json.loads(line)
         return result
 
@@ -42,9 +40,8 @@ def mininet() -> Iterator[Mininet]:
     if missing := [tool for tool in ("mn", "brctl") if shutil.which(tool) is None]:
         raise RuntimeError(f"{' and '.join(missing)} not found: apt-get install --no-install-recommends mininet bridge-utils")
     version = subprocess.run(command("--version"), check=True, capture_output=True, text=True)
-    with subprocess.Popen(
-        [*PYTHON, str(SCRIPT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
+    pipe, null = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen([*PYTHON, str(SCRIPT)], stdin=pipe, stdout=pipe, stderr=null, text=True) as process:
         try:
             yield Mininet(process, (version.stdout + version.stderr).strip())
         finally:

@@ -34,9 +34,9 @@ def measure(quick: bool) -> Table:
             rows += _library_rows(place, peer, nodes, rounds)
             rows += _process_rows(place, peer, nodes, rounds)
     note = (
-        "A Wardian node has mount, PID, UTS and IPC namespaces and a view of the file system of its own beside its network; a Mininet host has its "
-        "network and mount namespace, and shares the rest. "
-        '"Processes": `wardian up`, `exec` and `down` in a new folder, three processes, beside one `mn` that does the same.'
+        "A Wardian node has network, mount, PID, UTS and IPC namespaces and its own view of the file system; a Mininet host has network and "
+        "mount namespaces, and shares the rest with the machine. Both run the command on all at once. Processes: `wardian up`, `exec` and "
+        "`down` in a new folder, three processes, beside one `mn` that does it all."
     )
     return Table("nodes", "nodes up, one command on all of them, down", note, rows)
 

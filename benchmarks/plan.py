@@ -7,7 +7,11 @@ import pickle
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 from wardian import aio
 from wardian.providers import registry
@@ -44,30 +48,22 @@ def measure(quick: bool) -> Table:
         process = [_process(file, stored) for _ in range(rounds)]
         environment.close()
     rows = [Row("Environment.plan()", "ms", library, goal=Goal(1.0)), Row("wardian plan, whole process", "ms", process, goal=Goal(1.0))]
-    note = "Two networks with a link, an access link with a rate at every node. The whole process also reads what exists from a file (some ms)."
+    note = "Two networks with a link, shaped access links. The whole process also reads what exists from a file, which takes some ms."
     return Table("plan", f"nothing to do on {NODES} nodes, {rounds} rounds", note, rows)
 
 
-class in_registry:  # noqa: N801
+@contextmanager
+def in_registry(cloud: MemoryCloud) -> Iterator[None]:
     """The cloud's provider in the place of every other."""
-
-    def __init__(self, cloud: MemoryCloud) -> None:
-        self._ours = {
-            "make": lambda name, settings=None: MemoryProvider(cloud=cloud),
-            "names": lambda: ["memory"],
-            "settings_models": lambda: {"memory": MemoryProvider.Settings},
-        }
-
-    def __enter__(self) -> None:
-        self._theirs = {name: getattr(registry, name) for name in self._ours}
-        self._set(self._ours)
-
-    def __exit__(self, *error: object) -> None:
-        self._set(self._theirs)
-
-    def _set(self, functions: dict[str, object]) -> None:
-        for name, function in functions.items():
-            setattr(registry, name, function)
+    ours: dict[str, Callable[..., Any]] = {
+        "make": lambda name, settings=None: MemoryProvider(cloud=cloud),
+        "names": lambda: ["memory"],
+        "settings_models": lambda: {"memory": MemoryProvider.Settings},
+    }
+    with ExitStack() as stack:
+        for name, function in ours.items():
+            stack.enter_context(patch.object(registry, name, function))
+        yield
 
 
 def _plan(environment: aio.Environment) -> float:

@@ -74,7 +74,7 @@ def test_a_headless_run_stops_at_an_error(folder: Path) -> None:
 
 
 def test_everything_on_a_node_dies(folder: Path) -> None:
-    """When all processes of a node are killed under its cell the error comes at once, the others' output is there, and the next cell runs."""
+    """When all processes of a node are killed under its cell the error comes at once, and the next cell runs."""
     cells = execute(
         folder,
         "%%on client\nimport os\nif 'client-0' == os.uname().nodename: os.kill(-1, 9)",

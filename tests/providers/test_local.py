@@ -13,6 +13,7 @@ import sys
 import tarfile
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from wardian.errors import CommandError, ProviderError
+from wardian.errors import BusyError, CommandError, ProviderError
 from wardian.experiment.resources import Resource
 from wardian.providers.local import LocalProvider, LocalSettings, kernel, processes
 from wardian.providers.local.cgroups import Cgroups
@@ -333,10 +334,10 @@ from wardian.providers.testing import small_environment
 
 async def main():
     provider = LocalProvider(LocalSettings(state=Path(sys.argv[1])))
-    print("begin", flush=True)
-    for _, group in groupby(small_environment(provider="local"), key=lambda resource: resource.kind):
-        await provider.create(sys.argv[2], list(group), lambda name, state: None)
-    print("end", flush=True)
+    async with provider.lock("/contract/experiment.yaml", "default", "up"):
+        print("begin", flush=True)
+        for _, group in groupby(small_environment(provider="local"), key=lambda resource: resource.kind):
+            await provider.create(sys.argv[2], list(group), lambda name, state: None)
 
 asyncio.run(main())
 """
@@ -373,9 +374,10 @@ async def test_a_killed_create_can_be_finished(seed: int, state_folder: Path) ->
     """SIGKILL at any point of a create, then what is not ready made anew: everything works."""
     grown = Grown(LocalProvider(LocalSettings(state=state_folder)), uuid.uuid4().hex[:10])
     wanted = small_environment(provider="local")
-    try:
-        await cut_short(state_folder, grown.id, random.Random(seed).uniform(0, 0.3))
-        await wait_for_spawners(state_folder)
+    await cut_short(state_folder, grown.id, random.Random(seed).uniform(0, 0.3))
+    async with AsyncExitStack() as stack:
+        await locked(grown.provider, stack)
+        stack.push_async_callback(grown.provider.destroy, grown.id, quiet)
         observed = await grown.provider.observe(grown.id)
         missing = [
             resource for resource in wanted if resource.key not in observed.resources or observed.resources[resource.key].state != "ready"
@@ -384,27 +386,17 @@ async def test_a_killed_create_can_be_finished(seed: int, state_folder: Path) ->
         await grown.create(missing)
         assert {item.state for item in (await grown.provider.observe(grown.id)).resources.values()} == {"ready"}
         assert await grown.packet("client[0]", "server", "server") == ("10.62.0.2", 62)
-    finally:
-        await grown.provider.destroy(grown.id, quiet)
 
 
-async def wait_for_spawners(root: Path) -> None:
-    """What the lock does for commands: wait until no spawner of a killed process is at work."""
-
-    def busy() -> bool:
-        for pids in processes.environments(root).values():
-            for pid in pids:
-                try:
-                    if Path(f"/proc/{pid}/stat").read_text().split(") ")[1].split()[1] != "1" or Path(
-                        f"/proc/{pid}/comm"
-                    ).read_text().startswith("python"):
-                        return True
-                except OSError:
-                    continue
-        return False
-
-    while busy():  # noqa: ASYNC110 - there is nothing that tells of their end
-        await asyncio.sleep(0.01)
+async def locked(provider: LocalProvider, stack: AsyncExitStack) -> None:
+    """Take the lock as a command would that waits for it: a killed process holds it until its spawner is done."""
+    while True:
+        try:
+            await stack.enter_async_context(provider.lock("/contract/experiment.yaml", "default", "the test"))
+        except BusyError:
+            await asyncio.sleep(0.01)
+        else:
+            return
 
 
 async def test_garbage_is_what_cannot_come_back(small: Grown) -> None:
@@ -605,3 +597,35 @@ async def test_doctor_finds_what_nodes_need(empty: Grown) -> None:
     """Where the other tests of this file pass, doctor calls nothing that they need missing."""
     missing = [finding.what for finding in await empty.provider.diagnose() if finding.state == "missing"]
     assert missing == []
+
+
+async def test_a_dead_fabric_can_be_made_anew(small: Grown) -> None:
+    """Without the process that holds its networks an environment is stopped, and making anew what stopped makes it whole."""
+    fabric = small.provider.state.environment(small.id).fabric_pid()
+    assert fabric is not None
+    processes.end([fabric])
+    wanted = small_environment(provider="local")
+    observed = (await small.provider.observe(small.id)).resources
+    stopped = [resource for resource in wanted if observed[resource.key].state != "ready"]
+    assert {resource.kind for resource in stopped} >= {"environment", "network", "node", "link", "access"}
+    for resource in reversed(stopped):
+        await small.provider.delete(small.id, [resource.key], quiet)
+    await small.create(stopped)
+    assert {item.state for item in (await small.provider.observe(small.id)).resources.values()} == {"ready"}
+    assert await small.packet("client[0]", "server", "server") == ("10.62.0.2", 62)
+
+
+async def test_the_users_secrets_are_not_seen(empty: Grown) -> None:
+    """Keys and credentials below the home folders of the host are empty on a node."""
+    folder = Path.home() / ".config" / "openstack"
+    made = [path for path in (Path.home() / ".config", folder) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    secret = folder / f"wardian-{uuid.uuid4().hex}"
+    secret.write_text("secret")
+    try:
+        await empty.create([environment(), node("curious")])
+        assert await empty.sh("curious", f"test -d {folder} && ls -A {folder}") == ""
+    finally:
+        secret.unlink()
+        for path in reversed(made):
+            path.rmdir()

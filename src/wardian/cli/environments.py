@@ -132,6 +132,10 @@ def status_command(file: Path | None, instance: str | None, as_json: bool) -> in
     """Show the nodes, links and services that exist, and how they are.
 
     Exits with 4 when the environment is not up.
+
+    \b
+    wardian status
+    wardian status --json -e second
     """
     from ..environment.keeper import lease_end
     from ..environment.live import not_up
@@ -156,7 +160,12 @@ def status_command(file: Path | None, instance: str | None, as_json: bool) -> in
 @click.command("ls")
 @json_option
 def ls_command(as_json: bool) -> None:
-    """List the environments that exist on this host."""
+    """List the environments that exist on this host.
+
+    \b
+    wardian ls
+    wardian ls --json
+    """
     from ..environment.live import environments
 
     found = [record for record, _ in wait(environments())]
@@ -172,7 +181,11 @@ def ls_command(as_json: bool) -> None:
 @click.command("gc")
 @json_option
 def gc_command(as_json: bool) -> None:
-    """Remove what dead processes and reboots left behind. Environments that are up are not touched."""
+    """Remove what dead processes and reboots left behind. Environments that are up are not touched.
+
+    \b
+    wardian gc
+    """
     from ..providers import registry
 
     removed: list[str] = []

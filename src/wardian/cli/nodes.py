@@ -12,6 +12,8 @@ import click
 from .common import console, environment, experiment_options, json_option, print_json, style, wait
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from ..nodes.files import Transfer
 
 PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
@@ -32,6 +34,15 @@ def complete_selector(context: click.Context, parameter: click.Parameter, incomp
     except WardianError:
         return []
     return [name for name in selectors.names(live.references()) if name.startswith(incomplete)]
+
+
+def complete_endpoint(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """NODE: for each name, and files of this host, for tab completion."""
+    from click.shell_completion import CompletionItem
+
+    names = complete_selector(context, parameter, incomplete)
+    # the shell's script drops what came before an item of type file
+    return [CompletionItem(incomplete, type="file"), *(CompletionItem(f"{name}:") for name in names)]
 
 
 @click.command("exec", context_settings=PASS_ON)
@@ -147,8 +158,8 @@ def shell_command(file: Path | None, instance: str | None, node: str, command: t
 @click.command("cp")
 @experiment_options
 @json_option
-@click.argument("source")
-@click.argument("target")
+@click.argument("source", shell_complete=complete_endpoint)
+@click.argument("target", shell_complete=complete_endpoint)
 def cp_command(file: Path | None, instance: str | None, as_json: bool, source: str, target: str) -> None:
     """Copy a file or folder to or from nodes. One side is NODE:PATH; NODE may be a selector.
 

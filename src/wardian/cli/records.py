@@ -48,7 +48,11 @@ def log_command(
 def doctor_command(as_json: bool) -> int:
     """Try what providers need on this host, and say what works and what to change.
 
-    Exits with 1 when something needed is missing.
+    Exits with 1 when something needed was missing.
+
+    \b
+    wardian doctor
+    wardian doctor --json
     """
     from ..providers import registry
 

@@ -45,7 +45,7 @@ async def ensure(provider: Provider, environment: str, lease: bool) -> None:
             stderr=log,
             start_new_session=True,
             cwd="/",
-            env={**os.environ, "WARDIAN_ENVIRONMENT": environment},
+            env={**os.environ, "WARDIAN_ENVIRONMENT": environment, "WARDIAN_STATE": str(state_folder())},
         )
 
 

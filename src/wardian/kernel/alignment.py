@@ -16,7 +16,8 @@ def _wardian_align():
             number = kernel.get_parent("shell")["metadata"]["wardian"]["number"]
         except (KeyError, TypeError):
             return
-        shell.execution_count = number
+        # Never back: IPython's history has each number once, and a kernel may be older than the notebook's count.
+        shell.execution_count = max(number, shell.execution_count)
     kernel.pre_handler_hook = pre_handler_hook
     kernel._wardian_aligned = True
 _wardian_align()

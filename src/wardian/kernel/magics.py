@@ -47,8 +47,8 @@ class Magics:
 
     def ended(self, run: Run) -> None:
         """A cell on nodes has ended: its values are now the last ones."""
-        self._last = dict(run.endings)
         self._places = {place.name: place for place in run.places}
+        self._last = {name: run.endings[name] for name in self._places if name in run.endings}
 
     async def _on(self, request: dict[str, Any]) -> dict[str, Any]:
         """Set the sticky binding to a selector, end it ("here"), or say what it is (None)."""

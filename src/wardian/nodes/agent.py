@@ -526,9 +526,10 @@ def process_control() -> Any:
     return _prctl[0]
 
 
-def session_members(session: int) -> list[int]:
-    """The processes of a session that are no zombies."""
+def session_members(session: int, since: float = 0.0) -> list[int]:
+    """The processes of a session that are no zombies, and were started not earlier than a number of seconds after boot."""
     members = []
+    earliest = int(since * os.sysconf("SC_CLK_TCK")) - 1
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
@@ -536,9 +537,29 @@ def session_members(session: int) -> list[int]:
                     fields = file.read().rpartition(b")")[2].split()
             except OSError:
                 continue
-            if len(fields) > 3 and int(fields[3]) == session and fields[0] not in (b"Z", b"X"):
+            if int(fields[3]) == session and fields[0] not in (b"Z", b"X") and int(fields[19]) >= earliest:
                 members.append(int(name))
     return members
+
+
+def ignores(pid: int, number: int) -> bool:
+    """Whether a process ignores a signal; one that has ended does."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            for line in file:
+                if line.startswith(b"SigIgn:"):
+                    return bool(int(line[7:], 16) >> (number - 1) & 1)
+    except OSError:
+        pass
+    return True
+
+
+def executable_of(pid: int) -> str:
+    """The program that a process runs, or nothing when it has ended."""
+    try:
+        return os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return ""
 
 
 def signal_session(session: int, *numbers: int) -> bool:
@@ -798,7 +819,8 @@ class Job:
     def __init__(self, lines: str, done: Callable[[int], None], cell: Cell | None = None) -> None:
         self.lines, self.done, self.cell = lines, done, cell
         self.token = 0
-        self.interrupted = False
+        self.started = 0.0
+        self.interrupted = self.ending = False
 
 
 class Cell:
@@ -860,9 +882,8 @@ class BashKernel(Kernel):
 
     def interrupt(self) -> None:
         if self._job and self.pid:
-            super().interrupt()
             self._job.interrupted = True
-            self._report_again(self._job, 0.05)
+            self._insist(self._job)
 
     def input(self, channel: int, parts: list[bytes]) -> None:
         try:
@@ -979,6 +1000,7 @@ class BashKernel(Kernel):
         self._job = job = self._jobs.popleft()
         self._token += 1
         job.token = self._token
+        job.started = time.clock_gettime(time.CLOCK_BOOTTIME)
         if job.cell:
             self._begin(job, job.cell)
         self._say(job.lines + self._report(job))
@@ -1029,13 +1051,40 @@ class BashKernel(Kernel):
                 self._jobs.append(job)
 
     def _report(self, job: Job) -> str:
-        return f"printf '%s %s\\n' {job.token} \"$?\" >&{self.STATUS_FD}\n"
+        # without quotes: what an interrupt leaves of the line must not open one
+        return f"builtin echo {job.token} $? >&{self.STATUS_FD}\n"
 
-    def _report_again(self, job: Job, pause: float) -> None:
-        # the interrupt may have come just as the reporting line was read, and have discarded it
-        if self._job is job and pause < 2:
-            self._say(self._report(job))
-            self.agent.loop.later(pause, lambda: self._report_again(job, pause * 2))
+    def _insist(self, job: Job, pause: float = 0.01, signals: int = 8, settled: frozenset[int] = frozenset()) -> None:
+        """SIGINT until the shell has abandoned its job.
+
+        Once is not always enough: the signal may discard the line that reports the status; a command that is just being forked
+        misses it; a program that handles it and exits normally makes the shell go on with the cell. No program gets it twice:
+        `settled` are those that had it. The shell's own forks do, as they may not be the program yet.
+        """
+        if self._job is not job or job.ending or not self.pid or not signals:
+            return
+        foreground = set(self._foreground(job))
+        fresh = foreground - settled
+        if fresh or not foreground:
+            shell = executable_of(self.pid)
+            settled |= {pid for pid in fresh if executable_of(pid) != shell}
+            # the last of a pipeline first: killing what feeds it would make it end normally, and the shell go on
+            for pid in (self.pid, *sorted(fresh, reverse=True)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGINT)
+            # a signal that comes amid a line discards its beginning: the blanks are there for that
+            self._say(" " * 64 + self._report(job))
+            signals -= 1
+        self.agent.loop.later(pause, partial(self._insist, job, min(pause * 2, 0.2), signals, settled))
+
+    def _foreground(self, job: Job) -> list[int]:
+        """What a job has started and may wait for. Not what ignores SIGINT, as the shell's background processes do.
+
+        Neither the session nor the process group says it: the first has what earlier cells left in the background, the second
+        lacks `timeout` and what it runs.
+        """
+        members = session_members(self.pid or 0, since=job.started)
+        return [pid for pid in members if pid != self.pid and not ignores(pid, signal.SIGINT)]
 
     def _say(self, text: str) -> None:
         try:
@@ -1053,17 +1102,36 @@ class BashKernel(Kernel):
             if token == b"version":
                 self.version = value.decode("ascii", "replace")
             elif self._job and token == b"%d" % self._job.token:
-                self._finish(int(value))
+                self._finish(int(value) if value.isdigit() else 1)
 
     def _finish(self, status: int) -> None:
         job = self._job
-        if not job:
+        if not job or job.ending:
             return
+        if job.interrupted and self.pid and self._end_foreground(job, status, 0.005):
+            return
+        job.ending = True
         for outlet in self._outlets:
             outlet.drain()
         job.done(status)
         self._job = None
         self._next()
+
+    def _end_foreground(self, job: Job, status: int, pause: float) -> bool:
+        """End what an abandoned job left running: the shell would wait for it before the next. Whether there is any."""
+        left = self._foreground(job)
+        job.ending = bool(left)
+        for pid in left if pause < 0.01 or pause > 0.1 else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGINT if pause < 0.5 else signal.SIGKILL)
+
+        def again() -> None:
+            if self._job is job and not (self.pid and self._end_foreground(job, status, pause * 2)):
+                self._finish(status)
+
+        if left:
+            self.agent.loop.later(pause, again)
+        return bool(left)
 
     def _exited(self, code: int) -> None:
         self._status(0)
@@ -1164,8 +1232,9 @@ class PythonKernel(Kernel):
     language = "python"
     DELIMITER = b"<IDS|MSG>"
     LAUNCHER = """
-import sys
+import faulthandler, os, sys
 sys.path[:1] = []
+faulthandler.enable(os.dup(2))
 from ipykernel.kernelapp import IPKernelApp
 class Application(IPKernelApp):
     def init_iopub(self, context):

@@ -164,7 +164,15 @@ class Fabric:
                         netlink.change(port, alias=f"link {name} {network}"),
                     ]
                 )
-                inside.send([netlink.change(interface, up=True), netlink.address(inside.index(interface), f"{address}/31")])
+                index, other = inside.index(interface), link_addresses(number)[1 - side]
+                inside.send(
+                    [
+                        netlink.change(interface, up=True),
+                        netlink.address(index, f"{address}/31"),
+                        # asked for by ARP, it would cost the first packet the link's delay twice over
+                        netlink.neighbour(index, other, mac(other)),
+                    ]
+                )
 
     def route_links(self, pid: int, spec: Mapping[str, Any], links: Mapping[str, tuple[int, int]], gone: Iterable[str] = ()) -> None:
         """Set a gateway's routes that lead into links: {link: (its number, the side that this gateway is on)}.

@@ -6,20 +6,19 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from ...errors import ProviderError
 from ...experiment.resources import EnvironmentRecord, Resource
 from ..base import Progress
-from . import channel, fabric, images, internet, mounts, netlink, processes, relays
+from . import channel, fabric, images, internet, mounts, netlink, nodespec, processes, relays
 from .cgroups import Cgroups
 from .fabric import Fabric
 from .layers import Builder, Stop
 from .spawner import spawn
 from .state import EnvironmentFolder, ResourceFolder, State, read_json
-
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _REMEDY = "Run `wardian up` again to make it anew, or `wardian down` to remove what is left."
 
@@ -139,31 +138,14 @@ class Growth:
         groups = self._cgroups.plan(self._id, f"setup {name}", None, None)
         try:
             builder = Builder(self._state, given, self._report, self._stop)
-            return base, str(builder.layer(name, base, identity, spec["setup"], variables(name, spec), groups))
+            return base, str(builder.layer(name, base, identity, spec["setup"], nodespec.variables(name, spec), groups))
         finally:
             self._cgroups.remove(self._id, f"setup {name}")
 
     def _node_child(self, name: str, folder: ResourceFolder, spec: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
         base, layer = self._boot_from(name, spec)
-        offline = "# This node does not reach the internet; the names of the experiment are in /etc/hosts.\n"
-        return {
-            "key": f"node {name}",
-            "kind": "node",
-            "directory": str(folder.path),
-            "hostname": spec["hostname"],
-            "base": base,
-            "layer": layer,
-            "hidden": [str(self._state.root)],
-            "host_network": False,
-            "sysctls": {**NODE_SYSCTLS, **(ROUTER_SYSCTLS if spec["routes_between"] else {})},
-            "cgroups": self._cgroups.plan(self._id, name, spec["cpus"], spec["memory"]),
-            "env": variables(name, spec),
-            "files": {
-                "/etc/hostname": f"{spec['hostname']}\n",
-                "/etc/hosts": hosts(spec, tables),
-                "/etc/resolv.conf": internet.resolver() if spec["internet"] else offline,
-            },
-        }
+        groups = self._cgroups.plan(self._id, name, spec["cpus"], spec["memory"])
+        return nodespec.child(name, folder.path, spec, tables, base=base, layer=layer, hidden=self._state.root, cgroups=groups)
 
     def _create_links(self, resources: Sequence[Resource]) -> None:
         with self._fabric() as wiring:
@@ -245,13 +227,13 @@ class Growth:
         if pid is None:
             raise ProviderError("it is not running", resource=str(resource), remedy=_REMEDY)
         if spec["env"] != before["env"]:
-            failures = channel.tell([(resource.name, folder.path, {"variables": variables(resource.name, spec)})])
+            failures = channel.tell([(resource.name, folder.path, {"variables": nodespec.variables(resource.name, spec)})])
             if failures:
                 raise ProviderError(failures[resource.name], resource=str(resource), remedy=_REMEDY)
         if (spec["cpus"], spec["memory"]) != (before["cpus"], before["memory"]):
             self._cgroups.change(self._id, resource.name, spec["cpus"], spec["memory"])
         if spec["routes_between"] != before["routes_between"]:
-            _set_sysctls(pid, {**NODE_SYSCTLS, **(ROUTER_SYSCTLS if spec["routes_between"] else {})})
+            _set_sysctls(pid, nodespec.sysctls(spec))
         if spec["routes"] != before["routes"]:
             with self._fabric() as wiring:
                 wiring.change_routes(pid, before["routes"], spec["routes"])
@@ -271,16 +253,13 @@ class Growth:
     def delete(self, keys: Sequence[tuple[str, str]]) -> None:
         """Remove these, in whatever state they are."""
         pid = self._folder.fabric_pid()
-        wiring = Fabric(pid) if pid is not None else None
-        try:
-            groups: dict[str, list[str]] = {}
-            for kind, name in keys:
-                groups.setdefault(kind, []).append(name)
+        groups: dict[str, list[str]] = {}
+        for kind, name in keys:
+            groups.setdefault(kind, []).append(name)
+        with ExitStack() as stack:
+            wiring = stack.enter_context(Fabric(pid)) if pid is not None else None
             for kind, names in groups.items():
                 self._delete_kind(kind, names, wiring)
-        finally:
-            if wiring is not None:
-                wiring.__exit__(None, None, None)
 
     def _delete_kind(self, kind: str, names: Sequence[str], wiring: Fabric | None) -> None:
         folders = [self._folder.resource(kind, name) for name in names]
@@ -431,7 +410,7 @@ class Growth:
         for folder in self._folder.resources("node"):
             known = folder.read()
             if known and folder.pid() is not None:
-                text = hosts(known["spec"], resource.spec["tables"])
+                text = nodespec.hosts(known["spec"], resource.spec["tables"])
                 requests.append((folder.name, folder.path, {"write": "/etc/hosts", "text": text}))
         for node, reason in channel.tell(requests).items():
             if self._folder.resource("node", node).pid() is not None:
@@ -441,36 +420,7 @@ class Growth:
         relays.keep(self._folder, self._state)
 
 
-NODE_SYSCTLS = {
-    "net/ipv4/ip_forward": "0",
-    "net/ipv4/conf/all/rp_filter": "0",
-    "net/ipv4/conf/default/rp_filter": "0",
-    "net/ipv4/ping_group_range": "0 2147483647",
-    "net/ipv6/conf/default/disable_ipv6": "1",
-}
-ROUTER_SYSCTLS = {
-    "net/ipv4/ip_forward": "1",
-    "net/ipv4/conf/all/send_redirects": "0",
-    "net/ipv4/conf/default/send_redirects": "0",
-}
-
 _NUMBERS = threading.Lock()
-
-
-def variables(node: str, spec: Mapping[str, Any]) -> dict[str, str]:
-    """The variables that every process on a node starts with."""
-    own = {"PATH": PATH, "HOME": "/root", "USER": "root", "LOGNAME": "root", "SHELL": "/bin/sh", "LANG": os.environ.get("LANG", "C.UTF-8")}
-    return {**own, "HOSTNAME": spec["hostname"], "WARDIAN_NODE": node, **spec["env"]}
-
-
-def hosts(spec: Mapping[str, Any], tables: Mapping[str, Any]) -> str:
-    """A node's /etc/hosts: itself, then the names that nodes on its networks go by."""
-    table = tables.get(",".join(sorted({interface["network"] for interface in spec["interfaces"]})), [])
-    lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
-    if spec["hostname"] not in [name for _, name in table]:
-        own = spec["interfaces"][0]["address"].partition("/")[0] if spec["interfaces"] else "127.0.1.1"
-        lines.append(f"{own} {spec['hostname']}")
-    return "\n".join([*lines, *(f"{address} {name}" for address, name in table)]) + "\n"
 
 
 def _record(environment: str, spec: Mapping[str, Any], created: float) -> EnvironmentRecord:
@@ -494,7 +444,7 @@ def _set_sysctls(pid: int, values: dict[str, str]) -> None:
 
 
 def _refused(key: str, reason: str) -> ProviderError:
-    return ProviderError(reason, resource=key)
+    return ProviderError(reason, resource=key, remedy="`wardian doctor` tries what nodes need, and says what to change.")
 
 
 def _explained(error: OSError, resources: Sequence[Resource]) -> ProviderError:

@@ -33,6 +33,7 @@ _NESTED = 0x8000
 _NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
+_NEWNEIGH = 28
 _NEWQDISC, _DELQDISC, _GETQDISC = 36, 37, 38
 _NEWCLASS, _DELCLASS = 40, 41
 
@@ -375,6 +376,14 @@ def address(index: int, address_: str, *, delete: bool = False) -> Request:
     body = struct.pack("=BBBBI", socket.AF_INET, int(length or 32), 0, 0, index) + _attribute(2, raw) + _attribute(1, raw)
     kind, flags = (_DELADDR, 0) if delete else (_NEWADDR, _CREATE | _EXCLUSIVE)
     return Request(f"{'removing' if delete else 'setting'} address {address_}", kind, flags, body)
+
+
+def neighbour(index: int, address_: str, mac: str) -> Request:
+    """Tell the interface of this index for good which MAC address an IPv4 address on its link has."""
+    permanent = 0x80
+    body = struct.pack("=BBHiHBB", socket.AF_INET, 0, 0, index, permanent, 0, 0)
+    body += _attribute(1, socket.inet_aton(address_)) + _attribute(2, bytes.fromhex(mac.replace(":", "")))
+    return Request(f"setting the neighbour {address_}", _NEWNEIGH, _CREATE | _REPLACE, body)
 
 
 def route(

@@ -16,6 +16,8 @@ from .fabric import Fabric
 from .kernel import is_running, process_identity
 from .state import EnvironmentFolder, State, read_json, write_json
 
+PROGRAM = str(Path(__file__).with_name("relay.py"))
+
 
 def keep(environment: EnvironmentFolder, state: State) -> list[int]:
     """Start, inform or end the relay, as what stands in the fabric asks for. Gives its process number, or nothing where none is needed."""
@@ -23,15 +25,14 @@ def keep(environment: EnvironmentFolder, state: State) -> list[int]:
     if fabric is None:
         return []
     with Fabric(fabric) as wiring, _alone(environment):
-        record = environment.record()
         wanted = shaping.relay_config(
             wiring.interfaces(),
             counters=str(environment.path / "relay.counters"),
-            seed=record.name if record else "",
+            seed=environment.id,
             netns=f"/proc/{fabric}/ns/net",
         )
         config = environment.path / "relay.json"
-        running = processes.running(identities(environment))
+        running = processes.running(identities(environment)) or _unrecorded(environment, state)
         if not wanted["pairs"]:
             config.unlink(missing_ok=True)
             processes.end(running)
@@ -53,17 +54,29 @@ def identities(environment: EnvironmentFolder) -> list[dict[str, Any]]:
     return [known] if known and is_running(known) else []
 
 
+def _unrecorded(environment: EnvironmentFolder, state: State) -> set[int]:
+    """A relay whose starter was killed before it could write down what it had started."""
+    program = Path(PROGRAM).name.encode()
+    found = set()
+    for pid in processes.of(environment.id, state.root):
+        with suppress(OSError):
+            if program in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.add(pid)
+    return found
+
+
 def _start(environment: EnvironmentFolder, state: State, config: Path) -> int:
-    program = str(Path(__file__).with_name("relay.py"))
     silent = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
     log = str(environment.path / "relay.log")
     silent += [(os.POSIX_SPAWN_OPEN, number, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600) for number in (1, 2)]
     pid = os.posix_spawn(
         sys.executable,
-        [sys.executable, "-I", "-S", program, str(config)],
+        [sys.executable, "-I", "-S", PROGRAM, str(config)],
         processes.variables(environment.id, state.root),
         file_actions=silent,
         setsid=True,
+        # until it handles these it would die of them
+        setsigmask=[signal.SIGHUP, signal.SIGUSR1],
     )
     with suppress(FileNotFoundError):
         write_json(environment.path / "relay.process.json", process_identity(pid))
