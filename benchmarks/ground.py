@@ -14,6 +14,9 @@ from pathlib import Path
 
 from wardian import aio
 
+UNSET = ("WARDIAN_STATE", "WARDIAN_JOURNAL", "WARDIAN_EXPERIMENT", "WARDIAN_INSTANCE", "PYTHONDONTWRITEBYTECODE")
+"""Variables that would change what is measured; without the last, bytecode is kept as it is for an installed package."""
+
 WARDIAN = str(Path(sys.executable).with_name("wardian"))
 
 
@@ -53,7 +56,7 @@ class Ground:
 def ground() -> Iterator[Ground]:
     """A ground to measure on. What an aborted measurement left standing on it is torn down."""
     root = Path(tempfile.mkdtemp(prefix="wardian-bench-", dir="/var/tmp"))
-    kept = {name: os.environ.pop(name, None) for name in ("WARDIAN_STATE", "WARDIAN_JOURNAL", "WARDIAN_EXPERIMENT", "WARDIAN_INSTANCE")}
+    kept = {name: os.environ.pop(name, None) for name in UNSET}
     os.environ["WARDIAN_STATE"] = str(root / "state")
     try:
         yield Ground(root)

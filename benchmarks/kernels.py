@@ -59,5 +59,5 @@ def kernel(name: str, folder: Path) -> Iterator[Kernel]:
 
 
 def _idle(message: dict[str, Any], number: str) -> bool:
-    ours = message["parent_header"].get("msg_id") == number
-    return ours and message["msg_type"] == "status" and message["content"]["execution_state"] == "idle"
+    ours = message["parent_header"].get("msg_id") == number and message["msg_type"] == "status"
+    return ours and bool(message["content"]["execution_state"] == "idle")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -29,14 +30,15 @@ def measure(quick: bool) -> Table:
     rows: list[Row] = []
     with ground() as place, mininet() as peer:
         _library(place.experiment(2))
+        _commands(place, place.experiment(2))
         peer.round(2)
         for nodes, rounds in ({10: 1} if quick else ROUNDS).items():
             rows += _library_rows(place, peer, nodes, rounds)
             rows += _process_rows(place, peer, nodes, rounds)
     note = (
-        "A Wardian node has network, mount, PID, UTS and IPC namespaces and its own view of the file system; a Mininet host has network and "
-        "mount namespaces, and shares the rest with the machine. Both run the command on all at once. Processes: `wardian up`, `exec` and "
-        "`down` in a new folder, three processes, beside one `mn` that does it all."
+        "A Wardian node has network, mount, PID, UTS and IPC namespaces and its own view of the file system; a Mininet host has network "
+        "and mount namespaces, and shares the rest with the machine. Both run the command on all at once. Processes: `wardian up`, `exec` "
+        "and `down` in a new folder, three processes, beside one `mn` that does it all."
     )
     return Table("nodes", "nodes up, one command on all of them, down", note, rows)
 
@@ -46,9 +48,7 @@ def _library_rows(place: Ground, peer: Mininet, nodes: int, rounds: int) -> list
     ours: Times = {step: [] for step in STEPS}
     theirs: Times = {step: [] for step in STEPS}
     for number in range(rounds):
-        turns = [lambda: _note(ours, _library(folder)), lambda: _note(theirs, peer.round(nodes))]
-        for turn in turns if number % 2 else turns[::-1]:
-            turn()
+        _in_turn(number, lambda: _note(ours, _library(folder)), lambda: _note(theirs, peer.round(nodes)))
     goals = {("up", 50): Goal(1.0, ratio=True)}
     return [Row(f"{nodes} nodes {TITLES[step]}", "s", ours[step], peer.name, theirs[step], goals.get((step, nodes))) for step in STEPS]
 
@@ -57,12 +57,16 @@ def _process_rows(place: Ground, peer: Mininet, nodes: int, rounds: int) -> list
     ours: Times = {step: [] for step in STEPS}
     theirs: list[float] = []
     for number in range(rounds):
-        turns = [lambda: _note(ours, _commands(place, place.experiment(nodes))), lambda: theirs.append(_mn(nodes))]
-        for turn in turns if number % 2 else turns[::-1]:
-            turn()
+        _in_turn(number, lambda: _note(ours, _commands(place, place.experiment(nodes))), lambda: theirs.append(_mn(nodes)))
     each = [Row(f"{nodes} nodes, processes: {TITLES[step]}", "s", ours[step]) for step in STEPS]
     whole = [sum(times) for times in zip(*ours.values(), strict=True)]
     return [*each, Row(f"{nodes} nodes, processes: all three", "s", whole, "mn", theirs)]
+
+
+def _in_turn(number: int, *pair: Callable[[], None]) -> None:
+    """Both of a pair, each first in every other round."""
+    for work in pair if number % 2 else pair[::-1]:
+        work()
 
 
 def _note(times: Times, measured: dict[str, float]) -> None:

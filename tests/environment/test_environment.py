@@ -106,7 +106,7 @@ async def test_two_at_once(environment, cloud, folder, gate):
 
 async def test_saying_no_changes_nothing(environment, cloud):
     """A plan that is not confirmed is not carried out."""
-    assert await environment.up(confirm=lambda plan: False)
+    assert await environment.up(confirm=lambda plan, lost: False)
     assert cloud.operations == []
     assert await core.live.environments() == []
 

@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import KernelManager
 
 from tests.nodes.conftest import HostChannel
+from wardian.experiment import selectors
 from wardian.nodes.link import AgentLink
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +29,17 @@ NODES = {
     "client[1]": {"group": "client", "index": 1, "roles": ["player"], "state": "ready"},
     "server": {"group": "server", "index": None, "roles": ["origin"], "state": "ready"},
 }
+
+
+def lanes(text: str, nodes: Iterable[str] = NODES) -> dict[str, str]:
+    """What each node printed, whether or not a slow machine let equal outputs be shown as one."""
+    references = [selectors.NodeRef(name, name.partition("[")[0], int(name[-2]) if "[" in name else None) for name in nodes]
+    printed: dict[str, str] = {}
+    for line in text.splitlines(keepends=True):
+        prefix, _, rest = line.partition(" │ ")
+        for name in selectors.resolve(prefix.strip(), references):
+            printed[name] = printed.get(name, "") + rest
+    return printed
 
 
 class Result:
@@ -45,6 +57,10 @@ class Result:
 
     def text(self, name: str = "stdout") -> str:
         return "".join(content["text"] for content in self.contents("stream") if content["name"] == name)
+
+    @property
+    def lanes(self) -> dict[str, str]:
+        return lanes(self.text())
 
     @property
     def value(self) -> str:

@@ -109,7 +109,7 @@ def test_stopped_node(notebook: Notebook, start: Callable[..., Notebook]) -> Non
     assert result.reply["ename"] == "NodeDownError"
     assert "stopped" in result.reply["evalue"]
     both = other.run("%%on client\nprint('ran')")
-    assert both.text() == "client[0] │ ran\n"
+    assert both.lanes == {"client[0]": "ran\n"}
     assert both.reply["evalue"].startswith("client[1]: NodeDownError")
 
 
@@ -262,7 +262,7 @@ def test_interrupt_of_bash(notebook: Notebook) -> None:
 
 def test_fan_out(notebook: Notebook) -> None:
     """A cell on several nodes runs on each; equal outputs are one line, others are told apart."""
-    assert notebook.run("%%on all\nprint('same')").text() == "client[0:2],server │ same\n"
+    assert notebook.run("%%on all\nprint('same')").lanes == {"client[0]": "same\n", "client[1]": "same\n", "server": "same\n"}
     result = notebook.run(f"%%on client\n{WHERE}")
     assert result.contents("display_data")[0]["data"]["text/plain"] == "client[0] │ 'client[0]'\nclient[1] │ 'client[1]'"
     assert result.message["metadata"]["wardian"]["nodes"] == ["client[0]", "client[1]"]
@@ -280,13 +280,13 @@ while len(list(folder.glob("begun-*"))) < 2 and time.time() < end:
     time.sleep(0.01)
 print(len(list(folder.glob("begun-*"))))
 """
-    assert notebook.run(code).text() == "client[0:2] │ 2\n"
+    assert notebook.run(code).lanes == {"client[0]": "2\n", "client[1]": "2\n"}
 
 
 def test_one_node_fails(notebook: Notebook) -> None:
     """One node's failure does not hide the others' output, and the reply names who failed and why."""
     result = notebook.run("%%on client\nimport os\nprint('out')\n1 / (os.environ['WARDIAN_TEST_NODE'] == 'client[0]')")
-    assert result.text() == "client[0:2] │ out\n"
+    assert result.lanes == {"client[0]": "out\n", "client[1]": "out\n"}
     assert result.error == "NodeErrors: client[1]: ZeroDivisionError: division by zero"
     assert len(result.contents("error")) == 1
     assert "client[1]" in result.traceback
@@ -303,7 +303,7 @@ if me == "client[0]":
     os.kill(os.getpid(), signal.SIGKILL)
 """
     result = own.run(code)
-    assert "client[1] │ client[1]\n" in result.text()
+    assert result.lanes["client[1]"] == "client[1]\n"
     assert result.reply["evalue"].startswith("client[0]: NodeDownError: its python kernel has died")
     assert own.run(f"%%on client[0]\n{WHERE}").value == "'client[0]'"
 

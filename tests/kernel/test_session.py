@@ -33,7 +33,7 @@ def test_a_killed_router_is_replaced(start: Callable[..., Notebook]) -> None:
     wait_for(pidfd)
     assert not alive(home)
     second = start("killed")
-    assert second.run("%%on client\nprint(kept)").text() == "client[0:2] │ still here\n"
+    assert second.run("%%on client\nprint(kept)").lanes == {"client[0]": "still here\n", "client[1]": "still here\n"}
     assert second.run("%%on server --lang bash\necho $KEPT").text() == "yes\n"
 
 

@@ -211,6 +211,30 @@ async def test_bash_interrupt_abandons_the_cell_and_keeps_the_shell(link: AgentL
     assert (await kernel.run("echo $x")).text() == "kept\n"
 
 
+async def test_bash_interrupt_abandons_a_cell_whose_program_handles_it(link: AgentLink) -> None:
+    """A program that takes the interrupt, cleans up and exits normally is let finish; the cell is abandoned all the same."""
+    kernel = await Kernel.start(link, "b", "bash")
+    program = "import time\nprint('started', flush=True)\ntry: time.sleep(60)\nexcept KeyboardInterrupt: time.sleep(0.3); print('clean')"
+    number = kernel.execute(f'{sys.executable} -c "{program}"\nsleep 60\necho no')
+    await kernel.until(lambda: any(message["content"].get("text") == "started\n" for _, _, message in kernel.messages))
+    await link.request("kernel.interrupt", kernel="b")
+    result = await kernel.result(number)
+    assert result.text() == "started\nclean\n"
+    assert result.reply["ename"] == "KeyboardInterrupt"
+
+
+async def test_bash_interrupt_spares_what_earlier_cells_left_running(link: AgentLink) -> None:
+    """Background processes of earlier cells are not touched, not even those that would react to the signal."""
+    kernel = await Kernel.start(link, "b", "bash")
+    program = "import signal, time; signal.signal(2, signal.SIG_DFL); time.sleep(60)"
+    pid = int((await kernel.run(f"{sys.executable} -c '{program}' & echo $!; sleep 0.5")).text())
+    number = kernel.execute("echo started; sleep 60")
+    await kernel.until(lambda: any(message["content"].get("text") == "started\n" for _, _, message in kernel.messages))
+    await link.request("kernel.interrupt", kernel="b")
+    assert (await kernel.result(number)).reply["ename"] == "KeyboardInterrupt"
+    assert not gone(pid)
+
+
 async def test_bash_survives_what_would_end_a_script(link: AgentLink) -> None:
     """An unset variable under `set -u` ends the cell, not the shell."""
     kernel = await Kernel.start(link, "b", "bash")

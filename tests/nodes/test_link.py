@@ -67,7 +67,9 @@ async def test_reconnection_resumes_exactly(channel: HostChannel, language: str)
         await link.request("kernel.start", kernel="k", language=language)
         assert (await link.request("kernel.attach", kernel="k", after=last))["next"] == last + 1
         number = number or kernel.execute(STREAMS[language])
-        await kernel.until(lambda kernel=kernel, last=last: idle(kernel, number) or any(n > last + 5 for n in numbers(kernel)))
+        await kernel.until(
+            lambda kernel=kernel, last=last, number=number: idle(kernel, number) or any(n > last + 5 for n in numbers(kernel))
+        )
         if idle(kernel, number):
             break
         await cut(channel, link)

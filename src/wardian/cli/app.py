@@ -91,6 +91,10 @@ def run() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:
+        # a disk that is full, a folder that may not be written: the system's own words say it best
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(fail(WardianError(f"{where}{error.strerror or error}")))
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,11 +69,10 @@ def up_command(
     """
     target = environment(file, instance, parameters=parameters, provider=provider)
 
-    def agree(plan: Plan) -> bool:
-        destructive = any(item.action == "delete" and item.kind in ("node", "network") for item in plan.operations)
+    def agree(plan: Plan, lost: Sequence[str]) -> bool:
         if not as_json:
             _print_plan(plan)
-        if not destructive or confirm("Go on?", yes):
+        if not lost or confirm("Go on?", yes):
             return True
         raise click.Abort
 

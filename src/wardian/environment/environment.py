@@ -33,7 +33,8 @@ from .collect import collect
 FOLDER = ".wardian"
 """Beside the experiment file: the journal and what was collected."""
 
-Confirm = Callable[[Plan], bool]
+Confirm = Callable[[Plan, Sequence[str]], bool]
+"""Asked with a plan, and with the names of the nodes and networks it removes that run well now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,8 @@ class Environment:
     async def up(self, *, strict: bool = False, confirm: Confirm | None = None, listen: Listener | None = None) -> Plan:
         """Make the environment as the file says, and give the plan that was carried out.
 
-        confirm: asked with the plan when there is something to do; False leaves everything as it is.
+        confirm: asked, when there is something to do, with the plan and with what it removes that runs well now; False leaves
+        everything as it is.
         listen: told what happens.
         Raises BusyError when another command works on it, and the first error of the plan; running it again finishes the work.
         """
@@ -108,7 +110,7 @@ class Environment:
             observed = await self._observe(desired.provider)
             plan = await desired.plan(observed, strict=strict)
             identity = observed.environment.id if observed.environment else f"{desired.experiment.name}-{secrets.token_hex(4)}"
-            if plan and (confirm is None or confirm(plan)):
+            if plan and (confirm is None or confirm(plan, _lost(plan, observed))):
                 await apply(plan, desired.provider, identity, self.instance, self.folder, self.journal, listen or _nobody)
             if observed.environment or plan:
                 await keeper.ensure(desired.provider, identity, bool(desired.experiment.lease))
@@ -277,6 +279,12 @@ async def tear_down(
         raise
     entry.done("ok")
     return Down(True, tuple(transfers), target if transfers else None)
+
+
+def _lost(plan: Plan, observed: Observed) -> list[str]:
+    """Nodes and networks that a plan removes although nothing is wrong with them."""
+    removed = (target for item in plan.operations if item.action == "delete" for target in item.targets if target.kind in ("node", "network"))
+    return [target.name for target in removed if observed.resources[target.key].state == "ready"]
 
 
 async def _recorded(entry: Any, transfer: Any) -> Transfer:

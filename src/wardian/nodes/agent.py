@@ -1157,7 +1157,7 @@ class BashKernel(Kernel):
 
     def _stream(self, name: str) -> Callable[[str], None]:
         def emit(text: str) -> None:
-            if name == "stderr" and self._job and self._job.interrupted and text == "\n":
+            if name == "stderr" and self._job and self._job.interrupted and not text.strip("\n"):
                 return  # bash ends the interrupted line on its own
             self._publish("stream", {"name": name, "text": text}, self._parent)
 
