@@ -125,6 +125,11 @@ class Kernel:
         await self.until(lambda: result.finished, timeout)
         return result
 
+    async def says(self, number: str, text: str) -> None:
+        """Wait until the output of a request ends with a text."""
+        result = Result(self, number)
+        await self.until(lambda: result.text().endswith(text))
+
     async def until(self, condition: Any, timeout: float = 30) -> None:
         """Wait until a condition on messages and events holds."""
         async with asyncio.timeout(timeout):

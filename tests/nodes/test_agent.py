@@ -203,7 +203,7 @@ async def test_bash_interrupt_abandons_the_cell_and_keeps_the_shell(link: AgentL
     kernel = await Kernel.start(link, "b", "bash")
     await kernel.run("x=kept")
     number = kernel.execute("echo started\n" + code)
-    await kernel.until(lambda: any(message["content"].get("text") == "started\n" for _, _, message in kernel.messages))
+    await kernel.says(number, "started\n")
     await link.request("kernel.interrupt", kernel="b")
     result = await kernel.result(number)
     assert result.reply["ename"] == "KeyboardInterrupt"
@@ -216,7 +216,7 @@ async def test_bash_interrupt_abandons_a_cell_whose_program_handles_it(link: Age
     kernel = await Kernel.start(link, "b", "bash")
     program = "import time\nprint('started', flush=True)\ntry: time.sleep(60)\nexcept KeyboardInterrupt: time.sleep(0.3); print('clean')"
     number = kernel.execute(f'{sys.executable} -c "{program}"\nsleep 60\necho no')
-    await kernel.until(lambda: any(message["content"].get("text") == "started\n" for _, _, message in kernel.messages))
+    await kernel.says(number, "started\n")
     await link.request("kernel.interrupt", kernel="b")
     result = await kernel.result(number)
     assert result.text() == "started\nclean\n"
@@ -229,7 +229,7 @@ async def test_bash_interrupt_spares_what_earlier_cells_left_running(link: Agent
     program = "import signal, time; signal.signal(2, signal.SIG_DFL); time.sleep(60)"
     pid = int((await kernel.run(f"{sys.executable} -c '{program}' & echo $!; sleep 0.5")).text())
     number = kernel.execute("echo started; sleep 60")
-    await kernel.until(lambda: any(message["content"].get("text") == "started\n" for _, _, message in kernel.messages))
+    await kernel.says(number, "started\n")
     await link.request("kernel.interrupt", kernel="b")
     assert (await kernel.result(number)).reply["ename"] == "KeyboardInterrupt"
     assert not gone(pid)
@@ -354,7 +354,7 @@ async def test_python_interrupt_keeps_the_state(link: AgentLink, way: str) -> No
     """Both ways of interrupting end the cell with KeyboardInterrupt and leave the variables."""
     kernel = await Kernel.start(link, "p", "python")
     number = kernel.execute("x = 'kept'\nprint('started', flush=True)\nimport time\ntime.sleep(60)")
-    await kernel.until(lambda: any("started" in str(message["content"].get("text")) for _, _, message in kernel.messages))
+    await kernel.says(number, "started\n")
     if way == "request":
         await link.request("kernel.interrupt", kernel="p")
     else:

@@ -840,6 +840,7 @@ class BashKernel(Kernel):
 
     language = "bash"
     STATUS_FD, ERROR_FD = 200, 201
+    INTERRUPTS = 8
     SETUP = (
         f"exec 2>&{ERROR_FD} {ERROR_FD}>&-; set +H +m +o history; shopt -u checkwinsize; unset HISTFILE TMOUT MAILCHECK PROMPT_COMMAND\n"
         "command_not_found_handle() { printf '%s: line %s: %s: command not found\\n' \"${BASH_SOURCE[1]##*/}\""
@@ -1054,7 +1055,9 @@ class BashKernel(Kernel):
         # without quotes: what an interrupt leaves of the line must not open one
         return f"builtin echo {job.token} $? >&{self.STATUS_FD}\n"
 
-    def _insist(self, job: Job, pause: float = 0.01, signals: int = 8, settled: frozenset[int] = frozenset()) -> None:
+    def _insist(
+        self, job: Job, pause: float = 0.01, signals: int = INTERRUPTS, settled: frozenset[int] = frozenset(), patience: int = 3
+    ) -> None:
         """SIGINT until the shell has abandoned its job.
 
         Once is not always enough: the signal may discard the line that reports the status; a command that is just being forked
@@ -1065,8 +1068,12 @@ class BashKernel(Kernel):
             return
         foreground = set(self._foreground(job))
         fresh = foreground - settled
+        shell = executable_of(self.pid)
+        if signals == self.INTERRUPTS and patience and any(executable_of(pid) == shell for pid in fresh):
+            # about to become a program, most likely: let it, or it would exit normally and the shell go on
+            self.agent.loop.later(0.005, partial(self._insist, job, pause, signals, settled, patience - 1))
+            return
         if fresh or not foreground:
-            shell = executable_of(self.pid)
             settled |= {pid for pid in fresh if executable_of(pid) != shell}
             # the last of a pipeline first: killing what feeds it would make it end normally, and the shell go on
             for pid in (self.pid, *sorted(fresh, reverse=True)):
@@ -1127,6 +1134,7 @@ class BashKernel(Kernel):
 
         def again() -> None:
             if self._job is job and not (self.pid and self._end_foreground(job, status, pause * 2)):
+                job.ending = False
                 self._finish(status)
 
         if left:

@@ -37,7 +37,7 @@ _NEWNEIGH = 28
 _NEWQDISC, _DELQDISC, _GETQDISC = 36, 37, 38
 _NEWCLASS, _DELCLASS = 40, 41
 
-_IFF_UP = 0x1
+_IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_QDISC, _IFLA_MASTER = 1, 3, 4, 5, 6, 10
 _IFLA_TXQLEN, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_GROUP, _IFLA_NET_NS_FD = 13, 18, 20, 27, 28
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
@@ -62,7 +62,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One network interface as the kernel shows it. `master` and `link` are interface indexes, 0 for none."""
+    """One network interface as the kernel shows it. `master` and `link` are interface indexes, 0 for none.
+
+    carrier: whether something is at its other end; of a TAP device, whether a process has it open.
+    """
 
     index: int
     name: str
@@ -74,6 +77,7 @@ class Link:
     link: int
     alias: str
     qdisc: str
+    carrier: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,18 @@ def in_namespaces(namespaces: Sequence[int], make: Callable[[], _T]) -> list[_T]
 def in_namespace(namespace: int, make: Callable[[], _T]) -> _T:
     """What `make` gives when called inside one network namespace (a file descriptor)."""
     return in_namespaces([namespace], make)[0]
+
+
+def interface_changes(namespace: int) -> socket.socket:
+    """A socket that becomes readable whenever an interface of this namespace (a file descriptor) changes."""
+
+    def listen() -> socket.socket:
+        heard = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        link_group = 1
+        heard.bind((0, link_group))
+        return heard
+
+    return in_namespace(namespace, listen)
 
 
 class Netlink:
@@ -615,4 +631,5 @@ def _link(body: bytes) -> Link:
         link=number(_IFLA_LINK),
         alias=_string(found.get(_IFLA_IFALIAS, b"")),
         qdisc=_string(found.get(_IFLA_QDISC, b"")),
+        carrier=bool(flags & _IFF_LOWER_UP),
     )

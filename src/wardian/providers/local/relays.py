@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from . import processes, shaping
+from ...errors import ProviderError
+from . import netlink, processes, shaping
 from .fabric import Fabric
 from .kernel import is_running, process_identity
 from .state import EnvironmentFolder, State, read_json, write_json
 
 PROGRAM = str(Path(__file__).with_name("relay.py"))
+
+PATIENCE = 10.0
+"""Longest that a relay may take to open what it serves, seconds."""
 
 
 def keep(environment: EnvironmentFolder, state: State) -> list[int]:
@@ -41,10 +47,12 @@ def keep(environment: EnvironmentFolder, state: State) -> list[int]:
         if changed:
             write_json(config, wanted)
         if not running:
-            running = {_start(environment, state, config)}
+            running, changed = {_start(environment, state, config)}, True
         elif changed:
             for pid in running:
                 os.kill(pid, signal.SIGHUP)
+        if changed:
+            _wait_until_served(wiring, {pair[end] for pair in wanted["pairs"] for end in ("near", "far")})
     return sorted(running)
 
 
@@ -52,6 +60,18 @@ def identities(environment: EnvironmentFolder) -> list[dict[str, Any]]:
     """The identity of the environment's relay, if one was ever started."""
     known = read_json(environment.path / "relay.process.json")
     return [known] if known and is_running(known) else []
+
+
+def _wait_until_served(wiring: Fabric, taps: set[str]) -> None:
+    """Return once the relay has these open: what is sent before that is lost. Raises ProviderError if it takes too long."""
+    deadline = time.monotonic() + PATIENCE
+    with netlink.interface_changes(wiring.namespace) as changes:
+        while waiting := taps - {link.name for link in wiring.interfaces() if link.carrier}:
+            if not select.select([changes], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise ProviderError(
+                    f"the relay does not serve {len(waiting)} of its {len(taps)} ends", remedy="Run the command again; its log is relay.log."
+                )
+            changes.recv(1 << 16)
 
 
 def _unrecorded(environment: EnvironmentFolder, state: State) -> set[int]:
