@@ -87,7 +87,7 @@ class Environment:
         """What `up` would do."""
         return _portal.call(self._core.plan(strict=strict))
 
-    def up(self, *, strict: bool = False, confirm: Confirm | None = None, listen: Listener | None = None) -> Plan:
+    def up(self, *, strict: bool = False, confirm: core.Confirm | None = None, listen: Listener | None = None) -> Plan:
         """Make the environment as the file says, and give the plan that was carried out."""
         return _portal.call(self._core.up(strict=strict, confirm=confirm, listen=listen))
 

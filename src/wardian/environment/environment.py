@@ -78,7 +78,7 @@ class Environment:
     def journal(self) -> Journal:
         """The journal in the experiment's folder, opened at first use."""
         if self._journal is None:
-            self._journal = Journal.open(os.environ.get("WARDIAN_JOURNAL") or self.folder / FOLDER / "journal.db")
+            self._journal = open_journal(self.file)
         return self._journal
 
     def close(self) -> None:
@@ -135,6 +135,7 @@ class Environment:
         if found is None:
             raise live.not_up(str(self.file), self.instance)
         record, provider = found
+        await keeper.revive(provider, record)
         environment = live.LiveEnvironment(record, provider)
         await environment.refresh()
         return environment
@@ -142,7 +143,11 @@ class Environment:
     async def observe(self) -> Observed:
         """Everything that exists of it, with files and services; empty if there is nothing."""
         found = await self._find()
-        return await services.observe(found[1], found[0].id) if found else Observed()
+        if found is None:
+            return Observed()
+        record, provider = found
+        await keeper.revive(provider, record)
+        return await services.observe(provider, record.id)
 
     async def exec(self, selector: str, argv: Sequence[str], **options: Any) -> list[Result]:
         """Run a command on the nodes that `selector` picks; options are those of `nodes.run.run_on`."""
@@ -242,6 +247,11 @@ class _Desired:
             "lease": experiment.lease.model_dump() if experiment.lease else None,
         }
         return Resource("environment", record.name if record else experiment.name, spec)
+
+
+def open_journal(file: Path) -> Journal:
+    """The journal of an experiment file: `$WARDIAN_JOURNAL`, else the one in the file's folder."""
+    return Journal.open(os.environ.get("WARDIAN_JOURNAL") or file.parent / FOLDER / "journal.db")
 
 
 async def tear_down(

@@ -1,8 +1,8 @@
 """The keeper: one small process an environment, which acts when no command runs.
 
 It restarts what the provider needs running (relays), and ends the lease. It holds no truth: everything it acts on is read from the
-environment, and any command starts it again when it is gone. It has a Unix socket (0600) that answers `{"op": "status"}` and
-`{"op": "stop"}`, one JSON line each.
+environment, and any command starts it again when it is gone. It has a Unix socket (0600) that answers `{"op": "look"}` (something
+may have changed) and `{"op": "stop"}`, one JSON line each.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import asyncio
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,20 @@ from ..paths import state_folder
 from ..providers import registry
 from ..providers.base import Provider
 
-RETRY = 5.0
-"""Seconds until what failed at the end of a lease is tried again."""
+RETRY, LONGEST_RETRY = 5.0, 300.0
+"""Seconds until what failed at the end of a lease is tried again; twice as long each time, up to the second."""
+
+ENDING = 10.0
+"""Longest that a keeper which was told to stop may take over it, seconds."""
 
 
 async def ensure(provider: Provider, environment: str, lease: bool) -> None:
-    """Start the keeper of an environment unless it runs or is not needed. Starts what the provider needs running."""
-    if not (await provider.keep(environment)) and not lease:
-        return
+    """Start the keeper of an environment unless it is not needed; have one that runs look again. Starts what the provider needs running."""
+    needed = bool(await provider.keep(environment)) or lease
     if _held(environment):
+        await request(environment, {"op": "look"})
+        return
+    if not needed:
         return
     log = (_folder() / f"{environment}.log").open("ab")
     with log:
@@ -47,6 +53,16 @@ async def ensure(provider: Provider, environment: str, lease: bool) -> None:
             cwd="/",
             env={**os.environ, "WARDIAN_ENVIRONMENT": environment, "WARDIAN_STATE": str(state_folder())},
         )
+
+
+async def revive(provider: Provider, record: EnvironmentRecord) -> None:
+    """Start the keeper again where there was one and it died. Does nothing while another command holds the environment."""
+    if not (_folder() / f"{record.id}.log").exists() or _held(record.id):
+        return
+    # whoever holds the lock starts the keeper itself, or is about to end the environment
+    with suppress(BusyError):
+        async with provider.lock(record.file, record.instance, "restarting the keeper"):
+            await ensure(provider, record.id, bool(record.spec.get("lease")))
 
 
 async def request(environment: str, message: dict[str, Any]) -> dict[str, Any] | None:
@@ -69,8 +85,33 @@ async def request(environment: str, message: dict[str, Any]) -> dict[str, Any] |
 async def stop(environment: str) -> None:
     """End the keeper, if there is one, and remove what it leaves. Does nothing when called by the keeper itself."""
     answer = await request(environment, {"op": "stop"})
-    if answer and answer.get("pid") == os.getpid():
+    if answer and answer["pid"] == os.getpid():
         return
+    if answer:
+        # it may be just about to start a relay, which must not happen behind the back of who tears down
+        await _ended(answer["pid"])
+    _forget(environment)
+
+
+async def _ended(process: int) -> None:
+    """Return once a process is dead; one that takes too long is killed."""
+    try:
+        descriptor = os.pidfd_open(process)
+    except ProcessLookupError:
+        return
+    loop, dead = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(descriptor, dead.set)
+    try:
+        await asyncio.wait_for(dead.wait(), ENDING)
+    except TimeoutError:
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        await dead.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+
+def _forget(environment: str) -> None:
     for suffix in ("sock", "log", "lock"):
         (_folder() / f"{environment}.{suffix}").unlink(missing_ok=True)
 
@@ -114,7 +155,9 @@ class Keeper:
         self.provider = provider
         self.wake = asyncio.Event()
         self.stopping = False
-        self.told = False
+        self.retry = RETRY
+        self.told: float | None = None
+        """The end of the lease that the journal was told of."""
         self.started = time.time()
 
     async def run(self) -> None:
@@ -129,13 +172,18 @@ class Keeper:
                 self.wake.clear()
                 record = (await self.provider.observe(self.environment)).environment
                 if record is None:
+                    _forget(self.environment)
                     break
                 watched = self._watch(await self.provider.keep(self.environment))
                 end = lease_end(record)
                 if end is not None and end <= time.time():
-                    if await self._end_lease(record):
+                    if await self._end_lease(record, end):
+                        _forget(self.environment)
                         break
-                    end = None if self.told else time.time() + RETRY
+                    end = None
+                    if record.spec["lease"]["at_end"] == "down":
+                        end = time.time() + self.retry
+                        self.retry = min(2 * self.retry, LONGEST_RETRY)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self.wake.wait(), None if end is None else max(0.0, end - time.time()))
                 for descriptor in watched:
@@ -156,36 +204,31 @@ class Keeper:
             watched.append(descriptor)
         return watched
 
-    async def _end_lease(self, record: EnvironmentRecord) -> bool:
+    async def _end_lease(self, record: EnvironmentRecord, end: float) -> bool:
         """Do what the lease says. True when the environment is gone."""
-        from ..journal import Journal
-        from .environment import FOLDER, tear_down
+        from .environment import open_journal, tear_down
 
-        if self.told:
-            return False
-        journal = Journal.open(Path(record.file).parent / FOLDER / "journal.db")
         try:
-            journal.event(environment=record.id, kind="lease.ended", detail=dict(record.spec["lease"]))
-            if record.spec["lease"]["at_end"] != "down":
-                self.told = True
-                return False
-            async with self.provider.lock(record.file, record.instance, "the end of the lease"):
-                await tear_down(record, self.provider, journal)
-            return True
+            with closing(open_journal(Path(record.file))) as journal:
+                if self.told != end:
+                    journal.event(environment=record.id, kind="lease.ended", detail=dict(record.spec["lease"]))
+                    self.told = end
+                if record.spec["lease"]["at_end"] != "down":
+                    return False
+                async with self.provider.lock(record.file, record.instance, "the end of the lease"):
+                    await tear_down(record, self.provider, journal)
+                return True
         except BusyError:
             return False
-        except WardianError as error:
+        except (WardianError, OSError) as error:
             print(f"{time.strftime('%F %T')} the lease ended, but: {error}", flush=True)
             return False
-        finally:
-            journal.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, ValueError):
             message = json.loads(await reader.readline())
-            if message.get("op") == "stop":
-                self.stopping = True
-                self.wake.set()
+            self.stopping = self.stopping or message.get("op") == "stop"
+            self.wake.set()
             writer.write(json.dumps({"pid": os.getpid(), "started": self.started}).encode() + b"\n")
             await writer.drain()
         writer.close()

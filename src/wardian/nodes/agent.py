@@ -1074,9 +1074,11 @@ class BashKernel(Kernel):
             self.agent.loop.later(0.005, partial(self._insist, job, pause, signals, settled, patience - 1))
             return
         if fresh or not foreground:
-            settled |= {pid for pid in fresh if executable_of(pid) != shell}
-            # the last of a pipeline first: killing what feeds it would make it end normally, and the shell go on
-            for pid in (self.pid, *sorted(fresh, reverse=True)):
+            programs = {pid for pid in fresh if executable_of(pid) != shell}
+            settled |= programs
+            # shells before what they wait for, and the last of a pipeline before what feeds it: the one that sees another
+            # end before it has the signal goes on
+            for pid in (self.pid, *sorted(fresh - programs), *sorted(programs, reverse=True)):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGINT)
             # a signal that comes amid a line discards its beginning: the blanks are there for that
@@ -1165,9 +1167,12 @@ class BashKernel(Kernel):
 
     def _stream(self, name: str) -> Callable[[str], None]:
         def emit(text: str) -> None:
-            if name == "stderr" and self._job and self._job.interrupted and not text.strip("\n"):
-                return  # bash ends the interrupted line on its own
-            self._publish("stream", {"name": name, "text": text}, self._parent)
+            if name == "stderr" and self._job and self._job.interrupted:
+                # the interrupted shell ends the line it takes itself to be on, and at times misses its terminal
+                lines = [line for line in text.split("\n") if not line.endswith("tcsetattr: Inappropriate ioctl for device")]
+                text = "\n".join(lines) if any(lines) else ""
+            if text:
+                self._publish("stream", {"name": name, "text": text}, self._parent)
 
         return emit
 

@@ -86,11 +86,16 @@ class Builder:
             "base": base,
             "layer": None,
             "hidden": [str(self._state.root)],
+            "shown": [],
             "host_network": True,
             "sysctls": {},
             "cgroups": list(groups),
             "env": {**env, "HOSTNAME": "setup", "DEBIAN_FRONTEND": "noninteractive"},
-            "files": {"/etc/hosts": "127.0.0.1 localhost setup\n::1 localhost\n", "/etc/hostname": "setup\n", "/etc/resolv.conf": resolver()},
+            "files": {
+                "/etc/hosts": "127.0.0.1 localhost setup\n::1 localhost\n",
+                "/etc/hostname": "setup\n",
+                "/etc/resolv.conf": resolver(),
+            },
         }
         self._report(node, "running setup")
         pids: set[int] = set()
@@ -108,9 +113,8 @@ class Builder:
             log = self._state.root / "logs" / "setup.log"
             (part / "setup.log").replace(log)
             shown = "".join(f"\n    {line}" for line in tail)
-            raise ProviderError(
-                f"setup ended with exit code {code}; its last lines:{shown}", resource=f"node {node}", remedy=f"All of its output is in {log}."
-            )
+            said = f"setup ended with exit code {code}; its last lines:{shown}"
+            raise ProviderError(said, resource=f"node {node}", remedy=f"All of its output is in {log}.")
 
     async def _run(self, node: str, part: Path, script: str) -> tuple[int, list[str]]:
         process = await LocalChannel(node, part).start(

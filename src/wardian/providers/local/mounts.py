@@ -69,7 +69,8 @@ def enter(node: dict[str, Any], host_submounts: list[str]) -> None:
     """Make the node's view and enter it for good. The working folder is the node's state folder.
 
     node: "base": what lies at the bottom, "/" for the host's own files; "layer": folder of a `setup:` layer or None;
-    "hidden": folders to be seen empty; "hostname"; "files": {path: text} written into the node's own layer.
+    "hidden": folders to be seen empty; "shown": folders of the host to be seen although they lie in one of which a node has its own;
+    "hostname"; "files": {path: text} written into the node's own layer.
     """
     mount("none", "/", flags=MS_REC | MS_PRIVATE)
     for folder in ("upper", "work", "view"):
@@ -84,6 +85,10 @@ def enter(node: dict[str, Any], host_submounts: list[str]) -> None:
         _hide(root, node["hidden"])
     _kernel_views(root)
     _private_folders(root)
+    for path in node["shown"]:
+        if base == "/" and _below(path, PRIVATE):
+            os.makedirs(root + path, exist_ok=True)
+            bind(path, root + path, read_only=True)
     set_hostname(node["hostname"])
     pivot_root(root)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 from . import internet
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+PYTHON = sorted({sys.prefix, sys.base_prefix})
+"""Where the interpreter lives that kernels on nodes are started with, which may be a virtual environment in /tmp."""
 
 OFFLINE = "# This node does not reach the internet; the names of the experiment are in /etc/hosts.\n"
 
@@ -47,6 +51,7 @@ def child(
         "base": base,
         "layer": layer,
         "hidden": [str(hidden)],
+        "shown": PYTHON,
         "host_network": False,
         "sysctls": sysctls(spec),
         "cgroups": list(cgroups),

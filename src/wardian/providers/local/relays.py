@@ -68,9 +68,8 @@ def _wait_until_served(wiring: Fabric, taps: set[str]) -> None:
     with netlink.interface_changes(wiring.namespace) as changes:
         while waiting := taps - {link.name for link in wiring.interfaces() if link.carrier}:
             if not select.select([changes], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                raise ProviderError(
-                    f"the relay does not serve {len(waiting)} of its {len(taps)} ends", remedy="Run the command again; its log is relay.log."
-                )
+                said = f"the relay does not serve {len(waiting)} of its {len(taps)} ends"
+                raise ProviderError(said, remedy="Run the command again; its log is relay.log in the environment's folder.")
             changes.recv(1 << 16)
 
 
