@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -35,17 +36,18 @@ ENDING = 10.0
 async def ensure(provider: Provider, environment: str, lease: bool) -> None:
     """Start the keeper of an environment unless it is not needed; have one that runs look again. Starts what the provider needs running."""
     needed = bool(await provider.keep(environment)) or lease
-    if _held(environment):
+    if not needed and not _held(environment):
+        return
+    lock = _lock(environment)
+    if lock is None:
         await request(environment, {"op": "look"})
         return
-    if not needed:
-        return
-    log = (_folder() / f"{environment}.log").open("ab")
-    with log:
+    with (_folder() / f"{environment}.log").open("ab") as log:
         settings = provider.settings.model_dump_json()
         # asyncio's own subprocesses end with the loop that started them; this one outlives us
         subprocess.Popen(  # noqa: ASYNC220
-            [sys.executable, "-m", __name__, environment, provider.name, settings],
+            [sys.executable, "-m", __name__, environment, provider.name, settings, str(lock)],
+            pass_fds=[lock],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -130,21 +132,30 @@ def _folder() -> Path:
 
 def _held(environment: str) -> bool:
     """Whether a keeper has its lock."""
-    lock = _lock(environment)
-    if lock is None:
-        return True
-    os.close(lock)
-    return False
+    try:
+        descriptor = os.open(_folder() / f"{environment}.lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        (kind,) = struct.unpack_from("h", fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _WHOLE))
+        return bool(kind != fcntl.F_UNLCK)
+    finally:
+        os.close(descriptor)
 
 
 def _lock(environment: str) -> int | None:
+    """A descriptor that holds the keeper's lock, or None when another has it. The lock goes with the last copy of the descriptor."""
     descriptor = os.open(_folder() / f"{environment}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _WHOLE)
+    except (BlockingIOError, PermissionError):
         os.close(descriptor)
         return None
     return descriptor
+
+
+_WHOLE = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+"""A `struct flock` for a whole file: this kind of lock can be asked about without taking it."""
 
 
 class Keeper:
@@ -235,15 +246,10 @@ class Keeper:
 
 
 def main() -> None:
-    """`python -m wardian.environment.keeper ENVIRONMENT PROVIDER SETTINGS`."""
-    environment, name, settings = sys.argv[1:4]
-    for _ in range(10):
-        if (lock := _lock(environment)) is not None:
-            asyncio.run(Keeper(environment, registry.make(name, json.loads(settings))).run())
-            os.close(lock)
-            return
-        # whoever looks whether there is a keeper holds the lock for an instant
-        time.sleep(0.02)
+    """`python -m wardian.environment.keeper ENVIRONMENT PROVIDER SETTINGS LOCK`; LOCK is a descriptor, and held until we end."""
+    environment, name, settings, lock = sys.argv[1:]
+    os.set_inheritable(int(lock), False)
+    asyncio.run(Keeper(environment, registry.make(name, json.loads(settings))).run())
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ class Job:
         """Nobody is there to answer: such a cell may not ask, and the kernel knows."""
 
     def replay(self, output: Output) -> None:
-        """Send what was kept to another cell."""
+        """Send what was kept to another cell, and bring the live view up to date for good."""
         for message, content, node in self._kept:
             if isinstance(message, Message):
                 output.forward(message.copy(), node)
@@ -95,6 +95,8 @@ class Job:
         if self._dropped:
             text = f"[{self._dropped} later messages of {self.name} were not kept: its output is larger than {_KEPT // 2**20} MiB]\n"
             output.publish("stream", {"name": "stderr", "text": text}, None)
+        # headless runners heed only what answers the cell that they run now
+        output.publish("update_display_data", self._picture(), None)
 
     def _keep(self, message: Message | str, content: dict[str, Any], node: str | None, size: int) -> None:
         if self.cell.record is not None:
