@@ -54,7 +54,9 @@ class Stage:
         self.folder = root / self.name
         self.folder.mkdir()
         self.state = state
-        self.env = {name: value for name, value in os.environ.items() if not name.startswith(("WARDIAN_", "COMP_", "JUPYTER_", "MPLBACKEND"))}
+        self.env = {
+            name: value for name, value in os.environ.items() if not name.startswith(("WARDIAN_", "COMP_", "JUPYTER_", "MPLBACKEND"))
+        }
         self.env |= {
             "WARDIAN_STATE": str(state),
             "PATH": f"{BIN}:{os.environ['PATH']}",

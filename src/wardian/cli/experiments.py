@@ -12,7 +12,9 @@ from .common import print_json, style
 
 @click.command("init")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=".")
-@click.option("-t", "--template", type=click.Choice(templates.ORDER), default="client-server", show_default=True, help="What to start from.")
+@click.option(
+    "-t", "--template", type=click.Choice(templates.ORDER), default="client-server", show_default=True, help="What to start from."
+)
 @click.option("--force", is_flag=True, help="Overwrite an experiment.yaml that is there.")
 def init_command(folder: Path, template: str, force: bool) -> None:
     """Write a first experiment.yaml into FOLDER (default: here).

@@ -87,7 +87,6 @@ class _Board:
 
     def _draw(self) -> Table:
         from rich.spinner import Spinner
-
         from rich.table import Table
 
         now = time.monotonic()

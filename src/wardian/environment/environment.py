@@ -293,7 +293,9 @@ async def tear_down(
 
 def _lost(plan: Plan, observed: Observed) -> list[str]:
     """Nodes and networks that a plan removes although nothing is wrong with them."""
-    removed = (target for item in plan.operations if item.action == "delete" for target in item.targets if target.kind in ("node", "network"))
+    removed = [
+        target for item in plan.operations if item.action == "delete" and item.kind in ("node", "network") for target in item.targets
+    ]
     return [target.name for target in removed if observed.resources[target.key].state == "ready"]
 
 

@@ -55,6 +55,7 @@ async def ensure(provider: Provider, environment: str, lease: bool) -> None:
             cwd="/",
             env={**os.environ, "WARDIAN_ENVIRONMENT": environment, "WARDIAN_STATE": str(state_folder())},
         )
+    os.close(lock)
 
 
 async def revive(provider: Provider, record: EnvironmentRecord) -> None:

@@ -58,6 +58,8 @@ def _observed_service(service: str, node: str, spec: Mapping[str, Any], states: 
         return ObservedResource("service", name, spec, "incomplete", "it was never started")
     if state["state"] in ("failed", "stopped"):
         return ObservedResource("service", name, spec, "stopped", f"it ended with exit code {state.get('exit_code')}")
+    if state["state"] == "starting":
+        return ObservedResource("service", name, spec, "incomplete", "it is not ready yet")
     return ObservedResource("service", name, spec)
 
 

@@ -146,10 +146,17 @@ class _Client(NotebookClient):  # type: ignore[misc]
         """Ctrl-C and SIGTERM cancel the run; nbclient alone would only shut the kernel down, and call it a failed cell."""
         async with super().async_setup_kernel(**options):
             task = asyncio.current_task()
-            assert task is not None
+
+            def interrupt() -> None:
+                self.interrupted = True
+                if task is not None:
+                    task.cancel()
+
             for number in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+                asyncio.get_running_loop().add_signal_handler(number, interrupt)
             yield
+
+    interrupted = False
 
     async def async_start_new_kernel_client(self) -> Any:
         client = await super().async_start_new_kernel_client()
@@ -215,6 +222,9 @@ async def _execute(
     except CellTimeoutError as error:
         raise RunError(f"{notebook}: a cell took longer than {timeout:g} s", remedy="give it more with --timeout") from error
     except DeadKernelError as error:
+        if client.interrupted:
+            # nbclient takes every cancellation of a cell for the death of the kernel
+            raise asyncio.CancelledError from error
         raise RunError(f"{notebook}: the kernel died", remedy="its last words are above") from error
 
 
