@@ -38,7 +38,7 @@ def gone(pid: int) -> bool:
 async def until(condition: Any, timeout: float = 10) -> None:
     """Wait for something outside of the event loop's sight."""
     async with asyncio.timeout(timeout):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await asyncio.sleep(0.01)
 
 

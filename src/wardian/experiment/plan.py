@@ -121,8 +121,8 @@ def reconcile(desired: Sequence[Resource], observed: Observed, capabilities: Cap
         elif holder is not None:
             steps.remake(resource, existing, f"remade with {holder}")
         elif existing.state != "ready":
-            detail = f": {existing.detail}" if existing.detail else ""
             words = "its making was cut short" if existing.state == "incomplete" else "no longer running"
+            detail = f": {existing.detail}" if existing.detail and existing.detail != words else ""
             steps.remake(resource, existing, words + detail)
         elif changed := _changed(resource, existing):
             reason = ", ".join(_change_text(key, existing.spec.get(key), resource.spec.get(key)) for key in changed)

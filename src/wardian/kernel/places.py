@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections import OrderedDict, deque
 from typing import Protocol
 
@@ -10,6 +12,9 @@ from ..errors import WardianError
 from .wire import IOPUB, SHELL, Message
 
 log = logging.getLogger("wardian.kernel")
+
+_HEEDED = 0.02
+"""Seconds from a Python kernel's word that it begins a cell until an interrupt is sure to reach the cell's code."""
 
 _REMEMBERED = 64
 """Ended executions whose late output (of threads they started) still goes to them."""
@@ -56,6 +61,8 @@ class Place:
         self._running: Execution | None = None
         self._reply: Message | None = None
         self._idle = False
+        self._begun = 0.0
+        self._to_interrupt: Execution | None = None
         self._waiting: deque[Execution] = deque()
         self._ended: OrderedDict[str, Execution] = OrderedDict()
         self._opened = False
@@ -71,7 +78,9 @@ class Place:
     def interrupt(self, execution: Execution) -> bool:
         """Interrupt it if it runs. If it still waits it is taken back, and False says that it will never be heard of again."""
         if execution is self._running:
-            self._interrupt()
+            self._to_interrupt = execution
+            if self._begun or self.language == "bash" or execution.request.content.get("silent"):
+                self._interrupt_begun()
             return True
         if execution in self._waiting:
             self._waiting.remove(execution)
@@ -83,6 +92,15 @@ class Place:
 
     def _interrupt(self) -> None:
         raise NotImplementedError
+
+    def _interrupt_begun(self) -> None:
+        """Interrupt once the kernel is sure to heed it: a Python kernel ignores what comes before its cell's code runs."""
+        asyncio.get_running_loop().call_later(max(0.0, self._begun + _HEEDED - time.monotonic()), self._interrupt_wanted)
+
+    def _interrupt_wanted(self) -> None:
+        if self._running is not None and self._running is self._to_interrupt:
+            self._interrupt()
+        self._to_interrupt = None
 
     def opened(self) -> None:
         """The kernel is ready: start with what waits."""
@@ -108,6 +126,10 @@ class Place:
         elif channel == IOPUB and kind == "status":
             self._idle = self._idle or message.content.get("execution_state") == "idle"
         else:
+            if kind == "execute_input":
+                self._begun = time.monotonic()
+                if self._to_interrupt is running:
+                    self._interrupt_begun()
             running.received(self, channel, message)
             return
         # The reply overtakes output, which comes on another socket: what makes an end is both.
@@ -134,5 +156,5 @@ class Place:
         if not self._opened or self._running is not None or not self._waiting:
             return
         self._running = self._waiting.popleft()
-        self._reply, self._idle = None, False
+        self._reply, self._idle, self._begun = None, False, 0.0
         self.send(SHELL, self._running.request)

@@ -60,6 +60,7 @@ class LocalProvider(Provider):
 
     @asynccontextmanager
     async def lock(self, file: str, instance: str, purpose: str) -> AsyncIterator[None]:
+        _require_root()
         with self.state.lock(file, instance, purpose):
             yield
 
