@@ -98,7 +98,7 @@ def test_directions_of_a_link():
 def test_names_resolve_to_the_shared_network():
     """A name stands for the address on a network that the asker is on, too."""
     found = resources("networks: [x, y]\nnodes: {s: {networks: [x, y]}, a: {networks: [y]}}")
-    table = dict((name, address) for address, name in found["names", "hosts"]["tables"]["y"])
+    table = {name: address for address, name in found["names", "hosts"]["tables"]["y"]}
     assert table["s"] == found["node", "s"]["interfaces"][1]["address"].partition("/")[0]
 
 

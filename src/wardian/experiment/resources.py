@@ -4,7 +4,8 @@ A *resource* is one thing that a provider (or, for files and services, the envir
 value; its digest is the drift check. The kinds, in the order in which they are made:
 
 environment   {"name", "instance", "file", "user", "host", "provider", "settings", "parameters": {...},
-               "collect": [{"on", "path"}], "names": [group or role of the file], "lease": {"duration": seconds, "at_end": "down" | "keep"} | None}
+               "collect": [{"on", "path"}], "names": [group or role of the file],
+               "lease": {"duration": seconds, "at_end": "down" | "keep"} | None}
 network       {"subnet": "10.1.0.0/24", "gateway": "10.1.0.1",
                "routes": [{"to": "10.2.0.0/24", "link": "wan"} | {"to": ..., "via": "10.1.0.9"}]}
               `routes` are those of the network's gateway; a network joined by no link has gateway None and no routes
