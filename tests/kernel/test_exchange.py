@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from .conftest import Notebook
@@ -49,6 +51,19 @@ def test_bash_variables(notebook: Notebook) -> None:
     assert notebook.run('%%on server --lang bash\nprintf %s "$TEXT"').text() == "a 'b' $HOME `x`\n\n"
     notebook.run("%get TEXT as back --from server --lang bash")
     assert notebook.run("back == text").value == "True"
+
+
+def test_files(notebook: Notebook, tmp_path: Path) -> None:
+    """A path in place of a name copies a file: there under a name of its own, and back from several nodes into a folder of each."""
+    (tmp_path / "data.csv").write_text("a,b\n")
+    notebook.run(f"import os; os.chdir({str(tmp_path)!r})")
+    sent = notebook.run(f"%put ./data.csv as {tmp_path}/there.csv --to server")
+    assert sent.status == "ok", sent.traceback
+    assert "1 file, 4 bytes" in sent.text()
+    assert (tmp_path / "there.csv").read_text() == "a,b\n"
+    assert notebook.run(f"%get {tmp_path}/there.csv as back --from client").status == "ok"
+    assert [(tmp_path / "back" / node / "there.csv").read_text() for node in ("client[0]", "client[1]")] == ["a,b\n"] * 2
+    assert "nothere" in notebook.run("%get /nothere --from server").reply["evalue"]
 
 
 def test_what_cannot_be_moved(notebook: Notebook) -> None:

@@ -39,7 +39,8 @@ def run_command(
     wardian run study.ipynb
     wardian run study.ipynb -p clients=20 -o out/20.ipynb --keep
     """
-    from ..replay.runner import Reporter, experiment_of, run_notebook
+    from ..environment.live import experiment_of
+    from ..replay.runner import Reporter, run_notebook
 
     path = file or experiment_of(notebook)
     target = environment(path, instance, provider=provider)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -84,6 +85,19 @@ def experiment_file(start: Path) -> Path | None:
         return Path(chosen).resolve()
     start = start.resolve()
     return next((folder / FILE for folder in (start, *start.parents) if (folder / FILE).is_file()), None)
+
+
+def experiment_of(notebook: Path) -> Path | None:
+    """The experiment file of a notebook: `$WARDIAN_EXPERIMENT`, else what its metadata names (`wardian.experiment`), else its folder's."""
+    if not os.environ.get("WARDIAN_EXPERIMENT"):
+        try:
+            named = json.loads(notebook.read_bytes())["metadata"]["wardian"]["experiment"]
+        except (OSError, ValueError, KeyError, TypeError):
+            # a notebook that names none, or is none: whoever runs it says so
+            named = None
+        if isinstance(named, str):
+            return (notebook.resolve().parent / named).resolve()
+    return experiment_file(notebook.resolve().parent)
 
 
 def default_instance() -> str:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ..environment.live import default_instance, experiment_file, find
+from ..environment.live import default_instance, experiment_file, experiment_of, find
 from ..providers.base import Channel
 from .reach import Environment, Link
 from .router import Router
@@ -53,7 +53,8 @@ def make_folder() -> Path:
 
 
 async def _run(connection: dict[str, object], folder: Path) -> int:
-    file = experiment_file(Path.cwd())
+    notebook = os.environ.get("JPY_SESSION_NAME")
+    file = experiment_of(Path(notebook)) if notebook else experiment_file(Path.cwd())
 
     async def find_environment() -> Environment:
         return await find(file, default_instance())
@@ -63,7 +64,7 @@ async def _run(connection: dict[str, object], folder: Path) -> int:
         folder,
         find=find_environment,
         open_link=open_link,
-        notebook=os.environ.get("JPY_SESSION_NAME") or os.environ.get("WARDIAN_SESSION") or "default",
+        notebook=notebook or os.environ.get("WARDIAN_SESSION") or "default",
         journal=file.parent / ".wardian" / "journal.db" if file is not None and file.is_file() else None,
         run=os.environ.get("WARDIAN_RUN"),
     )

@@ -6,6 +6,7 @@ import functools
 import shlex
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from IPython.core.error import UsageError
@@ -83,20 +84,40 @@ def stop(shell: InteractiveShell, line: str) -> None:
 
 
 def get(shell: InteractiveShell, line: str) -> None:
-    """%get NAME [as OTHER] --from SELECTOR [--lang python|bash]: bring a variable home; of several nodes a dict by node."""
+    """%get NAME [as OTHER] --from SELECTOR [--lang python|bash]: bring a variable home; of several nodes a dict by node.
+
+    A name with a slash in it is the path of a file or folder: it is copied here, or to where `as` says.
+    """
     usage = "%get NAME [as OTHER] --from SELECTOR [--lang python|bash]"
     name, target, selector, language = _named(line, usage, "--from")
+    if "/" in name:
+        here = Path.cwd() / ("." if target == name else target)
+        _copied(request("fetch", source=name, target=str(here), selector=selector))
+        return
     found = transfer.get(name, selector, language)
     shell.user_ns[target] = next(iter(found.values())) if len(found) == 1 else found
 
 
 def put(shell: InteractiveShell, line: str) -> None:
-    """%put NAME [as OTHER] --to SELECTOR [--lang python|bash]: set a variable on nodes to the value that it has here."""
+    """%put NAME [as OTHER] --to SELECTOR [--lang python|bash]: set a variable on nodes to the value that it has here.
+
+    A name with a slash in it is the path of a file or folder (`./data.csv`): it is copied into the home folder there, or to where
+    `as` says.
+    """
     usage = "%put NAME [as OTHER] --to SELECTOR [--lang python|bash]"
     name, target, selector, language = _named(line, usage, "--to")
+    if "/" in name:
+        source = Path.cwd() / name
+        _copied(request("send", source=str(source), target=source.name if target == name else target, selector=selector))
+        return
     if name not in shell.user_ns:
         raise BindingError(f"there is no variable {name!r} here", remedy="set it first, in a cell that runs here")
     transfer.put(shell.user_ns[name], target, selector, language)
+
+
+def _copied(answer: dict[str, Any]) -> None:
+    for done in answer["transfers"]:
+        print(f"{done['node']} │ {done['target']}: {done['files']} file{'' if done['files'] == 1 else 's'}, {done['bytes']} bytes")
 
 
 def _misplaced(line: str, cell: str) -> None:

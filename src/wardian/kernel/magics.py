@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..errors import TransferError, WardianError
+from ..nodes import files
 from .binding import Binding, BindingError, check_language
 from .cell_queue import CellQueue
 from .cells import Ending, Run
@@ -34,6 +36,8 @@ class Magics:
             "stop": self._stop,
             "get": self._get,
             "put": self._put,
+            "fetch": self._fetch,
+            "send": self._send,
             "results": self._results,
             "result": self._result,
         }
@@ -88,6 +92,25 @@ class Magics:
         places = await self._reach.places(str(request["selector"]), check_language(request.get("language", "python")))
         await _all(self._exchange.put(_usable(place), name, path) for place in places)
         return {"nodes": [place.name for place in places]}
+
+    async def _fetch(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Copy a file or folder from nodes; from several, each into a folder named like the node."""
+        nodes, target = await self._reach.nodes(str(request["selector"])), Path(request["target"])
+        places = {node: target / node if len(nodes) > 1 else target for node in nodes}
+        if len(nodes) > 1:
+            for place in places.values():
+                place.mkdir(parents=True, exist_ok=True)
+        channels = [await self._reach.channel(node) for node in nodes]
+        work = (files.get(channel, node, str(request["source"]), places[node]) for node, channel in zip(nodes, channels, strict=True))
+        return {"transfers": [asdict(done) for done in await _all(work)]}
+
+    async def _send(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Copy a file or folder of home to nodes."""
+        source, target = Path(request["source"]), str(request["target"])
+        nodes = await self._reach.nodes(str(request["selector"]))
+        channels = [await self._reach.channel(node) for node in nodes]
+        work = (files.put(channel, node, source, target) for node, channel in zip(nodes, channels, strict=True))
+        return {"transfers": [asdict(done) for done in await _all(work)]}
 
     async def _results(self, request: dict[str, Any]) -> dict[str, Any]:
         return {"nodes": {name: ending.status for name, ending in self._last.items()}}

@@ -22,7 +22,6 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbformat import NotebookNode
 
 from ..environment.environment import Environment
-from ..environment.live import experiment_file
 from ..errors import ExperimentFileError, Problem, RunError, WardianError
 from ..experiment.model import Experiment
 from ..kernel.binding import BindingError, bind
@@ -57,14 +56,6 @@ class Outcome:
     run: str
     seconds: float = 0.0
     files: list[Path] = field(default_factory=list)
-
-
-def experiment_of(notebook: Path) -> Path | None:
-    """The experiment file that a notebook names in its metadata (`wardian.experiment`), else that of its folder."""
-    named = _read(notebook).metadata.get("wardian", {}).get("experiment")
-    if named:
-        return (notebook.resolve().parent / str(named)).resolve()
-    return experiment_file(notebook.resolve().parent)
 
 
 async def run_notebook(
