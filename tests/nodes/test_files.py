@@ -13,6 +13,7 @@ import pytest
 from wardian.errors import NodeDownError, TransferError
 from wardian.nodes.files import Endpoint, get, parse_endpoint, put
 
+from ..stage import require
 from .host_channel import HostChannel
 
 WEIRD = [
@@ -199,9 +200,9 @@ async def test_a_node_without_the_tools(node, here):
     assert sorted(os.listdir(node)) == ["bin"]
 
 
-@pytest.mark.skipif(not shutil.which("busybox"), reason="busybox is not installed")
 async def test_a_node_with_only_busybox(node, here):
     """Busybox's tools suffice for files and directories, with weird names, permissions and links."""
+    require("busybox")
     tools = here.parent / "tools"
     tools.mkdir()
     for tool in ("sh", "cat", "mkdir", "mv", "rm", "tar", "sha256sum"):
