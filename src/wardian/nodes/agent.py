@@ -2315,18 +2315,7 @@ def bootstrap(source: bytes) -> None:
         sys.exit(f"the agent cannot be reached at {path}")
     fds = array.array("i", [0, 1])
     connection.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
-    wait_until_closed(connection)
-
-
-def wait_until_closed(connection: socket.socket) -> None:
-    """Stay until the agent lets go of the connection, as the smallest program that can wait for the end of a stream."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(connection.fileno(), 0)
-    os.dup2(null, 1)
-    with contextlib.suppress(OSError):
-        os.execvp("cat", ["cat"])  # noqa: S606 - the program is ours
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, KeyboardInterrupt):
         connection.recv(1)
     os._exit(0)
 
