@@ -10,7 +10,7 @@ import pytest
 
 from wardian.journal import Journal
 
-from .conftest import Notebook
+from .conftest import ROOT, Notebook
 
 pytestmark = pytest.mark.slow
 
@@ -44,6 +44,14 @@ def wait_for(pidfd: int) -> None:
     readable, _, _ = select.select([pidfd], [], [], 30)
     os.close(pidfd)
     assert readable
+
+
+def test_a_home_kernel_that_does_not_welcome(start: Callable[..., Notebook], tmp_path: Path) -> None:
+    """Cells run at home also when ipykernel has lost the notice of our subscription, which it does when it publishes just then."""
+    lost = "import ipykernel.iostream\nipykernel.iostream.IOPubThread._handle_subscription = lambda self, frames: None\n"
+    (tmp_path / "sitecustomize.py").write_text(lost)
+    own = start("unwelcome", PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
+    assert own.run("print('heard')").text() == "heard\n"
 
 
 def test_other_notebooks_have_other_kernels(start: Callable[..., Notebook]) -> None:

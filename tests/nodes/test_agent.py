@@ -573,6 +573,12 @@ async def test_service_start_is_idempotent(link: AgentLink) -> None:
     assert (await link.request("service.list"))["services"]["s"]["state"] == "stopped"
 
 
+async def test_stopping_a_service_that_never_was(link: AgentLink) -> None:
+    """It succeeds: nothing of that name runs, which is what was asked for after a start that was cut short."""
+    await link.request("service.stop", service="never")
+    assert (await link.request("service.list"))["services"] == {}
+
+
 async def test_service_log_is_bounded(link: AgentLink, run_directory: str) -> None:
     """A service that writes without end keeps a log of bounded size, with the newest lines."""
     await link.request(

@@ -23,6 +23,8 @@ from .wire import CONTROL, IOPUB, SHELL, STDIN, MalformedMessage, Message, Signe
 
 _GRACE = 3.0
 """How long a home kernel may take to leave before it is killed, seconds."""
+_ASKED_AGAIN = 0.01
+"""Seconds until a home kernel that answers, but whose output is not heard yet, is asked again."""
 
 _PORTS = {"shell_port": 1, "iopub_port": 2, "stdin_port": 3, "control_port": 4, "hb_port": 5}
 
@@ -41,7 +43,8 @@ class HomePlace(Place):
         self._context.sndhwm = self._context.rcvhwm = 0
         self._sockets: dict[int, Socket] = {}
         self._process: asyncio.subprocess.Process | None = None
-        self._missing = {"welcome", "info"}
+        self._missing = {"answer", "output"}
+        self._asked: set[str] = set()
         self.info: dict[str, Any] | None = None
         self.on_open: Callable[[], None] = lambda: None
 
@@ -78,8 +81,7 @@ class HomePlace(Place):
                 socket.identity = b"wardian"
             socket.connect(f"ipc://{base}-{port}")
             self._sockets[channel] = Socket(socket, lambda frames, channel=channel: self._frames(channel, frames))  # type: ignore[misc]
-        self._info_request = Message.new("kernel_info_request", {}, self._session)
-        self.send(SHELL, self._info_request)
+        self._ask()
 
     def send(self, channel: int, message: Message) -> None:
         """Give the kernel a message."""
@@ -119,17 +121,29 @@ class HomePlace(Place):
         except MalformedMessage:
             return
         if self._missing:
-            self._starting(message)
-        elif message.parent_id != self._info_request.id:
+            self._starting(channel, message)
+        elif message.parent_id not in self._asked:
             self.received(channel, message)
 
-    def _starting(self, message: Message) -> None:
-        """Ready is: our subscription is in effect, so that no output is missed, and the kernel answers."""
-        if message.kind == "iopub_welcome":
-            self._missing.discard("welcome")
-        elif message.kind == "kernel_info_reply" and message.parent_id == self._info_request.id:
-            self._missing.discard("info")
+    def _ask(self) -> None:
+        if not self._missing or self.error is not None:
+            return
+        request = Message.new("kernel_info_request", {}, self._session)
+        self._asked.add(request.id)
+        self.send(SHELL, request)
+
+    def _starting(self, channel: int, message: Message) -> None:
+        """Ready is: the kernel answers, and our subscription is in effect, so that no output is missed.
+
+        The welcome message does not tell the latter: ipykernel loses the notice of a subscription that arrives while it publishes.
+        So we ask until the answer's own output is heard.
+        """
+        if channel == IOPUB:
+            self._missing.discard("output")
+        elif message.kind == "kernel_info_reply":
+            self._missing.discard("answer")
             self.info = message.content
+            asyncio.get_running_loop().call_later(_ASKED_AGAIN, self._ask)
         if not self._missing:
             self.opened()
             self.on_open()

@@ -2174,7 +2174,11 @@ class Agent:
         self._service(request).wait(request, request.number("timeout", 30.0))
 
     def _service_stop(self, request: Request) -> None:
-        self._service(request).stop(lambda: request.succeed({}))
+        service = self.services.get(request.text("service"))
+        if service is None:
+            request.succeed({})
+        else:
+            service.stop(lambda: request.succeed({}))
 
     def _service_list(self, request: Request) -> None:
         request.succeed({"services": {name: service.describe() for name, service in self.services.items()}})
