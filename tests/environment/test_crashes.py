@@ -62,18 +62,21 @@ def duration(stage: Stage, command: str) -> float:
     return time.monotonic() - begun
 
 
-def killed_up(stage: Stage, rounds: int, seed: int) -> int:
-    """Kill `up` at uniformly random points of its life; every second time finish it, else tear it down. Gives how many were hit."""
+def killed_up(stage: Stage, kills: int, seed: int) -> None:
+    """Kill `up` at uniformly random points of its life, so many times; every second time finish it, else tear it down."""
     require("ping")
     chance = random.Random(seed)
     length = duration(stage, "up")
     stage.run("down")
-    hit = 0
-    for number in range(rounds):
+    killed = 0
+    for number in range(3 * kills):
         after = chance.uniform(0, length)
         where = f"round {number}, killed after {after:.3f} s of {length:.3f} s, seed {seed}"
         try:
-            hit += kill_midway(stage, "up", after)
+            if kill_midway(stage, "up", after):
+                killed += 1
+            else:
+                length = after  # the machine has become faster
             if number % 2:
                 stage.run("up")
                 if number % 10 == 1:
@@ -86,22 +89,24 @@ def killed_up(stage: Stage, rounds: int, seed: int) -> int:
             assert stage.environments() == []
         except AssertionError as error:
             raise AssertionError(f"{where}: {error}") from error
+        if killed == kills:
+            break
+    assert killed == kills
     stage.assert_nothing_left()
-    return hit
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_up_is_killed_at_random_points(whole: Stage) -> None:
     """Wherever `up` is killed, `up` again finishes it or `down` removes it, without a rest."""
-    assert killed_up(whole, 50, seed=20) >= 35
+    killed_up(whole, 50, seed=20)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_up_is_killed_at_many_random_points(whole: Stage) -> None:
     """The same, 300 times, at points that differ from run to run."""
-    assert killed_up(whole, 300, seed=random.randrange(10**6)) >= 200
+    killed_up(whole, 300, seed=random.randrange(10**6))
 
 
 @pytest.mark.slow
