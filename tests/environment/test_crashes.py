@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from urllib.parse import unquote
 
 import pytest
 
@@ -93,6 +94,20 @@ def killed_up(stage: Stage, kills: int, seed: int) -> None:
             break
     assert killed == kills
     stage.assert_nothing_left()
+
+
+def test_killed_before_anything_was_written(whole: Stage) -> None:
+    """What has only its folder yet is shown as incomplete, and made by the next `up`, whatever it is."""
+    whole.run("up")
+    made = whole.state / "environments" / whole.identity()
+    for kind, name in (("network", "east"), ("link", "wan"), ("node", "client[1]")):
+        folder = next(path for path in (made / kind).iterdir() if unquote(path.name) == name)
+        (folder / "resource.json").unlink()
+    states = {item["name"]: item["state"] for item in whole.json("status", "--json")["resources"]}
+    assert [states[name] for name in ("east", "wan", "client[1]")] == ["incomplete"] * 3
+    assert "incomplete" in whole.run("status").stdout
+    whole.run("up", "-y")
+    assert_up(whole)
 
 
 @pytest.mark.slow

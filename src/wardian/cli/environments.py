@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from .progress import show_down, watch
 
 if TYPE_CHECKING:
     from ..experiment.plan import Plan
-    from ..experiment.resources import EnvironmentRecord, Observed
+    from ..experiment.resources import EnvironmentRecord, Observed, ObservedResource
 
 
 @click.command("plan")
@@ -230,26 +230,26 @@ def _print_resources(observed: Observed) -> None:
         mark = "" if item.state == "ready" else f" ({item.state})"
         services.setdefault(item.spec["node"], []).append(item.spec["service"] + mark)
     rows = []
-    for item in sorted(observed.of("node"), key=lambda node: (node.spec["group"], node.spec["index"] or 0)):
-        addresses = ", ".join(part["address"].partition("/")[0] for part in item.spec["interfaces"])
+    for item in sorted(observed.of("node"), key=lambda node: (node.spec.get("group", node.name), node.spec.get("index") or 0)):
+        addresses = ", ".join(part["address"].partition("/")[0] for part in item.spec.get("interfaces", ()))
         state = item.state + (f": {item.detail}" if item.detail else "")
-        rows.append([item.name, state, addresses, ", ".join(item.spec["roles"]), ", ".join(services.get(item.name, ()))])
+        rows.append([item.name, state, addresses, ", ".join(item.spec.get("roles", ())), ", ".join(services.get(item.name, ()))])
     click.echo()
     table(rows, ["NODE", "STATE", "ADDRESS", "ROLES", "SERVICES"])
     links = [
-        [item.name, item.state, " - ".join(item.spec["networks"]), _shape(item.spec["there"]), _shape(item.spec["back"])]
+        [item.name, item.state, " - ".join(item.spec.get("networks", ())), _shape(item, "there"), _shape(item, "back")]
         for item in observed.of("link")
     ]
-    links += [[item.name, item.state, "", _shape(item.spec["up"]), _shape(item.spec["down"])] for item in observed.of("access")]
+    links += [[item.name, item.state, "", _shape(item, "up"), _shape(item, "down")] for item in observed.of("access")]
     if links:
         click.echo()
         table(links, ["LINK", "STATE", "BETWEEN", "THERE", "BACK"])
 
 
-def _shape(shape: Mapping[str, Any]) -> str:
+def _shape(link: ObservedResource, direction: str) -> str:
     from ..experiment.plan import shape_text
 
-    return ", ".join(f"{part} {shape_text(part, value)}" for part, value in shape.items()) or "-"
+    return ", ".join(f"{part} {shape_text(part, value)}" for part, value in link.spec.get(direction, {}).items()) or "-"
 
 
 def _age(seconds: float) -> str:

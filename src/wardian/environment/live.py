@@ -58,6 +58,7 @@ class LiveEnvironment:
                 addresses={part["network"]: part["address"].partition("/")[0] for part in item.spec["interfaces"]},
             )
             for item in self.observed.of("node")
+            if item.spec
         )
         self.nodes = {view.name: view for view in sorted(views, key=lambda view: (view.group, view.index or 0))}
 

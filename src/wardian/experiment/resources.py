@@ -64,6 +64,7 @@ class Resource:
 class ObservedResource:
     """One thing that exists, read back from the provider.
 
+    spec: what it was made from; empty where its making was cut short before that was written.
     state: "ready", "incomplete" (its making was cut short), or "stopped" (it was ready, and no longer runs).
     detail: the provider's own words about a state other than ready.
     """

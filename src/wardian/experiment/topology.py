@@ -115,7 +115,7 @@ class _Expansion:
             existing = self.observed.resources.get(("network", name))
             if network.subnet is not None:
                 result[name] = network.subnet
-            elif existing is not None:
+            elif existing is not None and existing.spec:
                 subnet = ipaddress.IPv4Network(existing.spec["subnet"])
                 if subnet.num_addresses - 3 >= sizes[name]:
                     result[name] = subnet
