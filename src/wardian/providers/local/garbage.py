@@ -7,7 +7,7 @@ from ..base import Progress
 from . import internet, layers, processes
 from .cgroups import Cgroups
 from .growth import Growth
-from .state import EnvironmentFolder, State, remove_tree
+from .state import EnvironmentFolder, State
 
 
 def collect(state: State, report: Progress) -> list[str]:
@@ -28,9 +28,6 @@ def collect(state: State, report: Progress) -> list[str]:
         if not groups.members(environment):
             groups.remove(environment)
             removed.append(f"control groups of environment {environment}, which has no record")
-    for path in sorted((state.root / "environments").glob(".new-*")):
-        remove_tree(path)
-        removed.append(f"the beginnings of an environment ({path.name})")
     removed += layers.forget_unfinished(state)
     removed += internet.forget_lost(state)
     return removed

@@ -20,7 +20,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,9 @@ from urllib.parse import quote, unquote
 from ...errors import BusyError
 from ...experiment.resources import KINDS, EnvironmentRecord
 from .kernel import is_running
+
+_BEGINNING = ".new-"
+"""An environment's folder is filled under this and the name of its lock, then renamed: it never exists without its record."""
 
 
 class State:
@@ -49,16 +52,23 @@ class State:
             names = sorted(os.listdir(self.root / "environments"))
         except FileNotFoundError:
             return []
+        self._forget_beginnings(name for name in names if name.startswith(_BEGINNING))
         return [self.environment(unquote(name)) for name in names if not name.startswith(".")]
+
+    def _forget_beginnings(self, names: Iterable[str]) -> None:
+        """Remove folders that their maker, who held the lock of that name, did not live to give an environment's name to."""
+        for name in names:
+            with suppress(FileNotFoundError), _opened(self.root / "locks" / f"{name.removeprefix(_BEGINNING)}.lock", os.O_RDWR) as lock:
+                with suppress(BlockingIOError):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    remove_tree(self.root / "environments" / name)
 
     @contextmanager
     def lock(self, file: str, instance: str, purpose: str) -> Iterator[None]:
         """The lock of (file, instance). Raises BusyError naming who holds it."""
         folder = self.root / "locks"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        name = hashlib.sha256(json.dumps([file, instance]).encode()).hexdigest()[:32]
-        descriptor = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
+        with _opened(folder / f"{_lock_name(file, instance)}.lock", os.O_RDWR | os.O_CREAT) as descriptor:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -71,8 +81,19 @@ class State:
                 yield
             finally:
                 self.held.discard(descriptor)
-        finally:
-            os.close(descriptor)
+
+
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _lock_name(file: str, instance: str) -> str:
+    return hashlib.sha256(json.dumps([file, instance]).encode()).hexdigest()[:32]
 
 
 class EnvironmentFolder:
@@ -86,7 +107,7 @@ class EnvironmentFolder:
     def begin(self, record: EnvironmentRecord) -> None:
         """Write the record; from here on the environment exists. It never exists without one."""
         if not self.path.exists():
-            new = self.path.parent / f".new-{self.path.name}-{os.getpid()}"
+            new = self.path.with_name(_BEGINNING + _lock_name(record.file, record.instance))
             EnvironmentFolder(self.id, new)._fill(record)
             new.rename(self.path)
         else:
