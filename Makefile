@@ -26,6 +26,7 @@ test-all: $(STAMP) ## the same, with soak and chaos at length
 
 bench: $(STAMP)  ## measure beside peers; tables and JSON in benchmarks/out/
 	scripts/system-packages bench
+	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m benchmarks
 
 lint: $(STAMP)   ## style and types

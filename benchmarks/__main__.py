@@ -7,7 +7,7 @@ import importlib
 
 from . import machine
 
-MEASURES = ("imports", "plan", "nodes", "cells", "output", "memory")
+MEASURES = ("imports", "plan", "nodes", "cells", "fanout", "cold", "output", "transfer", "memory", "lab")
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from wardian.nodes.link import AgentLink
 from .ground import ground
 from .kernels import kernel
 from .mininet import mininet
-from .results import Row, Table
+from .results import Goal, Row, Table
 
 NODES = 10
 
@@ -31,11 +31,14 @@ def measure(quick: bool) -> Table:
             wardian.run("pass")
             python = [sum(map(_size, _family(plain.pid)))]
             ours = [sum(map(_size, _family(wardian.pid)))]
+            before = _size(wardian.pid)
             wardian.run("%%on all --lang bash\n:")
             rows.append(Row("a node with its agent and a bash kernel", "MiB", _nodes(folder)))
             wardian.run("%%on all\npass")
+            bound = max(_size(wardian.pid) - before, 0) / NODES
             rows.append(Row("a node with its agent, bash and Python kernels", "MiB", _nodes(folder), "ipykernel", python))
             rows.append(Row("a notebook's router and home", "MiB", ours, "ipykernel", python))
+            rows.append(Row("here, for each node that the notebook is bound to", "MiB", [bound], goal=Goal(2.0 * 2**20)))
     note = f"Of {NODES} nodes; pages that processes share are divided among them. What the kernel itself holds of a namespace is not in it."
     return Table("memory", "memory of processes", note, rows)
 

@@ -87,6 +87,7 @@ def nodes(draw: st.DrawFn, networks: list[str], roles: list[str], sites: list[st
                 "cpus": st.floats(0.01, 100),
                 "memory": sizes,
                 "env": st.dictionaries(variables, texts, max_size=3),
+                "python": st.sampled_from(["python3.12", "/opt/py/bin/python"]),
                 "files": st.lists(
                     st.fixed_dictionaries(
                         {"source": texts, "target": names.map(lambda name: f"/{name}")}, optional={"mode": st.just("0755")}

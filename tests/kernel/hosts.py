@@ -66,7 +66,7 @@ async def _run(connection: dict[str, object], folder: Path) -> int:
         folder,
         find=HostEnvironment.find,
         open_link=app.open_link,
-        notebook=os.environ.get("WARDIAN_SESSION", "default"),
+        notebook=os.environ.get("WARDIAN_SESSION") or os.environ.get("JPY_SESSION_NAME", "default"),
         journal=Path(journal) if journal else None,
     )
     return await app.serve(router)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,13 +57,24 @@ def test_options() -> None:
     [
         ("", "selector is missing"),
         ("client --fast", "no option --fast"),
-        ("client --lang ruby", "ruby"),
+        ("client --lang no/such", "no/such"),
         ("client --lang", "language"),
         ("client as load", "background"),
         ("client --bg as 1x", "no name for a job"),
         ("client server", "one selector"),
         ("here --bg", "home cannot"),
         ("'client", "cannot read"),
+        ("client --timeout", "cannot read --timeout"),
+        ("client --timeout 5", "cannot read --timeout 5"),
+        ("client --timeout 0s", "no time"),
+        ("client --each", "cannot read --each"),
+        ("client --each n", "cannot read --each n"),
+        ("client --each n=", "cannot read --each n="),
+        ("client --each 1n=[1]", "cannot read --each"),
+        ("client --first --serial", "--first and --serial do not go together"),
+        ("client --first --each n=[1]", "--first and --each"),
+        ("here --first", "--first is for cells on nodes"),
+        ("here --each n=[1]", "--each is for cells on nodes"),
     ],
 )
 def test_mistakes_are_named(line: str, what: str) -> None:
@@ -71,7 +84,72 @@ def test_mistakes_are_named(line: str, what: str) -> None:
     assert caught.value.remedy
 
 
-@pytest.mark.parametrize("metadata", [{"wardian": "client"}, {"wardian": {"on": 3}}, {"wardian": {"on": "client", "lang": "cobol"}}])
+@pytest.mark.parametrize(
+    ("text", "items"),
+    [
+        ("n=[1,2]", "[1,2]"),
+        ("n=[1, 2, 'a b']", "[1, 2, 'a b']"),
+        ("n=range(3)", "range(3)"),
+        ('n="[1, 2]"', "[1, 2]"),
+        ('"n=[1, 2]"', "[1, 2]"),
+        ("n=['it\\'s', ')']", "['it\\'s', ')']"),
+        ("n=names", "names"),
+        ("n='a','b'", "'a','b'"),
+    ],
+)
+@pytest.mark.parametrize("between", [" ", "="])
+def test_lists_keep_their_form(text: str, items: str, between: str) -> None:
+    """The list of `--each` is Python and no shell words: brackets, quotes and spaces in it stay, and what follows is still read."""
+    binding = parse_on(f"client --each{between}{text} --timeout 1min30s")
+    assert binding.each == ("n", items)
+    assert binding.selector == "client"
+    assert binding.timeout == 90
+
+
+@pytest.mark.parametrize("line", ["--first", "--serial", "--each n=[1, 2]", "--timeout 30s", "--bg as load", "--lang bash"])
+def test_metadata_has_the_same_options(line: str) -> None:
+    """Every option of the line can be in the cell's metadata, under the same name, and means the same there."""
+    binding = parse_on(f"client {line}")
+    entry: dict[str, object] = {"on": "client"}
+    words = line.replace("as load", "--as load").split("--")[1:]
+    for name, _, value in (word.strip().partition(" ") for word in words):
+        entry[name] = value or True
+    assert bind("1", {"wardian": entry}, None).binding == replace(binding, source="metadata")
+
+
+def test_help() -> None:
+    """`--help`, and a line with nothing above an empty cell, ask how the line is written; above code nothing is an error."""
+    for code in ("%%on --help\n1", "%%on client --help", "%%on", "%%on\n  \n"):
+        assert bind(code, {}, None).help
+    with pytest.raises(BindingError, match="selector is missing"):
+        bind("%%on\n1", {}, None)
+
+
+@given(
+    st.builds(
+        Binding,
+        selector=st.just("client"),
+        source=st.just("line"),
+        first=st.booleans(),
+        timeout=st.none() | st.integers(1, 10**6).map(lambda number: number / 1000),
+    )
+)
+def test_options_are_written_as_they_are_read(binding: Binding) -> None:
+    """What `%on` says of the options is what one has to write for them."""
+    assert parse_on(f"client {binding.options}") == binding
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{"wardian": {"on": "client", "first": 1}}, {"wardian": {"on": "client", "each": 3}}, {"wardian": {"on": "client", "timeout": 30}}],
+)
+def test_malformed_options(metadata: dict[str, object]) -> None:
+    """Options of the wrong type in metadata are errors."""
+    with pytest.raises(BindingError):
+        bind("1", metadata, None)
+
+
+@pytest.mark.parametrize("metadata", [{"wardian": "client"}, {"wardian": {"on": 3}}, {"wardian": {"on": "client", "lang": "no such"}}])
 def test_malformed_metadata(metadata: dict[str, object]) -> None:
     """Metadata that is not understood is an error, never a cell that runs at home by surprise."""
     with pytest.raises(BindingError):

@@ -1,9 +1,16 @@
-"""The kernel at home behaves as a stock ipykernel: the field's own test suite says so."""
+"""The kernel behaves as a stock ipykernel, at home and on a node: the field's own test suite says so."""
 
 from __future__ import annotations
 
+import asyncio
+import shutil
+import tempfile
+from pathlib import Path
+
 import jupyter_kernel_test
 import pytest
+
+from .conftest import NODES, Notebook, _stop_agents, write_nodes
 
 pytestmark = pytest.mark.slow
 
@@ -31,6 +38,33 @@ class TestHome(jupyter_kernel_test.KernelTests):
     supported_history_operations = ("tail", "search")
     code_inspect_sample = "zip"
     code_clear_output = "from IPython.display import clear_output; clear_output()"
+
+
+class TestOnNode(TestHome):
+    """The same, with every cell on a node."""
+
+    nodes: Path
+    notebook: Notebook
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.nodes = Path(tempfile.mkdtemp(prefix="wk", dir="/tmp"))
+        write_nodes(cls.nodes, NODES)
+        cls.notebook = Notebook(cls.nodes, "conformance")
+        cls.km, cls.kc = cls.notebook.manager, cls.notebook.client
+        assert cls.notebook.run("%on server").status == "ok"
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        cls.notebook.close()
+        asyncio.run(_stop_agents(cls.nodes))
+        shutil.rmtree(cls.nodes, ignore_errors=True)
+
+    def test_it_is_the_node(self) -> None:
+        """The cells of this suite run on the node."""
+        self.flush_channels()
+        _, output = self.execute_helper(code="import os; print(os.environ['WARDIAN_TEST_NODE'])")
+        assert [message["content"]["text"] for message in output if message["msg_type"] == "stream"] == ["server\n"]
 
 
 class TestWelcome(jupyter_kernel_test.IopubWelcomeTests):

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from wardian.kernel.exchange import _lending_stdin, _lending_stdout
 
 from .conftest import Notebook
 
@@ -114,3 +120,128 @@ def test_results_of_a_failed_node(notebook: Notebook) -> None:
     notebook.run("%%on client\nimport os\n1 / (os.environ['WARDIAN_TEST_NODE'] == 'client[0]')")
     assert notebook.run(RESULTS + "repr(results)").value == "'<results: client[0], client[1] (failed)>'"
     assert "failed there" in notebook.run(RESULTS + "results['client[1]']").error
+
+
+def test_nodes_as_dictionaries(notebook: Notebook) -> None:
+    """`wardian.nodes` gives, sets, lists and deletes the variables of nodes, one or several, and its names are those of the nodes."""
+    notebook.run("import wardian, wardian.nodes.files")
+    notebook.run("for node in list(wardian.nodes): wardian.nodes[node]['own'] = node")
+    assert notebook.run("wardian.nodes['server']['own']").value == "'server'"
+    assert notebook.run("wardian.nodes['client']['own']").value == "{'client[0]': 'client[0]', 'client[1]': 'client[1]'}"
+    assert notebook.run("%%on server\nown").value == "'server'"
+    assert notebook.run("'own' in wardian.nodes['all'], 'other' in wardian.nodes['all']").value == "(True, False)"
+    assert notebook.run("'own' in list(wardian.nodes['server'])").value == "True"
+    assert "server │" in notebook.run("wardian.nodes['server']").value
+    notebook.run("del wardian.nodes['client']['own']")
+    assert notebook.run("'own' in wardian.nodes['client[0]'], 'own' in wardian.nodes['server']").value == "(False, True)"
+    assert "no variable 'own'" in notebook.run("wardian.nodes['client']['own']").error
+    assert "nowhere" in notebook.run("wardian.nodes['nowhere']").error
+    assert notebook.run("'nowhere' in wardian.nodes, 'server' in wardian.nodes").value == "(False, True)"
+    assert notebook.run("repr(wardian.nodes)").value == "'<nodes: client[0], client[1], server>'"
+
+
+def test_by_pickle(notebook: Notebook) -> None:
+    """With --pickle any object goes both ways, and bringing one home says what that means."""
+    notebook.run("import datetime, wardian; moment = datetime.timedelta(seconds=5)")
+    assert "--pickle" in notebook.run("%put moment --to server").error
+    assert notebook.run("%put moment --to server --pickle").status == "ok"
+    assert notebook.run("%%on server\nmoment.seconds").value == "5"
+    assert "timedelta" in notebook.run("%get moment as back --from server").error
+    assert "can run code here" in notebook.run("%get moment as back --from server --pickle").text("stderr")
+    assert notebook.run("back == moment == wardian.nodes['server'].get('moment', pickle=True)").value == "True"
+
+
+def test_a_large_array(notebook: Notebook) -> None:
+    """A large array goes to several nodes at once and back, as it was."""
+    notebook.run("import numpy, wardian; large = numpy.arange(8_000_000.0)")
+    assert notebook.run("%put large --to all").status == "ok"
+    assert notebook.run("%%on server\nlarge.sum() == 31999996000000.0 and large.flags.writeable").value == "True"
+    got = notebook.run("found = wardian.nodes['all']['large']; [(value == large).all() for value in found.values()]")
+    assert "False" not in got.value
+    assert got.value.count("True") == 3
+
+
+PEAK = """
+def peak(work):
+    import re
+    def read(name):
+        return int(re.search(name + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    before = read("VmRSS")
+    work()
+    return read("VmHWM") - before
+"""
+
+
+def test_memory_is_never_doubled(notebook: Notebook) -> None:
+    """An array of 128 MiB takes nothing more at home while it is sent, and once its size at home when it comes back."""
+    notebook.run("import numpy, wardian; large = numpy.ones(2**24)")
+    notebook.run(PEAK)
+    assert int(notebook.run("peak(lambda: wardian.nodes['server'].put('large', large))").value) < 32
+    notebook.run("del large")
+    assert 120 < int(notebook.run("peak(lambda: wardian.nodes['server'].get('large'))").value) < 128 + 32
+    notebook.run("del wardian.nodes['server']['large']")
+
+
+def test_what_takes_long_shows_how_far_it_is(notebook: Notebook) -> None:
+    """A transfer says how far it is once it has taken a while, and when it is over."""
+    notebook.run("from wardian.kernel import transfer; transfer._PATIENCE, before = 0.0, transfer._PATIENCE; import numpy")
+    notebook.run("large = numpy.zeros(4_000_000)")
+    shown = notebook.run("%put large --to server").text()
+    notebook.run("transfer._PATIENCE = before")
+    assert "large → server │" in shown
+    assert shown.endswith("\n")
+    assert "31 of 31 MiB" in shown
+
+
+def test_too_large_for_the_node(notebook: Notebook) -> None:
+    """A value that the node has no room for is refused before it is sent, and nothing is set."""
+    notebook.run("from wardian.kernel import transfer, values; import wardian")
+    notebook.run("claimed = values.Parcel({'form': 'bytes'}, 2**50, lambda write: write(b'x' * 2**24))")
+    notebook.run("real, values.pack = values.pack, lambda value, by_pickle: claimed")
+    refused = notebook.run("%put claimed as huge --to server")
+    notebook.run("values.pack = real")
+    assert "1048576.0 GiB of memory" in refused.error
+    assert "server" in refused.error
+    assert notebook.run("'huge' in wardian.nodes['server']").value == "False"
+
+
+def test_interrupted(notebook: Notebook) -> None:
+    """A transfer that is interrupted sets nothing, and the node's kernel works on."""
+    notebook.run("import time, wardian; from wardian.kernel import values")
+    notebook.run(
+        "def send(write):\n    write(b'x' * 1000)\n    print('sending', flush=True)\n    time.sleep(60)\n"
+        "slow = values.Parcel({'form': 'bytes'}, 2000, send)\nreal, values.pack = values.pack, lambda value, by_pickle: slow"
+    )
+    sending = notebook.send("%put slow as half --to server")
+    notebook.printed(sending, "sending")
+    notebook.interrupt()
+    assert notebook.result(sending).reply["ename"] == "KeyboardInterrupt"
+    notebook.run("values.pack = real")
+    assert notebook.run("'half' in wardian.nodes['server']").value == "False"
+    assert notebook.run("%%on server\n1 + 1").value == "2"
+
+
+class NoPipes:
+    """A process whose streams are no pipes of this host, as those of a channel over SSH."""
+
+    def __init__(self, stdin: asyncio.StreamWriter, stdout: asyncio.StreamReader) -> None:
+        self.stdin, self.stdout = stdin, stdout
+
+
+async def test_streams_that_are_no_pipes() -> None:
+    """Where a channel has no pipes the router carries what home writes and reads."""
+    ours, theirs = socket.socketpair()
+    stdout, stdin = await asyncio.open_connection(sock=ours)
+    reader, writer = await asyncio.open_connection(sock=theirs)
+    process: Any = NoPipes(stdin, stdout)
+    async with _lending_stdin(process) as descriptor:
+        os.write(descriptor, b"there")
+        assert await reader.readexactly(5) == b"there"
+    async with _lending_stdout(process) as descriptor:
+        writer.write(b"and back")
+        await writer.drain()
+        writer.close()
+        assert await asyncio.to_thread(os.read, descriptor, 100) == b"and back"
+    stdin.close()

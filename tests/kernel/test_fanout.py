@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wardian.experiment import selectors
-from wardian.kernel.fanout import Lanes, compact
+from wardian.kernel.ansi import plain, to_html
+from wardian.kernel.fanout import Lanes
+from wardian.kernel.summary import compact
 
 NODES = ["client[0]", "client[1]", "server"]
 
@@ -40,7 +44,8 @@ class Screen:
     def __init__(self) -> None:
         self.clock = Clock()
         self.shown: list[tuple[str, dict[str, Any]]] = []
-        self.lanes = Lanes(NODES, lambda kind, content: self.shown.append((kind, content)), self.clock.later)
+        self.time = 0.0
+        self.lanes = Lanes(NODES, lambda kind, content: self.shown.append((kind, content)), self.clock.later, clock=lambda: self.time)
 
     def print(self, node: str, text: str, name: str = "stdout") -> None:
         self.lanes.stream(node, {"name": name, "text": text})
@@ -151,7 +156,157 @@ def test_errors_name_who_failed(screen: Screen) -> None:
     assert error["ename"] == "NodeErrors"
     assert error["evalue"] == "client[0:2]: ValueError: bad"
     assert error["traceback"].count("trace") == 1
-    assert "1 other node did not" in error["traceback"][-1]
+    assert "1 other did not" in error["traceback"][-1]
+
+
+def moving(screen: Screen) -> list[str]:
+    """The states of the display that redraws itself."""
+    boards = [content for _, content in screen.shown if str(content.get("transient", {}).get("display_id")).endswith("/moving")]
+    assert len({content["transient"]["display_id"] for content in boards}) <= 1
+    return [content["data"]["text/plain"] for content in boards]
+
+
+def test_progress_is_redrawn_in_place(screen: Screen) -> None:
+    """Lines that redraw themselves share one display, which is brought up to date; their last states become lines, and it is emptied."""
+    for node, state in ((NODES[0], "10 %"), (NODES[1], "20 %")):
+        screen.print(node, f"\r{state}")
+    assert moving(screen) == []
+    screen.clock.fire()
+    assert moving(screen) == ["client[0] │ 10 %\nclient[1] │ 20 %"]
+    screen.print(NODES[0], "\r50 %")
+    screen.print(NODES[0], "\r60 %")
+    screen.clock.fire()
+    assert moving(screen)[1:] == ["client[0] │ 60 %\nclient[1] │ 20 %"]
+    screen.print(NODES[0], "\r100 %\n")
+    screen.end()
+    assert moving(screen)[2:] == [""]
+    assert screen.text == "client[0] │ 100 %\nclient[1] │ 20 %\n"
+
+
+def test_a_quick_bar_is_a_line(screen: Screen) -> None:
+    """A progress bar that is done before anything was shown of it makes no display."""
+    screen.print(NODES[0], "\r1 %\r100 %\n")
+    screen.end()
+    assert [kind for kind, _ in screen.shown] == ["stream"]
+
+
+def test_an_endless_line_takes_no_memory(screen: Screen) -> None:
+    """What carriage returns have overwritten is not kept, and a line without an end is cut."""
+    for number in range(10_000):
+        screen.print(NODES[0], f"\rstate {number}")
+        screen.print(NODES[1], "x" * 100)
+    lane = screen.lanes._lanes[NODES[0]]
+    assert len(lane.partial["stdout"]) < 100
+    assert max(len(line) for line in screen.text.splitlines()) < 70_000 if screen.text else True
+    screen.end()
+    assert screen.text.count("x") == 1_000_000
+
+
+def test_a_return_at_the_end_of_a_piece(screen: Screen) -> None:
+    """A line whose return comes before its next state is overwritten by that."""
+    screen.print(NODES[0], "10 %\r")
+    screen.print(NODES[0], "100 %\r")
+    screen.print(NODES[0], "\n")
+    screen.end()
+    assert screen.text == "client[0] │ 100 %\n"
+
+
+def test_clear_output_clears_one_lane(screen: Screen) -> None:
+    """What a node has cleared is gone, text and displays; other nodes keep theirs; in the end its last state is there once."""
+    screen.print("server", "keep\n")
+    screen.print(NODES[0], "first\n")
+    screen.lanes.clear(NODES[0], False)
+    screen.print(NODES[0], "second\n")
+    screen.clock.fire()
+    screen.lanes.clear(NODES[0], True)
+    screen.print(NODES[0], "third\n")
+    screen.clock.fire()
+    screen.end()
+    assert moving(screen) == ["client[0] │ second", "client[0] │ third", ""]
+    assert screen.text == "server    │ keep\nclient[0] │ third\n"
+
+
+def test_a_display_takes_the_place_of_a_cleared_one(screen: Screen) -> None:
+    """After `clear_output` the next figure is shown where the last one was, and what nothing replaces is emptied."""
+    screen.lanes.rich("server", "display_data", {"data": {"text/plain": "1"}})
+    screen.lanes.rich("server", "display_data", {"data": {"text/plain": "2"}})
+    screen.lanes.clear("server", True)
+    screen.lanes.rich("server", "display_data", {"data": {"text/plain": "3"}})
+    screen.end()
+    seen: dict[str, str] = {}
+    for _, content in screen.shown:
+        if content["transient"].get("display_id"):
+            seen[content["transient"]["display_id"]] = content["data"]["text/plain"]
+    assert sorted(seen.values()) == ["", "3"]
+
+
+def test_a_short_cell_is_quiet(screen: Screen) -> None:
+    """Without failures and with little output there is no summary."""
+    screen.print("server", "a\n" * 50)
+    screen.end()
+    assert [kind for kind, _ in screen.shown] == ["stream"]
+
+
+def test_much_output_is_summed_up(screen: Screen) -> None:
+    """After much output a display folds it by node: how each did, for how long, and its last lines, escaped and coloured."""
+    screen.print("server", "line\n" * 200 + "\x1b[31m<red>\x1b[0m\n")
+    screen.time = 2.0
+    screen.end()
+    content = screen.shown[-1][1]
+    assert content["data"]["text/plain"] == "client[0:2],server │ ok, 2.0 s, 201 lines"
+    markup = content["data"]["text/html"]
+    assert markup.count("<details>") == 3
+    assert "&lt;red&gt;</span>" in markup
+    assert markup.count("line\n") < 25
+    assert content["metadata"]["wardian"] == {"summary": True}
+
+
+def test_the_summary_of_a_failure(screen: Screen) -> None:
+    """Who failed, how, and its last line are in the summary's text; its lane is open, those of the others are folded."""
+    screen.print("server", "working\n<b>last</b>\n")
+    screen.lanes.error("server", {"ename": "ValueError", "evalue": "<bad>", "traceback": ["\x1b[0;31mtrace\x1b[0m <1>"]})
+    screen.end()
+    content = next(content for kind, content in screen.shown if content.get("metadata", {}).get("wardian") == {"summary": True})
+    text, markup = content["data"]["text/plain"], content["data"]["text/html"]
+    assert "server      │ failed: ValueError: <bad>, 0.0 s, 2 lines, the last: <b>last</b>" in text
+    assert markup.count("<details open><summary><b>server</b> failed") == 1
+    assert markup.count("<details>") == 2
+    assert "<b>last" not in markup
+    assert "<1>" not in markup
+    assert ">trace</span>" in markup
+
+
+def test_those_that_were_not_run(screen: Screen) -> None:
+    """Nodes that were left out after a failure are named, and are no failures of their own."""
+    screen.lanes.error(NODES[0], {"ename": "ValueError", "evalue": "bad", "traceback": []})
+    screen.lanes.error("server", {"ename": "NotRun", "evalue": "", "traceback": []})
+    error = screen.end()
+    assert error is not None
+    assert error["evalue"] == "client[0]: ValueError: bad"
+    assert error["traceback"][-1] == "client[0] failed; 1 other did not; not run: server"
+
+
+@pytest.mark.parametrize(
+    ("text", "markup"),
+    [
+        ("<&>", "&lt;&amp;&gt;"),
+        ("\x1b[1mb\x1b[22mc", '<span style="font-weight:bold">b</span>c'),
+        ("\x1b[38;5;196mr\x1b[39m", '<span style="color:#ff0000">r</span>'),
+        ("\x1b[48;2;1;2;3mx", '<span style="background-color:#010203">x</span>'),
+        ("\x1b[2K\x1b[1Aup", "up"),
+        ("\x1b]0;title\x07t", "t"),
+        ("\x1b[m\x1b[38;5mx", "x"),
+    ],
+)
+def test_colours(text: str, markup: str) -> None:
+    """Colours become spans, everything else of a terminal is left out, and text is escaped."""
+    assert to_html(text) == markup
+
+
+@given(st.text(st.sampled_from("\x1b[];0123456789m<>&\"'a")))
+def test_no_text_becomes_markup(text: str) -> None:
+    """Whatever a node prints, nothing in it is taken for HTML."""
+    assert re.sub(r'<span style="[a-z:;#0-9-]+">|</span>', "", to_html(text)) == html.escape(plain(text))
 
 
 @given(st.sets(st.tuples(st.sampled_from(["client", "cross"]), st.integers(0, 12))))

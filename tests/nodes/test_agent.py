@@ -397,15 +397,18 @@ async def test_python_crash_leaves_its_trace(link: AgentLink) -> None:
     assert "Segmentation fault" in kernel.events[0]["last"]
 
 
-async def test_python_missing_says_what_to_do(run_directory: str, tmp_path: Path) -> None:
-    """An interpreter without pyzmq or ipykernel is named, with the command that helps."""
+async def test_python_that_lacks_ipykernel_says_what_it_is(run_directory: str) -> None:
+    """An interpreter without ipykernel starts no kernel; the answer says which interpreter it is, and what it has."""
     bare = getattr(sys, "_base_executable", sys.executable)
-    link = await AgentLink.open(HostChannel(run_directory, PYTHONNOUSERSITE="1"), "host", pythons=[bare])
+    channel = HostChannel(run_directory, PYTHONNOUSERSITE="1", WARDIAN_PYTHON=bare)
+    link = await AgentLink.open(channel, "host")
     try:
-        with pytest.raises(AgentError, match="which a Python kernel needs") as caught:
-            await link.request("kernel.start", kernel="p", language="python")
-        assert "-m pip install ipykernel" in str(caught.value.remedy)
-        assert (await link.request("kernel.list"))["kernels"] == {}
+        needs = (await link.request("kernel.start", kernel="p", language="python"))["needs"]
+        assert needs["python"] == bare
+        assert needs["version"] == list(sys.version_info[:2])
+        assert "ipykernel" in needs["error"]
+        assert "ipykernel" not in needs["installed"]
+        assert (await link.request("kernel.list"))["kernels"]["p"]["state"] == "dead"
     finally:
         await link.close()
 

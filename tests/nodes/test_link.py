@@ -313,3 +313,63 @@ async def test_a_wrong_handler_ends_the_link_with_its_reason(link: AgentLink) ->
     link.send("nobody", "shell", [json.dumps({}).encode()] * 4)
     await asyncio.wait([link.closed], timeout=10)
     assert "what the handler missed" in str(link.closed.exception())
+
+
+async def test_attaching_tells_what_runs(run_directory: str) -> None:
+    """Whoever attaches a kernel learns its store, where its messages end, and which cells it has not answered."""
+    first = await AgentLink.open(HostChannel(run_directory), "host")
+    kernel = await Kernel.start(first, "k", "bash")
+    running, waiting = kernel.execute("echo begun; sleep 60", stop_on_error=False), kernel.execute("true")
+    await kernel.says(running, "begun\n")
+    second = await AgentLink.open(HostChannel(run_directory), "host")
+    later = Kernel(second, "k")
+    answer = await second.request("kernel.attach", kernel="k", after=None)
+    assert answer["executing"] == [running, waiting]
+    assert answer["end"] >= numbers(kernel)[-1]
+    assert answer["store"] == (await first.request("kernel.list"))["kernels"]["k"]["store"]
+    await second.request("kernel.interrupt", kernel="k")
+    await later.result(waiting)
+    assert (await second.request("kernel.attach", kernel="k", after=None))["executing"] == []
+    await first.close()
+    await second.close()
+
+
+async def test_output_is_kept_on_the_node(link: AgentLink) -> None:
+    """What a cell printed can be fetched again after it was acknowledged, whole, also when later cells have run."""
+    kernel = await Kernel.start(link, "k", "bash")
+    cell = kernel.execute("seq 1 300000; echo ä")
+    text = (await kernel.result(cell)).text()
+    await kernel.run("echo short")
+    found = b""
+    while True:
+        answer = await link.request("kernel.output", kernel="k", cell=cell, offset=len(found))
+        found += answer["text"].encode("latin-1")
+        if len(found) >= answer["kept"]:
+            break
+    assert answer["lost"] == 0
+    assert found.decode() == text
+    with pytest.raises(AgentError, match="not kept"):
+        await link.request("kernel.output", kernel="k", cell="nothing", offset=0)
+
+
+async def test_a_long_stream_message_is_divided(link: AgentLink) -> None:
+    """What a Python kernel gathers into one huge message arrives in pieces that no reader chokes on, complete."""
+    kernel = await Kernel.start(link, "k", "python")
+    result = await kernel.run("print('0123456789' * 8_000_000)", 60)
+    pieces = [content["text"] for _, kind, content in result.messages if kind == "stream"]
+    assert max(map(len, pieces)) <= 2 << 20
+    assert "".join(pieces) == "0123456789" * 8_000_000 + "\n"
+
+
+async def test_a_paused_link_reads_nothing(link: AgentLink) -> None:
+    """While a link is paused what the agent sends waits there; then it comes complete."""
+    kernel = await Kernel.start(link, "k", "bash")
+    cell = kernel.execute("seq 1 2000000")
+    await kernel.until(lambda: lines(kernel))
+    link.pause()
+    seen = len(kernel.messages)
+    with pytest.raises(TimeoutError):
+        await kernel.result(cell, 0.5)
+    assert len(kernel.messages) - seen < 64
+    link.resume()
+    assert (await kernel.result(cell)).text() == "".join(f"{number}\n" for number in range(1, 2_000_001))

@@ -23,6 +23,7 @@ COMMANDS = {
     "exec": "nodes",
     "shell": "nodes",
     "cp": "nodes",
+    "forward": "ports",
     "run": "notebooks",
     "log": "records",
     "doctor": "records",

@@ -5,10 +5,14 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .common import environment, experiment_options, json_option, print_json, style, wait
+
+if TYPE_CHECKING:
+    from ..journal import Journal
 
 
 @click.command("log")
@@ -18,16 +22,29 @@ from .common import environment, experiment_options, json_option, print_json, st
 @click.option("--node", metavar="NAME", help="Only what concerns this node.")
 @click.option("--kind", "kinds", multiple=True, metavar="KIND", help="operation, run, cell, transfer or event; may be repeated.")
 @click.option("--run", metavar="ID", help="Only what belongs to this run.")
+@click.option("--cell", metavar="ID", help="What a cell printed: its id, the end of that, or last (of those on nodes).")
 def log_command(
-    file: Path | None, instance: str | None, as_json: bool, last: int, node: str | None, kinds: tuple[str, ...], run: str | None
+    file: Path | None,
+    instance: str | None,
+    as_json: bool,
+    last: int,
+    node: str | None,
+    kinds: tuple[str, ...],
+    run: str | None,
+    cell: str | None,
 ) -> None:
     """Show the journal: operations, cells, transfers and events, oldest first.
 
     \b
     wardian log -n 20
     wardian log --kind cell --node 'client[0]'
+    wardian log --cell last
     """
     target = environment(file, instance, gone=True)
+    if cell is not None:
+        _show_cell(target.journal, cell, as_json)
+        target.close()
+        return
     entries = target.journal.entries(kinds=list(kinds) or None, node=node, run=run, limit=last)
     target.close()
     if as_json:
@@ -41,6 +58,19 @@ def log_command(
         click.echo(f"{when} {took}  {entry.kind:<9} {status} {entry.summary}")
     if not entries:
         click.echo("The journal is empty.")
+
+
+def _show_cell(journal: Journal, cell: str, as_json: bool) -> None:
+    from ..kernel import playback
+
+    entry = journal.find_cell(cell)
+    outputs = journal.outputs(entry.id)
+    if as_json:
+        print_json({**asdict(entry), "outputs": [asdict(output) for output in outputs]})
+        return
+    click.echo(style(playback.title(entry), bold=True), err=True)
+    for text in playback.as_text(entry, outputs):
+        click.echo(text, nl=False)
 
 
 @click.command("doctor")

@@ -184,6 +184,12 @@ def _list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _interpreter(value: object) -> object:
+    if not isinstance(value, str) or not re.fullmatch(r"/[^\0\n]*[^/\0\n]|[A-Za-z0-9_][A-Za-z0-9_.+-]*", value):
+        raise ValueError("an absolute path such as /opt/py/bin/python, or a name such as python3.12")
+    return value
+
+
 class Node(Model):
     """One node, or a group of `count` like nodes."""
 
@@ -193,6 +199,9 @@ class Node(Model):
     cpus: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="processors, such as 0.5")
     memory: Annotated[Size, at_least(4 * 2**20, "4MiB")] | None = Field(default=None, description="memory limit")
     env: Variables = Field(default={}, description="environment variables of everything that runs there")
+    python: Annotated[str, BeforeValidator(_interpreter)] | None = Field(
+        default=None, description="interpreter of its Python cells: an absolute path on the node, or a name such as python3.12"
+    )
     files: Annotated[list[FileCopy], BeforeValidator(_files)] = Field(default=[], description="copied in: {source: target}")
     setup: str | None = Field(default=None, description="shell script run once, with internet access, to prepare the image")
     internet: bool = Field(default=False, description="whether the node reaches the internet")

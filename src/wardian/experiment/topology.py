@@ -242,7 +242,7 @@ class _Expansion:
                 "image": node.image,
                 "cpus": node.cpus,
                 "memory": node.memory,
-                "env": dict(node.env),
+                "env": {**node.env, **({"WARDIAN_PYTHON": node.python} if node.python else {})},
                 "setup": node.setup,
                 "internet": node.internet,
                 "routes_between": node.routes,

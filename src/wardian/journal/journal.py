@@ -8,17 +8,18 @@ import json
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from .identifiers import new_id
 from .redact import redact_values
-from .writer import Insert, OutputRow, Update, Writer
+from .writer import Insert, OutputRow, Position, Update, Writer
 
 if TYPE_CHECKING:
-    from .records import LogEntry, RunRecord
+    from .records import LogEntry, Output, RunRecord
 
 STATUSES = ("ok", "failed", "cancelled")
 
@@ -32,7 +33,10 @@ class Entry:
         self._table = table
         self._later = frozenset(LATER.get(table, ()))
         self._ended = False
-        writer.put(Insert(table, row))
+        self._begin(row)
+
+    def _begin(self, row: dict[str, Any]) -> None:
+        self._writer.put(Insert(self._table, row))
 
     def done(self, status: str = "ok", error: str | None = None, **values: Any) -> None:
         """Record its end. Only the first call counts.
@@ -72,14 +76,21 @@ LATER = {"runs": ("environment", "provider"), "cells": ("nodes",), "transfers": 
 class CellEntry(Entry):
     """One execution of a cell."""
 
-    def __init__(self, writer: Writer, table: str, row: dict[str, Any]) -> None:
+    def __init__(self, writer: Writer, table: str, row: dict[str, Any], sequence: int = 0) -> None:
         super().__init__(writer, table, row)
-        self._sequence = itertools.count(1)
+        self._sequence = itertools.count(sequence + 1)
 
     def output(self, node: str | None, message_type: str, content: Mapping[str, Any]) -> None:
         """Record one message that it sent, in the order of the calls. content: that of the Jupyter message; node None is home."""
         text = json.dumps(content, separators=(",", ":"))
         self._writer.put(OutputRow(self.id, next(self._sequence), node, message_type, text, time.time()))
+
+
+class ResumedCell(CellEntry):
+    """A cell's entry that another process began, and that this one goes on with."""
+
+    def _begin(self, row: dict[str, Any]) -> None:
+        self._writer.put(Update(self._table, self.id, {"writer": self._writer.id}))
 
 
 class Journal:
@@ -154,14 +165,48 @@ class Journal:
         environment: str | None = None,
         run: str | None = None,
         session: str | None = None,
+        request: str | None = None,
     ) -> CellEntry:
-        """One execution of a cell. cell: its id in the notebook; nodes: where it runs, empty for home; session: that of the kernel."""
+        """One execution of a cell.
+
+        cell: its id in the notebook; nodes: where it runs, empty for home; session: that of the kernel; request: the id of the
+        execute request.
+        """
         row = self._begin(environment, run)
         row.update(
-            session=session, cell=cell, notebook=notebook, source=source, selector=selector, language=language, background=background
-        )
+            session=session, cell=cell, notebook=notebook, source=source, selector=selector, language=language,
+            background=background, request=request,
+        )  # fmt: skip
         row.update(source_digest=hashlib.sha256(source.encode(errors="surrogatepass")).hexdigest(), nodes=json.dumps(list(nodes)))
         return CellEntry(self._writer, "cells", row)
+
+    def resume(self, cell: str) -> CellEntry:
+        """Go on with a cell that a process began which has died. cell: its entry's id."""
+        from . import queries
+
+        sequence = queries.last_sequence(self._writer.opened(), cell)
+        return ResumedCell(self._writer, "cells", {"id": cell}, sequence)
+
+    @contextmanager
+    def together(self, store: str | None = None, sequence: int = 0) -> Iterator[None]:
+        """Record what is recorded within as one: either all of it is in the journal or nothing. One thread only may record meanwhile.
+
+        store, sequence: the message on a node that all this comes from; `position` tells how far the messages are recorded.
+        """
+        with self._writer.together():
+            yield
+            if store is not None:
+                self._writer.put(Position(store, sequence))
+
+    def position(self, store: str) -> int:
+        """The number of the last message of a store on a node that is recorded."""
+        from . import queries
+
+        return queries.position(self._writer.opened(), store)
+
+    def on_positions(self, callback: Callable[[dict[str, int]], None]) -> None:
+        """Be told, on a thread of the journal's, how far the messages of stores are recorded now."""
+        self._writer.on_positions = callback
 
     def transfer(
         self,
@@ -214,6 +259,29 @@ class Journal:
     def runs(self, limit: int | None = None) -> list[LogEntry]:
         """The runs, oldest first."""
         return self.entries(kinds=["run"], limit=limit)
+
+    def find_cell(self, cell: str, notebook: str | None = None) -> LogEntry:
+        """One cell's entry. cell: its id, the end of one, its id in the notebook (then its last execution), or "last": of those on nodes.
+
+        notebook: look among this notebook's cells only. Raises JournalError.
+        """
+        from . import queries
+
+        self.flush()
+        return queries.find_cell(self._writer.opened(), cell, notebook)
+
+    def outputs(self, cell: str) -> tuple[Output, ...]:
+        """What a cell sent, in order. cell: its entry's id."""
+        from . import queries
+
+        self.flush()
+        return queries.outputs(self._writer.opened(), [cell])[cell]
+
+    def unfinished_cells(self, notebook: str) -> list[LogEntry]:
+        """The cells of a notebook on nodes whose end is not recorded, though the process that ran them is gone; oldest first."""
+        from . import queries
+
+        return queries.unfinished_cells(self._writer.opened(), notebook)
 
     def show(self, run: str) -> RunRecord:
         """A run with its entries and their output. run: its id, the end of one that no other shares, or "last". Raises JournalError."""

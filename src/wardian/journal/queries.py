@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Table, and_, or_, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, Table, and_, func, or_, select
 
 from ..errors import JournalError
 from . import tables
@@ -83,6 +83,48 @@ def outputs(store: Store, cells: Sequence[str]) -> dict[str, tuple[Output, ...]]
                 content = json.loads(_blob(store, row.blob, row.data))
                 given[row.cell_entry].append(Output(row.sequence, row.node, row.message_type, content, row.blob, row.time))
     return {cell: tuple(found) for cell, found in given.items()}
+
+
+def last_sequence(store: Store, cell: str) -> int:
+    """The number of the last output of a cell's entry."""
+    with store.reading() as connection:
+        return int(connection.execute(select(func.max(tables.outputs.c.sequence)).where(tables.outputs.c.cell_entry == cell)).scalar() or 0)
+
+
+def position(store: Store, name: str) -> int:
+    """How far the messages of a store on a node are recorded."""
+    with store.reading() as connection:
+        return int(connection.execute(select(tables.positions.c.sequence).where(tables.positions.c.store == name)).scalar() or 0)
+
+
+def find_cell(store: Store, cell: str, notebook: str | None) -> LogEntry:
+    """A cell's entry, as `Journal.find_cell` says."""
+    table = tables.cells
+    query = select(table).order_by(table.c.started.desc(), table.c.id.desc()).limit(2)
+    if notebook is not None:
+        query = query.where(table.c.notebook == notebook)
+    with store.reading() as connection:
+        if cell == "last":
+            rows = list(connection.execute(query.where(table.c.nodes != "[]").limit(1)).mappings())
+        else:
+            rows = list(connection.execute(query.where(table.c.cell == cell).limit(1)).mappings())
+            rows = rows or list(connection.execute(query.where(table.c.id.endswith(cell, autoescape=True))).mappings())
+        if len(rows) == 1:
+            return _entry("cell", rows[0], _Alive(connection))
+    missing = "no cell has run on nodes yet" if cell == "last" else f"there is no cell {cell!r}"
+    said = f"more than one cell's id ends with {cell!r}" if rows else missing
+    raise JournalError(f"{store.where}: {said}", remedy="`wardian log --kind cell --json` lists them with their ids")
+
+
+def unfinished_cells(store: Store, notebook: str) -> list[LogEntry]:
+    """The cells of a notebook on nodes whose process is gone and whose end is not known."""
+    table = tables.cells
+    on_nodes = or_(table.c.nodes != "[]", table.c.selector.is_not(None))
+    where = and_(table.c.notebook == notebook, table.c.ended.is_(None), on_nodes, table.c.request.is_not(None))
+    with store.reading() as connection:
+        alive = _Alive(connection)
+        rows = connection.execute(select(table).where(where).order_by(table.c.started, table.c.id)).mappings().all()
+        return [_entry("cell", row, alive) for row in rows if not alive(row["writer"])]
 
 
 def _blob(store: Store, digest: str, data: bytes | None) -> bytes:

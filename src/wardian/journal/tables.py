@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, LargeBinary, MetaData, String, Table, Text
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration."""
 
 metadata = MetaData()
@@ -76,6 +76,7 @@ cells = _entry(
     Column("nodes", Text, nullable=False),
     Column("language", Text, nullable=False),
     Column("background", Boolean, nullable=False),
+    Column("request", Text),
 )
 
 transfers = _entry(
@@ -113,6 +114,14 @@ outputs = Table(
     Column("blob", String(64), nullable=False),
     Column("time", Double, nullable=False),
 )
+
+positions = Table(
+    "positions",
+    metadata,
+    Column("store", String(64), primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+)
+"""How far the messages of a store on a node are in this journal. Written along with what they say, in one transaction."""
 
 blobs = Table(
     "blobs",

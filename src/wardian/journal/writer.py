@@ -9,7 +9,8 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -56,7 +57,15 @@ class OutputRow:
     time: float
 
 
-Item = Insert | Update | OutputRow
+@dataclass(slots=True)
+class Position:
+    """Everything up to `sequence` of a store on a node is recorded once this is."""
+
+    store: str
+    sequence: int
+
+
+Item = Insert | Update | OutputRow | Position
 _STOP = object()
 
 
@@ -66,7 +75,9 @@ class Writer:
     def __init__(self, target: Path | str) -> None:
         self.id = new_id()
         self.store: Store | None = None
+        self.on_positions: Callable[[dict[str, int]], None] | None = None
         self._target = target
+        self._held: list[Item] | None = None
         self._pid = os.getpid()
         host, boot, started = identity(self._pid)
         self._introduction: dict[str, Any] | None = {
@@ -97,7 +108,21 @@ class Writer:
         if self._failure is not None:
             self._queue.put(None)
             raise self._failure
-        self._queue.put(item)
+        if self._held is not None:
+            self._held.append(item)
+        else:
+            self._queue.put([item])
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is put within is written in one transaction. For journals that one thread writes to."""
+        held = self._held = []
+        try:
+            yield
+        finally:
+            self._held = None
+            if held:
+                self._queue.put(held)
 
     def flush(self) -> None:
         """Wait until everything handed over so far is in the database. Raises JournalError if it cannot be."""
@@ -152,20 +177,23 @@ class Writer:
                 elif isinstance(item, threading.Event):
                     waiting.append(item)
                 elif item is not None:
-                    items.append(item)
+                    items.extend(item)
             try:
                 self._write(items)
             except JournalError as error:
                 self._failure = error
             else:
                 self._failure = None
+                positions = _positions(items)
                 items = []
+                if positions and self.on_positions:
+                    self.on_positions(positions)
             for event in waiting:
                 event.set()
 
     def _gather(self) -> list[Any]:
         batch = [self._queue.get()]
-        if isinstance(batch[0], Insert | Update | OutputRow):
+        if isinstance(batch[0], list):
             self._urgent.wait(GATHER_SECONDS)
         self._urgent.clear()
         try:
@@ -190,6 +218,7 @@ class Writer:
             if outputs:
                 _insert(connection, "blobs", list(blobs.values()), ignore_existing=True)
                 _insert(connection, "outputs", [row for row, _ in outputs])
+            _store_positions(connection, _positions(items))
         self._introduction = None
 
 
@@ -231,6 +260,8 @@ def _merge(items: list[Item]) -> tuple[dict[str, list[Row]], dict[tuple[str, str
         if isinstance(item, Insert):
             row = rows[item.table, item.row["id"]] = _clean(item.row)
             inserts.setdefault(item.table, []).append(row)
+        elif isinstance(item, Position):
+            continue
         elif isinstance(item, Update):
             key = item.table, item.id
             (rows.get(key) or updates.setdefault(key, {})).update(_clean(item.values))
@@ -249,6 +280,22 @@ def _merge(items: list[Item]) -> tuple[dict[str, list[Row]], dict[tuple[str, str
                 )
             )
     return inserts, updates, outputs
+
+
+def _positions(items: list[Item]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for item in items:
+        if isinstance(item, Position):
+            found[item.store] = max(item.sequence, found.get(item.store, 0))
+    return found
+
+
+def _store_positions(connection: Connection, positions: dict[str, int]) -> None:
+    from .tables import positions as table
+
+    for store, sequence in positions.items():
+        if not connection.execute(table.update().where(table.c.store == store).values(sequence=sequence)).rowcount:
+            connection.execute(table.insert().values(store=store, sequence=sequence))
 
 
 def _clean(row: Mapping[str, Any]) -> dict[str, Any]:

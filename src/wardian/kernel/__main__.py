@@ -2,6 +2,12 @@
 
 import sys
 
-from .app import main
+from .preloading import preload
 
-sys.exit(main())
+if __name__ == "__main__":
+    # before anything else is imported here, so that both load at once
+    preloaded = preload()
+
+    from .app import main
+
+    sys.exit(main(preloaded))

@@ -1,4 +1,5 @@
-"""Source run once in each Python kernel, so that its `In[n]`, `Out[n]` and tracebacks count as the notebook does.
+"""Source run once in each Python kernel, so that its `In[n]`, `Out[n]` and tracebacks count as the notebook does, and home's
+history has the cells that ran on nodes.
 
 The router numbers the cells of all places with one count and sends it along in the request's metadata.
 """
@@ -13,9 +14,19 @@ def _wardian_align():
     def pre_handler_hook():
         before()
         try:
-            number = kernel.get_parent("shell")["metadata"]["wardian"]["number"]
-        except (KeyError, TypeError):
+            told = kernel.get_parent("shell")["metadata"]["wardian"]
+            number, cells = told.get("number", 0), told.get("cells", ())
+        except (AttributeError, KeyError, TypeError):
             return
+        history = shell.history_manager
+        def fill(number):
+            # In[n] is the n-th entry of these lists
+            for inputs in (history.input_hist_parsed, history.input_hist_raw):
+                inputs.extend([""] * (number - len(inputs)))
+        for earlier, source in cells:
+            fill(earlier)
+            history.store_inputs(earlier, source, source)
+        fill(number)
         # Never back: IPython's history has each number once, and a kernel may be older than the notebook's count.
         shell.execution_count = max(number, shell.execution_count)
     kernel.pre_handler_hook = pre_handler_hook

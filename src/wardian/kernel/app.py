@@ -11,11 +11,14 @@ import shutil
 import signal
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from ..environment.live import default_instance, experiment_file, experiment_of, find
 from ..providers.base import Channel
-from .reach import Environment, Link
+from ..providers.preloaded import Preloaded
+from .connection import Link
+from .reach import Environment
 from .router import Router
 
 _LONGEST = 60
@@ -24,8 +27,8 @@ _SWITCH = 0.0002
 """Seconds after which a thread that waits for the interpreter gets it."""
 
 
-def main() -> int:
-    """Run one kernel until it is shut down, and give its exit code."""
+def main(preloaded: Preloaded | None = None) -> int:
+    """Run one kernel until it is shut down, and give its exit code. preloaded: what Python kernels are forked from, ours to end."""
     parser = argparse.ArgumentParser(prog="python -m wardian.kernel", description="The Jupyter kernel of Wardian.")
     parser.add_argument("-f", dest="connection", type=Path, required=True, help="connection file")
     arguments, _ = parser.parse_known_args()
@@ -34,8 +37,10 @@ def main() -> int:
     sys.setswitchinterval(_SWITCH)
     folder = make_folder()
     try:
-        return asyncio.run(_run(json.loads(arguments.connection.read_text()), folder))
+        return asyncio.run(_run(json.loads(arguments.connection.read_text()), folder, preloaded))
     finally:
+        if preloaded is not None:
+            preloaded.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -52,7 +57,7 @@ def make_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=parent))
 
 
-async def _run(connection: dict[str, object], folder: Path) -> int:
+async def _run(connection: dict[str, object], folder: Path, preloaded: Preloaded | None) -> int:
     notebook = os.environ.get("JPY_SESSION_NAME")
     file = experiment_of(Path(notebook)) if notebook else experiment_file(Path.cwd())
 
@@ -63,7 +68,8 @@ async def _run(connection: dict[str, object], folder: Path) -> int:
         connection,
         folder,
         find=find_environment,
-        open_link=open_link,
+        open_link=partial(open_link, preloaded=preloaded),
+        preloaded=preloaded,
         notebook=notebook or os.environ.get("WARDIAN_SESSION") or "default",
         journal=file.parent / ".wardian" / "journal.db" if file is not None and file.is_file() else None,
         run=os.environ.get("WARDIAN_RUN"),
@@ -71,12 +77,12 @@ async def _run(connection: dict[str, object], folder: Path) -> int:
     return await serve(router)
 
 
-async def open_link(channel: Channel, node: str) -> Link:
-    """Open the link to a node's agent."""
+async def open_link(channel: Channel, node: str, client: str, preloaded: Preloaded | None = None) -> Link:
+    """Open the link to a node's agent; client: an id that stays the same when a link is replaced. preloaded: as for `AgentLink.open`."""
     # Imported at first use: a kernel starts sooner without it, and many notebooks begin at home.
     from ..nodes.link import AgentLink
 
-    return await AgentLink.open(channel, node)
+    return await AgentLink.open(channel, node, client=client, preloaded=preloaded)
 
 
 async def serve(router: Router) -> int:

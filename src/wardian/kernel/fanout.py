@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import html
-import re
+import secrets
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+from .summary import LAST_LINES, Outcome, compact, display, failure, summary, table
+
 HOLD = 0.1
 """How long a node's first output waits for that of the others, seconds: quick and equal outputs become one."""
+REDRAW = 0.2
+"""Seconds between two states of what redraws itself."""
 
-_LEFT = 'style="text-align:left"'
-_INDEXED = re.compile(r"^(.*)\[(\d+)\]$")
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_LONGEST = 2**16
+"""Characters after which a line that does not end is ended."""
+_LAST_LENGTH = 500
+"""Characters of a line that a summary shows."""
+_VOLATILE = 2**14
+"""Characters that a lane may hold back to redraw them."""
 
 Emit = Callable[[str, dict[str, Any]], None]
 """Called with a message type and its content."""
+Segments = tuple[tuple[str, str], ...]
+"""Pieces of output: stream and text."""
 
 
 class Timer(Protocol):
@@ -27,88 +38,141 @@ class Timer(Protocol):
 Later = Callable[[float, Callable[[], None]], Timer]
 
 
-def compact(names: Iterable[str]) -> str:
-    """Node names as a short selector: client[0], client[1], client[2], server becomes `client[0:3],server`."""
-    parts: list[str] = []
-    run: tuple[str, int, int] | None = None
-
-    def close() -> None:
-        if run is not None:
-            group, first, last = run
-            parts.append(f"{group}[{first}]" if first == last else f"{group}[{first}:{last + 1}]")
-
-    for name in names:
-        match = _INDEXED.match(name)
-        if match is None:
-            close()
-            run = None
-            parts.append(name)
-            continue
-        group, index = match[1], int(match[2])
-        if run is not None and run[0] == group and run[2] + 1 == index:
-            run = group, run[1], index
-        else:
-            close()
-            run = group, index, index
-    close()
-    return ",".join(parts)
-
-
 class _Lane:
-    """What one node has printed and not yet been shown."""
+    """What one node has printed and not yet been shown.
 
-    def __init__(self) -> None:
+    held: whole lines that are to be shown. partial: lines without an end. volatile: what was printed since `clear_output`, and
+    may be cleared again; None where nothing was ever cleared. slots: ids of its displays; used: how many of them hold something.
+    """
+
+    def __init__(self, name: str, begun: float, live: bool) -> None:
+        self.name = name
         self.held: list[tuple[str, str]] = []
         self.partial: dict[str, str] = {"stdout": "", "stderr": ""}
-        self.live = False
+        self.volatile: list[tuple[str, str]] | None = None
+        self.to_clear = False
+        self.live = live
         self.ended = False
+        self.begun = begun
+        self.seconds = 0.0
+        self.lines = 0
+        self.last: deque[str] = deque(maxlen=LAST_LINES)
+        self.slots: list[str] = []
+        self.used = 0
 
     def write(self, stream: str, text: str) -> None:
         text = self.partial.get(stream, "") + text
-        whole, newline, self.partial[stream] = text.rpartition("\n")
+        if len(text) > _LONGEST and "\n" not in text and "\r" not in text:
+            text += "\n"
+        whole, newline, partial = text.rpartition("\n")
+        # what a carriage return has overwritten is never seen again
+        if "\r" in partial:
+            partial = "\r" + redrawn(partial) + ("\r" if partial.endswith("\r") else "")
+        self.partial[stream] = partial
         if newline:
-            self._hold(stream, "".join(_redrawn(line) + "\n" for line in whole.split("\n")))
+            self._whole(stream, [redrawn(line) for line in whole.split("\n")])
 
-    def end(self) -> None:
+    def clear(self) -> None:
+        self.held.clear()
+        self.last.clear()
+        self.partial = dict.fromkeys(self.partial, "")
+        self.volatile = []
+        self.used = 0
+        self.to_clear = False
+
+    def end(self, seconds: float) -> None:
         for stream, text in self.partial.items():
-            if text:
-                self._hold(stream, _redrawn(text) + "\n")
-                self.partial[stream] = ""
+            if text.strip("\r"):
+                self._whole(stream, [redrawn(text)])
+            self.partial[stream] = ""
+        for stream, text in self.volatile or ():
+            self._hold(self.held, stream, text)
+        self.volatile = None
         self.ended = True
+        self.seconds = seconds
 
-    def take(self) -> tuple[tuple[str, str], ...]:
+    def take(self) -> Segments:
         held, self.held = tuple(self.held), []
         return held
 
-    def _hold(self, stream: str, text: str) -> None:
-        if self.held and self.held[-1][0] == stream:
-            self.held[-1] = stream, self.held[-1][1] + text
+    def moving(self) -> str:
+        """What is shown for now, and may be drawn anew."""
+        text = "".join(text for _, text in self.volatile or ())
+        return text + "".join(redrawn(partial) for partial in self.partial.values() if "\r" in partial)
+
+    def _whole(self, stream: str, lines: list[str]) -> None:
+        self.lines += len(lines)
+        self.last.extend(line[:_LAST_LENGTH] for line in lines[-LAST_LINES:])
+        text = "".join(f"{line}\n" for line in lines)
+        if self.volatile is None:
+            self._hold(self.held, stream, text)
+            return
+        self._hold(self.volatile, stream, text)
+        if sum(len(text) for _, text in self.volatile) > _VOLATILE:
+            for piece in self.volatile:
+                self._hold(self.held, *piece)
+            self.volatile = []
+
+    def _hold(self, segments: list[tuple[str, str]], stream: str, text: str) -> None:
+        if segments and segments[-1][0] == stream:
+            segments[-1] = stream, segments[-1][1] + text
         else:
-            self.held.append((stream, text))
+            segments.append((stream, text))
 
 
 class Lanes:
     """Groups output by node. Equal quick outputs of several nodes are shown once, under all their names; what streams goes
-    out live, each line after its node's name. Results and tracebacks come at the end, grouped likewise."""
+    out live, each line after its node's name. Results, tracebacks and a summary come at the end, grouped likewise.
 
-    def __init__(self, nodes: Sequence[str], emit: Emit, later: Later) -> None:
-        self._lanes = {node: _Lane() for node in nodes}
+    Lines that redraw themselves (progress bars), and what a node prints after a `clear_output`, are shown together in one display
+    that is brought up to date a few times a second; what they show last becomes ordinary lines.
+    """
+
+    def __init__(
+        self, nodes: Sequence[str], emit: Emit, later: Later, *, grouped: bool = True, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """grouped: whether equal outputs and results are shown as one. More lanes than `nodes` may be opened."""
         self._emit = emit
         self._later = later
+        self._grouped = grouped
+        self._clock = clock
+        self._lanes: dict[str, _Lane] = {}
         self._timer: Timer | None = None
-        self._width = max(len(node) for node in nodes)
+        self._redrawing: Timer | None = None
+        self._id = secrets.token_hex(8)
+        self._board: dict[str, Any] | None = None
+        self._width = 0
+        self._running = 0
         self._results: dict[str, dict[str, Any]] = {}
         self._errors: dict[str, dict[str, Any]] = {}
+        for node in nodes:
+            self.open(node)
+
+    def open(self, name: str, *, live: bool = False) -> None:
+        """Open a lane, or say that what runs in it begins only now. live: nothing is held back to find equals."""
+        if name not in self._lanes:
+            self._running += 1
+        self._lanes[name] = _Lane(name, self._clock(), live=live or not self._grouped)
+        self._width = max(self._width, len(name))
 
     def stream(self, node: str, content: dict[str, Any]) -> None:
         """A stream message's content."""
-        lane = self._lanes[node]
+        lane = self._cleared(node)
         lane.write(str(content.get("name", "stdout")), str(content.get("text", "")))
         if lane.held:
             if lane.live or lane.ended:
                 self._show([(node, lane.take())])
             else:
                 self._wait()
+        if self._redrawing is None and (self._board is not None or lane.moving()):
+            self._redrawing = self._later(REDRAW if self._board is not None else HOLD, self._redraw)
+
+    def clear(self, node: str, wait: bool) -> None:
+        """A clear_output message. What was shown as ordinary lines stays. wait: until there is something new."""
+        self._lanes[node].to_clear = True
+        if not wait:
+            self._cleared(node)
+            self._blank(node)
 
     def result(self, node: str, content: dict[str, Any]) -> None:
         """An execute_result's content: kept until all have ended, unless it is more than text and HTML."""
@@ -119,30 +183,39 @@ class Lanes:
 
     def rich(self, node: str, kind: str, content: dict[str, Any]) -> None:
         """A display_data or update_display_data message's content; ids of displays are made the node's own."""
-        transient = content.get("transient") or {}
+        lane = self._cleared(node)
+        transient = dict(content.get("transient") or {})
         if "display_id" in transient:
-            transient = {**transient, "display_id": f"{node}/{transient['display_id']}"}
+            transient["display_id"] = f"{node}/{transient['display_id']}"
+        elif kind == "display_data":
+            # an id of ours, so that clear_output can take its place for what comes next
+            if lane.used < len(lane.slots):
+                kind = "update_display_data"
+            else:
+                lane.slots.append(f"{self._id}/{node}/{lane.used}")
+            transient["display_id"] = lane.slots[lane.used]
+            lane.used += 1
         if kind == "display_data":
             self.flush()
-            self._emit("display_data", _mime(f"{node} │", f"<small><b>{html.escape(node)}</b></small>"))
-        self._emit(
-            kind,
-            {
-                "data": content.get("data", {}),
-                "metadata": {**content.get("metadata", {}), "wardian": {"nodes": [node]}},
-                "transient": transient,
-            },
-        )
+            self._emit("display_data", display(f"{node} │", f"<small><b>{html.escape(node)}</b></small>"))
+        metadata = {**content.get("metadata", {}), "wardian": {"nodes": [node]}}
+        self._emit(kind, {"data": content.get("data", {}), "metadata": metadata, "transient": transient})
 
     def error(self, node: str, content: dict[str, Any]) -> None:
         """An error's content (ename, evalue, traceback)."""
         self._errors[node] = content
 
-    def ended(self, node: str) -> None:
-        """The node has nothing more to say."""
+    def failed(self, node: str) -> bool:
+        """Whether an error has come from it."""
+        return node in self._errors
+
+    def ended(self, node: str, seconds: float | None = None) -> None:
+        """The node has nothing more to say. seconds: how long it worked, where that is not the time since its lane was opened."""
         lane = self._lanes[node]
-        lane.end()
-        if all(other.ended for other in self._lanes.values()):
+        self._blank(node)
+        lane.end(self._clock() - lane.begun if seconds is None else seconds)
+        self._running -= 1
+        if not self._running:
             self.flush()
         elif lane.live:
             self._show([(node, lane.take())])
@@ -150,14 +223,25 @@ class Lanes:
             self._wait()
 
     def finish(self) -> dict[str, Any] | None:
-        """Show what comes at the end: results, then errors as one. Gives the error's content, or None."""
+        """Show what comes at the end: results, a summary, and errors as one. Gives the error's content, or None."""
         self.flush()
+        if self._redrawing is not None:
+            self._redrawing.cancel()
+            self._redrawing = None
+        if self._board is not None:
+            self._redraw()
         if self._results:
-            self._emit("display_data", self._table())
-        if not self._errors:
-            return None
-        error = self._failure()
-        self._emit("error", error)
+            order = {node: self._results[node] for node in self._lanes if node in self._results}
+            self._emit("display_data", table(order, self._grouped))
+        outcomes = [
+            Outcome(lane.name, lane.seconds, lane.lines, list(lane.last), self._errors.get(name)) for name, lane in self._lanes.items()
+        ]
+        summed = summary(outcomes)
+        if summed is not None:
+            self._emit("display_data", summed)
+        error = failure(outcomes)
+        if error is not None:
+            self._emit("error", error)
         return error
 
     def flush(self) -> None:
@@ -176,8 +260,35 @@ class Lanes:
         if self._timer is None:
             self._timer = self._later(HOLD, self.flush)
 
-    def _show(self, shown: Sequence[tuple[str, tuple[tuple[str, str], ...]]]) -> None:
-        groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    def _cleared(self, node: str) -> _Lane:
+        lane = self._lanes[node]
+        if lane.to_clear:
+            lane.clear()
+            self._results.pop(node, None)
+        return lane
+
+    def _blank(self, node: str) -> None:
+        """Empty the displays whose place nothing new has taken."""
+        lane = self._lanes[node]
+        for slot in lane.slots[lane.used :]:
+            self._emit("update_display_data", {**display("", ""), "transient": {"display_id": slot}})
+        del lane.slots[lane.used :]
+
+    def _redraw(self) -> None:
+        self._redrawing = None
+        moving = [(node, lane.moving()) for node, lane in self._lanes.items()]
+        lines = [f"{node:<{self._width}} │ {line}" for node, text in moving for line in text.splitlines()]
+        if self._board is None and not lines:
+            return
+        text = "\n".join(lines)
+        board = display(text, f"<pre>{html.escape(text)}</pre>" if text else "")
+        board["transient"] = {"display_id": f"{self._id}/moving"}
+        if board != self._board:
+            self._emit("display_data" if self._board is None else "update_display_data", board)
+            self._board = board
+
+    def _show(self, shown: Iterable[tuple[str, Segments]]) -> None:
+        groups: dict[Segments, list[str]] = {}
         for node, segments in shown:
             groups.setdefault(segments, []).append(node)
         for segments, nodes in groups.items():
@@ -185,62 +296,7 @@ class Lanes:
             for stream, text in segments:
                 self._emit("stream", {"name": stream, "text": "".join(prefix + line for line in text.splitlines(keepends=True))})
 
-    def _table(self) -> dict[str, Any]:
-        groups: dict[tuple[str, str | None], list[str]] = {}
-        for node in self._lanes:
-            if node in self._results:
-                data = self._results[node]["data"]
-                groups.setdefault((_text(data.get("text/plain", "")), data.get("text/html") and _text(data["text/html"])), []).append(node)
-        names = [compact(nodes) for nodes in groups.values()]
-        width = max(len(name) for name in names)
-        plain, rows, rich = [], [], []
-        for name, (text, markup) in zip(names, groups, strict=True):
-            indented = text.replace("\n", "\n" + " " * width + " │ ")
-            plain.append(f"{name:<{width}} │ {indented}")
-            escaped = html.escape(text)
-            rows.append(f"<tr><th {_LEFT}>{html.escape(name)}</th><td {_LEFT}><pre>{escaped}</pre></td></tr>")
-            rich.append(f"<details open><summary><b>{html.escape(name)}</b></summary>{markup or f'<pre>{escaped}</pre>'}</details>")
-        lanes = any(markup for _, markup in groups)
-        content = _mime("\n".join(plain), "".join(rich) if lanes else f"<table>{''.join(rows)}</table>")
-        content["metadata"] = {"wardian": {"nodes": list(self._results)}}
-        return content
 
-    def _failure(self) -> dict[str, Any]:
-        failed = [node for node in self._lanes if node in self._errors]
-        reasons: dict[str, list[str]] = {}
-        traces: dict[tuple[str, ...], list[str]] = {}
-        for node in failed:
-            error = self._errors[node]
-            reasons.setdefault(f"{error.get('ename')}: {error.get('evalue')}", []).append(node)
-            traces.setdefault(tuple(error.get("traceback", [])), []).append(node)
-        traceback = []
-        for lines, nodes in traces.items():
-            traceback += [heading(compact(nodes)), *lines]
-        evalue = "; ".join(f"{compact(nodes)}: {reason}" for reason, nodes in reasons.items())
-        others = len(self._lanes) - len(failed)
-        if others:
-            traceback.append(f"{compact(failed)} failed; {others} other node{'s' if others > 1 else ''} did not")
-        return {"ename": "NodeErrors", "evalue": evalue, "traceback": traceback}
-
-
-def heading(nodes: str) -> str:
-    """The line that stands above a traceback and names where it comes from."""
-    return f"\x1b[1m── {nodes} ──\x1b[0m"
-
-
-def plain(text: str) -> str:
-    """`text` without colours."""
-    return _COLOUR.sub("", text)
-
-
-def _redrawn(line: str) -> str:
+def redrawn(line: str) -> str:
     """What is seen of a line after carriage returns: redrawing in place is not possible between lines of others."""
     return line.rstrip("\r").rpartition("\r")[2]
-
-
-def _text(value: object) -> str:
-    return "".join(value) if isinstance(value, list) else str(value)
-
-
-def _mime(text: str, markup: str) -> dict[str, Any]:
-    return {"data": {"text/plain": text, "text/html": markup}, "metadata": {}, "transient": {}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import secrets
 import signal
@@ -11,15 +12,18 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import zmq
 
 from ..errors import WardianError
+from ..providers.preloaded import Forked, Preloaded
 from .binding import HERE
 from .places import Listener, Place
 from .sockets import Socket
 from .wire import CONTROL, IOPUB, SHELL, STDIN, MalformedMessage, Message, Signer
+
+log = logging.getLogger("wardian.kernel")
 
 _GRACE = 3.0
 """How long a home kernel may take to leave before it is killed, seconds."""
@@ -32,8 +36,8 @@ _PORTS = {"shell_port": 1, "iopub_port": 2, "stdin_port": 3, "control_port": 4, 
 class HomePlace(Place):
     """The home kernel as a place."""
 
-    def __init__(self, listener: Listener, session: str, folder: Path) -> None:
-        """folder: private to us; its path has to be short, since Unix sockets are made in it."""
+    def __init__(self, listener: Listener, session: str, folder: Path, preloaded: Preloaded | None = None) -> None:
+        """folder: private to us; its path has to be short, since Unix sockets are made in it. preloaded: what it is forked from."""
         super().__init__(HERE, "python", listener)
         self._session = session
         self._folder = folder
@@ -42,7 +46,8 @@ class HomePlace(Place):
         self._context = zmq.Context()
         self._context.sndhwm = self._context.rcvhwm = 0
         self._sockets: dict[int, Socket] = {}
-        self._process: asyncio.subprocess.Process | None = None
+        self._preloaded = preloaded
+        self._process: _HomeProcess | None = None
         self._missing = {"answer", "output"}
         self._asked: set[str] = set()
         self.info: dict[str, Any] | None = None
@@ -55,16 +60,7 @@ class HomePlace(Place):
         connection = {"transport": "ipc", "ip": base, "key": self._key, "signature_scheme": "hmac-sha256", **_PORTS}
         path.touch(mode=0o600)
         path.write_text(json.dumps(connection))
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "wardian.kernel.home_kernel",
-            "-f",
-            str(path),
-            env={**os.environ, **env, "JPY_PARENT_PID": str(os.getpid())},
-            stdin=asyncio.subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._process = await self._begin(["-f", str(path)], {**os.environ, **env})
         self._watcher = asyncio.create_task(self._watch(self._process, ended))
         # One identity for all, because the kernel asks for input whoever sent it the cell.
         for channel, port, kind in (
@@ -82,6 +78,26 @@ class HomePlace(Place):
             socket.connect(f"ipc://{base}-{port}")
             self._sockets[channel] = Socket(socket, lambda frames, channel=channel: self._frames(channel, frames))  # type: ignore[misc]
         self._ask()
+
+    async def _begin(self, arguments: list[str], env: Mapping[str, str]) -> _HomeProcess:
+        if self._preloaded is not None and self._preloaded.suits(env):
+            try:
+                with open(os.devnull) as null:
+                    given = {"argv": arguments, "env": dict(env), "cwd": os.getcwd()}
+                    connection = self._preloaded.fork("wardian.kernel.home_kernel:forked", given, [null.fileno(), 1, 2])
+                return await Forked.begun(connection)
+            except OSError as error:
+                log.warning("the home kernel is not forked: %s", error)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "wardian.kernel.home_kernel",
+            *arguments,
+            env={**env, "JPY_PARENT_PID": str(os.getpid())},
+            stdin=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        return _Started(process)
 
     def send(self, channel: int, message: Message) -> None:
         """Give the kernel a message."""
@@ -107,10 +123,9 @@ class HomePlace(Place):
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, number)
+            self._process.signal(number)
 
-    async def _watch(self, process: asyncio.subprocess.Process, ended: Callable[[int], None]) -> None:
+    async def _watch(self, process: _HomeProcess, ended: Callable[[int], None]) -> None:
         code = await process.wait()
         self.lose(WardianError(f"the home kernel has ended ({_how(code)})", remedy="restart the kernel"))
         ended(code)
@@ -147,6 +162,33 @@ class HomePlace(Place):
         if not self._missing:
             self.opened()
             self.on_open()
+
+
+class _HomeProcess(Protocol):
+    @property
+    def returncode(self) -> int | None: ...
+    def signal(self, number: int) -> None: ...
+    async def wait(self) -> int: ...
+
+
+class _Started:
+    """A home kernel that is a process of ours."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.returncode
+
+    def signal(self, number: int) -> None:
+        """To it and its group."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+    async def wait(self) -> int:
+        """Its exit code, minus n when signal n ended it."""
+        return await self._process.wait()
 
 
 def _how(code: int) -> str:

@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
+
+
+def forked(arguments: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> None:
+    """The same in a process that was forked from the preloaded one: {"argv", "env", "cwd"}."""
+    from ..providers.preload import draw_anew, set_title, take_environment
+
+    # our parent is the preloaded process, which ends with the router
+    parent = os.getppid()
+    take_environment({**arguments["env"], "JPY_PARENT_PID": str(parent)})
+    draw_anew()
+    os.chdir(arguments["cwd"])
+    # ipykernel read the variable when it was loaded
+    sys.argv = [__file__, *arguments["argv"], f"--IPKernelApp.parent_handle={parent}"]
+    set_title([sys.executable, *sys.argv])
+    say({"pid": os.getpid()})
+    main()
 
 
 def main() -> None:

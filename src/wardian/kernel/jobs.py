@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import WardianError
+from .ansi import plain, to_html
 from .cells import Cell, Output, Run
-from .fanout import compact, plain
 from .places import Place
+from .summary import compact
 from .wire import Message, dump
 
 _KEPT = 64 * 2**20
@@ -99,8 +100,8 @@ class Job:
         output.publish("update_display_data", self._picture(), None)
 
     def _keep(self, message: Message | str, content: dict[str, Any], node: str | None, size: int) -> None:
-        if self.cell.record is not None:
-            self.cell.record.output(node, *_recorded(message, content))
+        if self.cell.record is not None and message == "error":
+            self.cell.record.output(node, "error", dump(content))
         kind = message.kind if isinstance(message, Message) else message
         if kind == "stream":
             self._tail = (self._tail + str(content.get("text", "")))[-_TAIL:]
@@ -120,20 +121,17 @@ class Job:
         summary = self.summary()
         nodes = f" on {summary['nodes']}" if summary["nodes"] else ""
         title = f"{self.name} │ {summary['state']}{nodes}" + (f", {summary['seconds']} s" if self.reply is not None else "")
-        tail = plain(self._tail).rstrip("\n")
+        coloured = self._tail.rstrip("\n")
+        tail = plain(coloured)
         text = f"{title}\n{tail}" if tail else title
         markup = f"<b>{html.escape(self.name)}</b> {html.escape(title.partition('│ ')[2])}"
         if tail:
-            markup += f"<pre>{html.escape(tail)}</pre>"
+            markup += f"<pre>{to_html(coloured)}</pre>"
         return {
             "data": {"text/plain": text, "text/html": markup},
             "metadata": {"wardian": {"job": self.name}},
             "transient": {"display_id": f"wardian-job-{self.cell.request.id}"},
         }
-
-
-def _recorded(message: Message | str, content: dict[str, Any]) -> tuple[str, bytes]:
-    return (message.kind, message.content_bytes) if isinstance(message, Message) else (message, dump(content))
 
 
 class Jobs:

@@ -9,11 +9,15 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
-from ..errors import AgentError, NodeDownError, NodeError, NotUpError, SelectorError, WardianError
+from ..errors import NodeDownError, NotUpError, SelectorError, WardianError
 from ..providers.base import Channel
 from . import alignment
+from .connection import Connection, Link
 from .places import Listener, Place
-from .wire import CHANNELS, MalformedMessage, Message
+from .recording import Recorder
+from .recovery import Recovery
+from .shell import ShellPlace
+from .wire import Message
 
 log = logging.getLogger("wardian.kernel")
 
@@ -21,7 +25,8 @@ _FRESH = 1.0
 """How long what was read of the environment is taken for true, seconds. A dead node is noticed at once, by its link."""
 
 
-_NUMBERS = {name: number for number, name in enumerate(CHANNELS)}
+_RESTART = 8.0
+"""How long a node's agent may take to end a kernel, seconds."""
 
 
 class NodeState(Protocol):
@@ -43,42 +48,37 @@ class Environment(Protocol):
     async def refresh(self) -> None: ...
 
 
-class Link(Protocol):
-    """What is needed of a `nodes.link.AgentLink`."""
-
-    on_message: Callable[[str, int, str, list[bytes]], None]
-    on_event: Callable[[dict[str, Any]], None]
-    closed: asyncio.Future[Any]
-
-    async def request(self, op: str, **arguments: Any) -> dict[str, Any]: ...
-    def send(self, kernel: str, channel: str, parts: Sequence[bytes]) -> None: ...
-    def acknowledge(self, kernel: str, sequence: int) -> None: ...
-    async def close(self) -> None: ...
-
-
 Find = Callable[[], Awaitable[Environment]]
-OpenLink = Callable[[Channel, str], Awaitable[Link]]
+OpenLink = Callable[[Channel, str, str], Awaitable[Link]]
+"""Opens a link over a channel: to the agent of this node, for a client of this id."""
 
 
 class NodePlace(Place):
     """One kernel on a node."""
 
-    def __init__(self, name: str, language: str, listener: Listener, kernel: str, reach: Reach, link: Link) -> None:
+    def __init__(self, name: str, language: str, listener: Listener, kernel: str, reach: Reach, connection: Connection) -> None:
         super().__init__(name, language, listener)
         self.kernel = kernel
         self._reach = reach
-        self._link = link
+        self._connection = connection
 
     def send(self, channel: int, message: Message) -> None:
         """Give the kernel a message."""
-        self._link.send(self.kernel, CHANNELS[channel], message.parts())
+        self._connection.send(self.kernel, channel, message)
 
     def _interrupt(self) -> None:
-        self._reach.spawn(self._link.request("kernel.interrupt", kernel=self.kernel))
+        self._reach.spawn(self._connection.request("kernel.interrupt", kernel=self.kernel))
+
+    def received(self, channel: int, message: Message) -> None:
+        """Take a message from the kernel to whom it concerns. A cell that we know nothing of was begun by an earlier kernel."""
+        if message.kind == "execute_input" and not self.knows(message.parent_id):
+            self.adopt(self._reach.recovery.found(self, message))
+        super().received(channel, message)
 
     async def stop(self) -> None:
         """End the kernel and forget its variables."""
-        await self._link.request("kernel.stop", kernel=self.kernel)
+        await self._connection.request("kernel.stop", kernel=self.kernel)
+        self._connection.detach(self.kernel)
 
 
 class Silent:
@@ -113,11 +113,20 @@ class Silent:
 class Reach:
     """Opens places on nodes at first use and keeps them.
 
-    find: finds the environment; raises NotUpError. open_link: `AgentLink.open`.
+    find: finds the environment; raises NotUpError. open_link: `AgentLink.open`. recorder: who records what comes from nodes.
     notebook: what tells this notebook's kernels from those of others, the same for a kernel that is started after this one died.
     """
 
-    def __init__(self, find: Find, open_link: OpenLink, notebook: str, session: str, listener: Listener) -> None:
+    def __init__(
+        self, find: Find, open_link: OpenLink, notebook: str, session: str, listener: Listener, recorder: Recorder | None = None
+    ) -> None:
+        self._recorder = recorder or Recorder(None)
+        self.recovery = Recovery(session, notebook, self._recorder)
+        self._recorder.on_recorded = self._recorded
+        self._recorder.on_full = self._hold
+        self._full = False
+        self._left: asyncio.Task[None] | None = None
+        self._notebook = notebook
         self._find = find
         self._open_link = open_link
         self._suffix = hashlib.sha256(notebook.encode()).hexdigest()[:10]
@@ -126,10 +135,11 @@ class Reach:
         self._environment: Environment | None = None
         self._read = 0.0
         self._reading = asyncio.Lock()
-        self._links: dict[str, asyncio.Task[_Connection]] = {}
-        self._opening: dict[tuple[str, str], asyncio.Task[NodePlace]] = {}
-        self._places: dict[tuple[str, str], NodePlace] = {}
+        self._connections: dict[str, asyncio.Task[Connection]] = {}
+        self._opening: dict[tuple[str, str], asyncio.Task[NodePlace | ShellPlace]] = {}
+        self._places: dict[tuple[str, str], NodePlace | ShellPlace] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._notes: list[tuple[Sequence[str], Callable[[str], None]]] = []
 
     def ready(self, selector: str, language: str) -> list[Place] | None:
         """The places that `selector` picks, if what we know is fresh and all of them are open."""
@@ -142,13 +152,20 @@ class Reach:
         places: list[Place] = [self._places[name, language] for name in names if (name, language) in self._places]
         return places if len(places) == len(names) else None
 
-    async def places(self, selector: str, language: str) -> list[Place]:
+    async def places(self, selector: str, language: str, note: Callable[[str], None] | None = None) -> list[Place]:
         """The places that `selector` picks, opened where they are not. One that cannot be opened carries its `error`.
+
+        note: told, in lines, what is done on the nodes while this takes its time.
 
         Raises NotUpError, SelectorError.
         """
         environment, names = await self._select(selector)
-        found = await asyncio.gather(*(self._open(environment, name, language) for name in names), return_exceptions=True)
+        notes = (names, note or (lambda text: None))
+        self._notes.append(notes)
+        try:
+            found = await asyncio.gather(*(self._open(environment, name, language) for name in names), return_exceptions=True)
+        finally:
+            self._notes.remove(notes)
         return [self._place(name, language, item) for name, item in zip(names, found, strict=True)]
 
     async def nodes(self, selector: str) -> list[str]:
@@ -159,11 +176,96 @@ class Reach:
         """The way to a node that places have been opened on."""
         return (await self._current()).channel(node)
 
+    async def output(self, node: str, language: str, request: str, offset: int) -> dict[str, Any]:
+        """What a node keeps of the text of a cell (known by its request) from an offset on. Raises NodeError."""
+        await self._select(node)
+        connection = await self._connect(node)
+        return await connection.request("kernel.output", kernel=f"{language}-{self._suffix}", cell=request, offset=offset)
+
     async def execute(self, place: Place, code: str) -> dict[str, Any]:
-        """Run code of our own there, unseen, and give the reply's content. Raises NodeError if the place is lost."""
+        """Run code of our own there, unseen, and give the reply's content. Raises NodeError if the place is lost.
+
+        Cancelled, it interrupts the code.
+        """
         silent = Silent(code, self._session)
         place.execute(silent)
-        return await silent.done
+        try:
+            return await silent.done
+        except asyncio.CancelledError:
+            place.interrupt(silent)
+            raise
+
+    async def recall(self) -> None:
+        """Learn, once, which cells an earlier kernel of this notebook left on nodes."""
+        if self._left is None:
+            self._left = asyncio.create_task(self._left_behind(self._notebook))
+        await asyncio.shield(self._left)
+
+    async def take_up(self) -> None:
+        """Attach the kernels on nodes where cells of an earlier kernel of this notebook still run or have ended unheard."""
+        await self.recall()
+        if not self.recovery.cells:
+            return
+        try:
+            environment = await self._current()
+        except WardianError as error:
+            log.info("earlier cells are not taken up: %s", error.message)
+            return
+        places = [(node, language) for node, language in self.recovery.places(environment.select) if node in environment.nodes]
+        await asyncio.gather(*(self._take_up(environment, node, language) for node, language in places))
+
+    async def _take_up(self, environment: Environment, node: str, language: str) -> None:
+        if environment.nodes[node].state != "ready":
+            return
+        try:
+            connection = await self._connect(node)
+            kernels = (await connection.request("kernel.list"))["kernels"]
+            if f"{language}-{self._suffix}" in kernels:
+                await self._open(environment, node, language)
+                return
+        except WardianError as error:
+            log.info("earlier cells on %s are not taken up: %s", node, error.message)
+            return
+        place = Place(node, language, self._listener)
+        for cell in self.recovery.on(node, language):
+            cell.over(place)
+
+    async def restart(self, selector: str, language: str | None) -> dict[str, list[str]]:
+        """Give nodes new kernels in place of this notebook's, whatever those are doing. language: only of this one, or None for all.
+
+        Gives the languages by node. Raises NotUpError, SelectorError, NodeError.
+        """
+        environment, names = await self._select(selector)
+        done = await asyncio.gather(*(self._restart(environment, name, language) for name in names))
+        return dict(zip(names, done, strict=True))
+
+    async def _restart(self, environment: Environment, node: str, language: str | None) -> list[str]:
+        error = NodeDownError(node, "its kernel was restarted", remedy="run the cell again")
+        shell = self._places.get((node, "bash"))
+        if isinstance(shell, ShellPlace) and language in (None, "bash"):
+            await shell.stop()
+            self._forget(shell, error)
+            await self._open(environment, node, "bash")
+            return ["bash"]
+        try:
+            async with asyncio.timeout(_RESTART):
+                connection = await self._connect(node)
+                kernels = (await connection.request("kernel.list"))["kernels"]
+                ours = {name: name.removesuffix(f"-{self._suffix}") for name in kernels if name.endswith(f"-{self._suffix}")}
+                for kernel, its in ours.items():
+                    if language in (None, its):
+                        await connection.request("kernel.stop", kernel=kernel)
+                        connection.detach(kernel)
+                        place = self._places.get((node, its))
+                        if place is not None:
+                            self._forget(place, error)
+        except TimeoutError:
+            remedy = f"see what it does: `wardian exec {node} -- ps -ef`; `kill -CONT` continues what was stopped"
+            raise NodeDownError(node, f"its agent does not answer within {_RESTART:g} s", remedy=remedy) from None
+        new = [language] if language is not None else sorted(ours.values()) or ["python"]
+        for its in new:
+            await self._open(environment, node, its)
+        return new
 
     async def stop(self) -> None:
         """End this notebook's kernels on the nodes that were used, and close the links. Errors of nodes that are gone do not matter."""
@@ -174,10 +276,11 @@ class Reach:
         """Close the links; kernels go on, and keep their output."""
         for task in (*self._opening.values(), *self._tasks):
             task.cancel()
-        connections = [task.result() for task in self._links.values() if task.done() and not task.cancelled() and not task.exception()]
-        for task in self._links.values():
-            task.cancel()
-        await asyncio.gather(*(connection.link.close() for connection in connections), return_exceptions=True)
+        connections = self._open_connections()
+        for opening in self._connections.values():
+            opening.cancel()
+        shells = [place.stop() for place in self._places.values() if isinstance(place, ShellPlace)]
+        await asyncio.gather(*(connection.close() for connection in connections), *shells, return_exceptions=True)
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run a request to an agent whose only possible failure is that the node is gone, which its link tells by itself."""
@@ -190,8 +293,8 @@ class Reach:
         if not task.cancelled() and task.exception() is not None:
             log.warning("%s", task.exception())
 
-    def _place(self, name: str, language: str, found: NodePlace | BaseException) -> Place:
-        if isinstance(found, NodePlace):
+    def _place(self, name: str, language: str, found: Place | BaseException) -> Place:
+        if isinstance(found, Place):
             return found
         if not isinstance(found, WardianError):
             raise found
@@ -227,7 +330,7 @@ class Reach:
             self._read = time.monotonic()
             return self._environment
 
-    async def _open(self, environment: Environment, name: str, language: str) -> NodePlace:
+    async def _open(self, environment: Environment, name: str, language: str) -> NodePlace | ShellPlace:
         key = name, language
         place = self._places.get(key)
         if place is not None:
@@ -239,21 +342,30 @@ class Reach:
         # Shielded: an interrupted cell gives up waiting, and the next one finds the kernel further on.
         return await asyncio.shield(task)
 
-    async def _start(self, environment: Environment, name: str, language: str) -> NodePlace:
+    async def _start(self, environment: Environment, name: str, language: str) -> NodePlace | ShellPlace:
         view = environment.nodes[name]
         if view.state != "ready":
             environment = await self._current(anew=True)
             view = environment.nodes[name]
         if view.state != "ready":
-            detail = f" ({view.detail})" if view.detail else ""
-            remedy = "`wardian status` tells more; `wardian up` brings it back"
-            raise NodeDownError(name, f"the node is {view.state}{detail}", remedy=remedy)
-        connection = await self._connect(environment, name)
-        kernel = f"{language}-{self._suffix}"
-        await connection.link.request("kernel.start", kernel=kernel, language=language, env={}, cwd=None)
-        place = NodePlace(name, language, self._listener, kernel, self, connection.link)
-        connection.places[kernel] = place
-        await connection.link.request("kernel.attach", kernel=kernel, after=None)
+            raise _down(name, view)
+        # imported at first use: a kernel starts sooner without them, and many notebooks begin at home
+        from ..nodes.kernels import NoBashError, start_kernel
+        from ..nodes.link import NoPythonError
+
+        kernel, channel = f"{language}-{self._suffix}", environment.channel(name)
+        try:
+            connection = await self._connect(name)
+            started = await start_kernel(connection, channel, name, kernel, language, lambda text: self._note(name, text))
+        except (NoBashError, NoPythonError) as error:
+            if language != "bash":
+                raise
+            return await self._open_shell(channel, name, "Python" if isinstance(error, NoPythonError) else "bash")
+        if started.get("end"):
+            await self.recall()
+        place = NodePlace(name, language, self._listener, kernel, self, connection)
+        place.language_info = started.get("language_info") or {}
+        await connection.attach(place, started, lambda: self.recovery.on(name, language))
         if language == "python":
             place.execute(Silent(alignment.SOURCE, self._session))
         place.opened()
@@ -262,69 +374,73 @@ class Reach:
         self._places[name, language] = place
         return place
 
-    async def _connect(self, environment: Environment, name: str) -> _Connection:
-        task = self._links.get(name)
+    async def _open_shell(self, channel: Channel, name: str, lacking: str) -> ShellPlace:
+        """A shell without an agent, on a node without Python or bash."""
+        place = ShellPlace(name, self._listener, channel, self._session, self._forget)
+        await place.start()
+        self._note(name, f"[{name} has no {lacking}: its shell runs without an agent, and what it prints while nobody is there is lost]\n")
+        self._places[name, "bash"] = place
+        return place
+
+    def _note(self, node: str, text: str) -> None:
+        for nodes, note in self._notes:
+            if node in nodes:
+                note(text)
+
+    async def _connect(self, name: str) -> Connection:
+        task = self._connections.get(name)
         if task is None:
-            task = self._links[name] = asyncio.create_task(self._link(environment, name))
+            task = self._connections[name] = asyncio.create_task(self._connection(name))
         try:
             return await asyncio.shield(task)
         except WardianError:
-            self._links.pop(name, None)
+            self._connections.pop(name, None)
             raise
 
-    async def _link(self, environment: Environment, name: str) -> _Connection:
-        link = await self._open_link(environment.channel(name), name)
-        connection = _Connection(name, link, self._forget)
-        link.closed.add_done_callback(lambda _: self._closed(connection))
+    async def _connection(self, name: str) -> Connection:
+        async def open_link(client: str) -> Link:
+            return await self._open_link((await self._current()).channel(name), name, client)
+
+        async def missing() -> WardianError | None:
+            try:
+                view = (await self._current(anew=True)).nodes.get(name)
+            except WardianError as error:
+                return error
+            if view is None:
+                return NodeDownError(name, "there is no such node any more", remedy="`wardian up` makes what the experiment asks for")
+            return _down(name, view) if view.state != "ready" else None
+
+        connection = Connection(name, open_link, missing, self._recorder, self._forget, lambda: self._ended(name))
+        await connection.open()
+        connection.hold(self._full)
         return connection
 
-    def _closed(self, connection: _Connection) -> None:
-        self._links.pop(connection.node, None)
+    def _ended(self, node: str) -> None:
+        self._connections.pop(node, None)
         self._read = 0.0
-        error = connection.link.closed.exception() if not connection.link.closed.cancelled() else None
-        if not isinstance(error, NodeError):
-            remedy = "`wardian status` tells whether it runs; run the cell again to reconnect"
-            error = NodeDownError(connection.node, "the connection to the node has ended", remedy=remedy)
-        for place in list(connection.places.values()):
-            self._forget(place, error)
 
-    def _forget(self, place: NodePlace, error: WardianError) -> None:
+    def _forget(self, place: NodePlace | ShellPlace, error: WardianError) -> None:
         if self._places.get((place.name, place.language)) is place:
             del self._places[place.name, place.language]
         place.lose(error)
 
+    def _open_connections(self) -> list[Connection]:
+        return [task.result() for task in self._connections.values() if task.done() and not task.cancelled() and not task.exception()]
 
-class _Connection:
-    """The link to one node's agent, and the places behind it."""
+    def _recorded(self, store: str, sequence: int) -> None:
+        for connection in self._open_connections():
+            if connection.recorded(store, sequence):
+                return
 
-    def __init__(self, node: str, link: Link, forget: Callable[[NodePlace, WardianError], None]) -> None:
-        self.node = node
-        self.link = link
-        self.places: dict[str, NodePlace] = {}
-        self._forget = forget
-        link.on_message = self._message
-        link.on_event = self._event
+    def _hold(self, full: bool) -> None:
+        self._full = full
+        for connection in self._open_connections():
+            connection.hold(full)
 
-    def _message(self, kernel: str, sequence: int, channel: str, parts: list[bytes]) -> None:
-        place = self.places.get(kernel)
-        if place is None:
-            return
-        try:
-            message = Message(parts)
-        except MalformedMessage as error:
-            log.warning("%s sent what is no message: %s", self.node, error)
-        else:
-            place.received(_NUMBERS[channel], message)
-        self.link.acknowledge(kernel, sequence)
+    async def _left_behind(self, notebook: str) -> None:
+        self.recovery.add(await self._recorder.unfinished(notebook))
 
-    def _event(self, event: dict[str, Any]) -> None:
-        place = self.places.pop(str(event.get("kernel")), None)
-        if place is None:
-            return
-        if event.get("event") == "kernel.taken":
-            self._forget(place, AgentError(self.node, f"its {place.language} kernel was taken over by another session of this notebook"))
-        elif event.get("event") == "kernel.died":
-            remedy = "run the cell again: it gets a new kernel, without the variables of the old one"
-            self._forget(place, NodeDownError(self.node, f"its {place.language} kernel has died", remedy=remedy))
-        else:
-            self.places[place.kernel] = place
+
+def _down(name: str, view: NodeState) -> NodeDownError:
+    detail = f" ({view.detail})" if view.detail else ""
+    return NodeDownError(name, f"the node is {view.state}{detail}", remedy="`wardian status` tells more; `wardian up` brings it back")

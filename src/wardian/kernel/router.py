@@ -11,22 +11,34 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import WardianError
+from ..providers.preloaded import Preloaded
 from .binding import HOME, Bound
 from .cell_queue import CellQueue
 from .clients import Clients
+from .comms import WIDGETS, WIDGETS_AT_ONCE, Comms
 from .exchange import Exchange
+from .forward import Forwards
 from .home import HomePlace
 from .jobs import Jobs
 from .magics import Magics
 from .places import Place
 from .private import VARIABLE, listen
-from .reach import Find, OpenLink, Reach
+from .reach import Find, OpenLink, Reach, Silent
 from .recording import Recorder
 from .sockets import Client
+from .subshells import Subshells
 from .wire import CONTROL, IOPUB, SHELL, STDIN, Message
 
 _REMEMBERED = 1000
 """Requests whose client and place are remembered, for replies and for late messages."""
+_TYPES = "_jupyter_types_experimental"
+"""Where IPython's completions tell, in their metadata, what each match is."""
+_PATIENCE = 1.0
+"""How long a busy kernel may take to begin to answer a completion or inspection, seconds: then the answer is that it knows nothing."""
+_WORKING = 10.0
+"""How long a kernel may work on such an answer, seconds: the first completion of a kernel loads a good deal."""
+_NOTED = 0.5
+"""How long home may take, at the end, to note the last cells in its history, seconds."""
 _STOPPING = 3.0
 """How long nodes may take to stop their kernels when this one is shut down, seconds."""
 
@@ -40,6 +52,7 @@ class Request:
     place: Place
     shift: int = 0
     answered: bool = False
+    timer: asyncio.TimerHandle | None = None
 
 
 class Router:
@@ -59,29 +72,42 @@ class Router:
         notebook: str,
         journal: Path | None = None,
         run: str | None = None,
+        preloaded: Preloaded | None = None,
     ) -> None:
-        """folder: private to us, with a short path. journal: the file of the journal, or None. run: the run that our cells belong to."""
+        """folder: private to us, with a short path. journal: the file of the journal, or None. run: the run that our cells belong to.
+
+        preloaded: what the home kernel is forked from; without it that is started.
+        """
         self._connection = connection
         self._folder = folder
-        self._clients = Clients(connection, self._request)
+        self._clients = self._make_clients(connection)
         session = self._clients.session
-        self._home = HomePlace(self, session, folder)
-        self._reach = Reach(find, open_link, notebook, session, self)
+        self._home = self._make_home(session, folder, preloaded)
         self._recorder = Recorder(journal)
+        self._reach = Reach(find, open_link, notebook, session, self, self._recorder)
         jobs = Jobs()
         self._cells = CellQueue(self._clients, self._home, self._reach, jobs, self._recorder, notebook, run)
-        self._magics = Magics(self._reach, Exchange(self._reach, folder), jobs, self._cells)
+        self._exchange = Exchange(self._reach)
+        self._forwards = Forwards(self._reach)
+        self._magics = Magics(self._reach, self._exchange, jobs, self._cells)
         self._cells.on_values = self._magics.ended
         self._requests: OrderedDict[str, Request] = OrderedDict()
-        self._comms: dict[str, Place] = {}
+        self._subshells = Subshells(session)
+        self._comms = Comms()
         self._infos: list[tuple[Client, Message]] = []
         self._stopping: asyncio.Task[None] | None = None
         self.stopped: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
+    def _make_clients(self, connection: Mapping[str, Any]) -> Clients:
+        return Clients(connection, self._request)
+
+    def _make_home(self, session: str, folder: Path, preloaded: Preloaded | None) -> HomePlace:
+        return HomePlace(self, session, folder, preloaded)
+
     async def start(self) -> None:
         """Start the home kernel. `stopped` gives our exit code when all is over."""
         path = self._folder / "router"
-        self._server = await listen(path, self._magics.serve)
+        self._server = await listen(path, self._magics.serve, {**self._exchange.lenders, **self._forwards.operations})
         self._home.on_open = self._home_opened
         await self._home.start({VARIABLE: str(path)}, self._home_ended)
 
@@ -97,6 +123,7 @@ class Router:
         handler(self, client, message)
 
     def _execute(self, client: Client, message: Message) -> None:
+        self._clients.following.requested(message)
         self._cells.add(client, message)
 
     def _interrupt(self, client: Client, message: Message) -> None:
@@ -138,14 +165,14 @@ class Router:
         selector = bound.binding.selector
         in_the_line = bound.start is not None and "\n" not in str(message.content["code"])[bound.start : position]
         if selector is None or in_the_line:
-            self._for_home(client, message)
+            self._ask(self._home, client, message)
             return
         shift = bound.removed
         moved = message.copy()
         moved.content = {**message.content, "code": bound.code, "cursor_pos": position - shift}
         places = self._reach.ready(selector, bound.binding.language)
         if places:
-            self._send(places[0], client, moved, shift)
+            self._ask(places[0], client, moved, shift)
             return
         task = asyncio.create_task(self._reach.places(selector, bound.binding.language))
 
@@ -154,12 +181,9 @@ class Router:
                 return
             error = task.exception() or task.result()[0].error
             if error is None:
-                self._send(task.result()[0], client, moved, shift)
-                return
-            nothing: dict[str, Any] = {"status": "ok", "matches": [], "cursor_start": position, "cursor_end": position, "metadata": {}}
-            if message.kind == "inspect_request":
-                nothing = {"status": "ok", "found": False, "data": {}, "metadata": {}}
-            self._clients.answer(client, message, nothing)
+                self._ask(task.result()[0], client, moved, shift)
+            else:
+                self._clients.answer(client, message, _nothing(message))
 
         task.add_done_callback(opened)
 
@@ -168,13 +192,27 @@ class Router:
         if sticky is not None and sticky.language != "python":
             self._clients.answer(client, message, {"status": "unknown"})
         else:
-            self._for_home(client, message)
+            self._ask(self._home, client, message)
+
+    def _history(self, client: Client, message: Message) -> None:
+        told = message.copy()
+        told.metadata = {**message.metadata, "wardian": {"cells": self._cells.history()}}
+        self._send(self._home, client, told)
 
     def _comm(self, client: Client, message: Message) -> None:
-        place = self._comms.get(str(message.content.get("comm_id")), self._home)
+        if message.content.get("target_name") == WIDGETS_AT_ONCE and self._comms.on_nodes(WIDGETS):
+            # One kernel's answer would pass for all: a page that gets none asks for each widget.
+            self._clients.status("busy", message)
+            self._clients.publish("comm_close", {"comm_id": message.content.get("comm_id"), "data": {}}, message.parts()[0])
+            self._clients.status("idle", message)
+            return
+        place = self._comms.place(message) or self._home
         if place.error is None:
             self.comm(place, message)
             self._send(place, client, message)
+
+    def _follow(self, client: Client, message: Message) -> None:
+        self._clients.follow(client, message)
 
     def _input(self, client: Client, message: Message) -> None:
         self._clients.answered(message)
@@ -191,24 +229,24 @@ class Router:
         "complete_request": _cursor,
         "inspect_request": _cursor,
         "is_complete_request": _is_complete,
+        "history_request": _history,
         "comm_open": _comm,
         "comm_msg": _comm,
         "comm_close": _comm,
         "input_reply": _input,
+        "wardian_follow_request": _follow,
     }
 
     # --- what the places send
 
     def comm(self, place: Place, message: Message) -> None:
         """A kernel opens or closes a comm: what clients send to it is for that kernel."""
-        comm = str(message.content.get("comm_id"))
-        if message.kind == "comm_open":
-            self._comms[comm] = place
-        elif message.kind == "comm_close":
-            self._comms.pop(comm, None)
+        self._comms.passed(place, message)
 
     def unclaimed(self, place: Place, channel: int, message: Message) -> None:
         """A message that belongs to no cell."""
+        if self._subshells.received(message):
+            return
         request = self._requests.get(message.parent_id)
         kind = message.kind
         if channel == STDIN:
@@ -217,25 +255,67 @@ class Router:
         elif channel != IOPUB:
             if request is not None and not request.answered:
                 request.answered = True
+                if request.timer is not None:
+                    request.timer.cancel()
                 self._answer(request, message)
         elif kind != "status" or request is not None:
             self._clients.forward(message)
 
-    def _send(self, place: Place, client: Client, message: Message, shift: int = 0) -> None:
-        self._requests[message.id] = Request(client, message, place, shift)
+    def _send(self, place: Place, client: Client, message: Message) -> None:
+        self._remember(Request(client, message, place))
+        place.send(CONTROL if client.channel == CONTROL else SHELL, message)
+
+    def _ask(self, place: Place, client: Client, message: Message, shift: int = 0) -> None:
+        """Ask a kernel what it knows; it need not be idle, and has to answer soon."""
+        request = Request(client, message, place, shift)
+        self._remember(request)
+        later = asyncio.get_running_loop().call_later
+        if place.error is not None or place.stuck is not None:
+            self._give_up(request)
+        elif place.busy:
+            request.timer = later(_PATIENCE, self._give_up, request)
+            if place.language == "bash":
+                place.send(SHELL, message)
+            else:
+                self._subshells.of(place, lambda subshell: self._ask_subshell(request, subshell))
+        else:
+            request.timer = later(_WORKING, self._give_up, request)
+            place.send(SHELL, message)
+
+    def _ask_subshell(self, request: Request, subshell: str) -> None:
+        if request.answered:
+            return
+        if request.timer is not None:
+            request.timer.cancel()
+            request.timer = asyncio.get_running_loop().call_later(_WORKING, self._give_up, request)
+        message = request.message.copy()
+        message.header["subshell_id"] = subshell
+        request.place.send(SHELL, message)
+
+    def _give_up(self, request: Request) -> None:
+        if not request.answered:
+            request.answered = True
+            self._clients.answer(request.client, request.message, _nothing(request.message, request.shift))
+
+    def _remember(self, request: Request) -> None:
+        self._requests[request.message.id] = request
         if len(self._requests) > _REMEMBERED:
             self._requests.popitem(last=False)
-        place.send(CONTROL if client.channel == CONTROL else SHELL, message)
 
     def _answer(self, request: Request, message: Message) -> None:
         if request.shift and message.kind == "complete_reply":
-            content = message.content
-            message.content = {**content, **{key: content[key] + request.shift for key in ("cursor_start", "cursor_end") if key in content}}
+            metadata = message.content.get("metadata", {})
+            types = [_moved(item, request.shift) for item in metadata.get(_TYPES, ())]
+            message.content = {**_moved(message.content, request.shift), "metadata": {**metadata, _TYPES: types} if types else metadata}
+        if message.kind == "comm_info_reply":
+            ours = self._comms.on_nodes(request.message.content.get("target_name"))
+            message.content = {**message.content, "comms": {**message.content.get("comms", {}), **ours}}
         self._clients.pass_reply(request.client, message)
 
     # --- beginning and end
 
     def _home_opened(self) -> None:
+        self._reach.spawn(self._reach.take_up())
         waiting, self._infos = self._infos, []
         for client, message in waiting:
             self._kernel_info(client, message)
@@ -245,9 +325,34 @@ class Router:
         self.stop(nodes=False, code=code if code > 0 else int(code != 0))
 
     async def _stop(self, nodes: bool, code: int) -> None:
+        await self._note_history()
         leaving = self._reach.stop() if nodes else self._reach.close()
-        await asyncio.gather(self._home.stop(), asyncio.wait_for(leaving, _STOPPING), return_exceptions=True)
+        left = asyncio.wait_for(asyncio.gather(leaving, self._forwards.close()), _STOPPING)
+        await asyncio.gather(self._home.stop(), left, return_exceptions=True)
         self._server.close()
         self._recorder.close()
         self._clients.close()
         self.stopped.set_result(code)
+
+    async def _note_history(self) -> None:
+        earlier = self._cells.history()
+        if earlier and self._home.error is None and not self._home.busy:
+            note = Silent("", self._clients.session)
+            note.request.metadata = {"wardian": {"cells": earlier}}
+            self._home.execute(note)
+            await asyncio.wait({note.done}, timeout=_NOTED)
+
+
+def _moved(item: dict[str, Any], shift: int) -> dict[str, Any]:
+    """A match, or a reply, whose positions in the code are moved."""
+    return {**item, **{key: item[key] + shift for key in ("cursor_start", "cursor_end", "start", "end") if key in item}}
+
+
+def _nothing(message: Message, shift: int = 0) -> dict[str, Any]:
+    """The answer of a kernel that knows nothing."""
+    position = int(message.content.get("cursor_pos", 0)) + shift
+    if message.kind == "inspect_request":
+        return {"status": "ok", "found": False, "data": {}, "metadata": {}}
+    if message.kind == "is_complete_request":
+        return {"status": "unknown"}
+    return {"status": "ok", "matches": [], "cursor_start": position, "cursor_end": position, "metadata": {}}

@@ -8,6 +8,7 @@ import os
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
@@ -16,6 +17,8 @@ PROTOCOL = "5.4"
 SHELL, IOPUB, STDIN, CONTROL = range(4)
 CHANNELS = ("shell", "iopub", "stdin", "control")
 """The channels, and their names."""
+
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 _process = uuid.uuid4().hex
 _counter = 0
@@ -27,7 +30,7 @@ class MalformedMessage(ValueError):
 
 def dump(value: object) -> bytes:
     """`value` as JSON bytes."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogateescape")
+    return _encode(value).encode("utf-8", "surrogateescape")
 
 
 def new_header(kind: str, session: str) -> dict[str, Any]:
@@ -44,6 +47,12 @@ def new_header(kind: str, session: str) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=64)
+def _parse_parent(raw: bytes) -> Any:
+    """The header of a request, as all messages that answer it carry it. Shared among them, and so never changed in place."""
+    return json.loads(raw)
+
+
 class Message:
     """One message. `header` and `parent` are read; metadata and content stay bytes until somebody asks for them."""
 
@@ -53,7 +62,7 @@ class Message:
         """parts: header, parent header, metadata, content, buffers. Raises MalformedMessage."""
         try:
             self.header: dict[str, Any] = json.loads(parts[0])
-            self.parent: dict[str, Any] = json.loads(parts[1])
+            self.parent: dict[str, Any] = _parse_parent(bytes(parts[1]))
             self.parent_bytes, self.metadata_bytes, self.content_bytes = parts[1], parts[2], parts[3]
         except (IndexError, ValueError) as error:
             raise MalformedMessage(str(error)) from None

@@ -1,8 +1,7 @@
 """The agent: one process on a node that owns the node's kernels and services, and outlives whoever started it.
 
-This file is sent to the node and run there, so it stands alone: Python 3.8 or newer, the standard library, and pyzmq only once a
-Python kernel is asked for. `docs/protocol.md` describes what it speaks. It is one thread around one epoll loop: nothing here blocks,
-and nothing is kept without a bound.
+This file is sent to the node and run there, so it stands alone: Python 3.8 or newer and the standard library. `docs/protocol.md`
+describes what it speaks. It is one thread around one epoll loop: nothing here blocks, and nothing is kept without a bound.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 PROTOCOL = 1
 HELLO, REQUEST, REPLY, MESSAGE, INPUT, ACK, EVENT, ERROR = range(8)
 SHELL, IOPUB, STDIN, CONTROL = range(4)
+KEPT, FREE = b"\0", b"\1"
 
 KIB, MIB = 1 << 10, 1 << 20
 FRAME_LIMIT = 64 * MIB
@@ -41,6 +41,8 @@ MEMORY_LIMIT = 16 * MIB
 SPOOL_LIMIT = 1024 * MIB
 SPOOL_SEGMENT = 32 * MIB
 TAIL_LIMIT = 1 * MIB
+ARCHIVE_FROM = 256 * KIB
+STREAM_LIMIT = 2 * MIB
 OUTGOING_LIMIT = 512 * KIB
 READ_SIZE = 256 * KIB
 LOG_LIMIT = 8 * MIB
@@ -163,7 +165,7 @@ class Spool:
             return False
         try:
             if not self._segments or self._segments[-1][1] >= SPOOL_SEGMENT:
-                self._segments.append([self._open(), 0])
+                self._segments.append([unlinked_file(self._directory), 0])
             segment = self._segments[-1]
             view, start = memoryview(frame), segment[1]
             while view:
@@ -196,11 +198,13 @@ class Spool:
         while self._segments:
             os.close(self._segments.popleft()[0])
 
-    def _open(self) -> int:
-        path = os.path.join(self._directory, f".wardian-{os.getpid()}-{os.urandom(6).hex()}")
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        os.unlink(path)
-        return fd
+
+def unlinked_file(directory: str) -> int:
+    """A file that has no name, and vanishes with this process; gives its descriptor."""
+    path = os.path.join(directory, f".wardian-{os.getpid()}-{os.urandom(6).hex()}")
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    os.unlink(path)
+    return fd
 
 
 class Gap:
@@ -228,6 +232,7 @@ class MessageStore:
     DROPPABLE = (b'"stream"', b'"display_data"', b'"update_display_data"', b'"execute_result"')
 
     def __init__(self, kernel: str, directory: str, memory: int = MEMORY_LIMIT, disk: int = SPOOL_LIMIT, tail: int = TAIL_LIMIT) -> None:
+        self.id = os.urandom(8).hex()
         self.next = 1
         self.dropped = 0
         self.acknowledged = 0
@@ -339,12 +344,88 @@ class MessageStore:
                 self._survivors.append(Gap(sequence, parent, len(frame)))
 
 
+class Archive:
+    """What the cells of a kernel printed, kept after it was acknowledged: views and records of long output are cut, this is not.
+
+    A cell's text is held in memory until it is long (`ARCHIVE_FROM`); what is short is forgotten with the next cell. Long ones are
+    unlinked files, together at most `limit` bytes: the oldest go first, and of the last the end.
+    """
+
+    def __init__(self, directory: str, limit: int) -> None:
+        self._directory, self._limit = directory, limit
+        self._parent, self._cell = b"", ""
+        self._held = bytearray()
+        self._files: collections.OrderedDict[str, list[int]] = collections.OrderedDict()  # fd, bytes kept, bytes lost
+        self._used = 0
+
+    def append(self, parent: bytes, content: bytes) -> None:
+        """Keep the text of a stream message. parent: the header of the cell's request; content: JSON."""
+        if parent != self._parent:
+            if self._cell in self._files:
+                self._spill()
+            self._parent, self._held = parent, bytearray()
+            try:
+                self._cell = str(json.loads(parent).get("msg_id"))
+            except (ValueError, AttributeError, RecursionError):
+                self._cell = ""
+        try:
+            self._held += str(json.loads(content).get("text", "")).encode("utf-8", "replace")
+        except (ValueError, AttributeError, RecursionError):
+            return
+        if len(self._held) >= (64 * KIB if self._cell in self._files else ARCHIVE_FROM):
+            self._spill()
+
+    def read(self, cell: str, offset: int, size: int) -> tuple[bytes, int, int]:
+        """Some of a cell's text from an offset on, how many bytes are kept, and how many are not. Raises KeyError."""
+        if cell == self._cell and cell in self._files:
+            self._spill()
+        if cell == self._cell and cell not in self._files:
+            return bytes(self._held[offset : offset + size]), len(self._held), 0
+        fd, kept, lost = self._files[cell]
+        return os.pread(fd, size, offset), kept, lost
+
+    def close(self) -> None:
+        """Give the space back."""
+        while self._files:
+            os.close(self._files.popitem()[1][0])
+
+    def _spill(self) -> None:
+        data, self._held = self._held, bytearray()
+        try:
+            if self._cell not in self._files:
+                self._files[self._cell] = [unlinked_file(self._directory), 0, 0]
+            while self._used + len(data) > self._limit and len(self._files) > 1:
+                fd, kept, _ = self._files.popitem(last=False)[1]
+                os.close(fd)
+                self._used -= kept
+            file = self._files[self._cell]
+            room = max(0, self._limit - self._used) if not file[2] else 0
+            written = os.pwrite(file[0], data[:room], file[1]) if room else 0
+        except OSError as error:
+            log(f"archive: {error}")
+            if self._cell not in self._files:
+                return
+            file, written = self._files[self._cell], 0
+        file[1] += written
+        file[2] += len(data) - written
+        self._used += written
+
+
 def message_parts(kind: str, content: Mapping[str, Any], parent: bytes, session: str) -> list[bytes]:
     """The four parts of a Jupyter message. parent: the header, in JSON, of the message that this one answers."""
     now = time.time()
     date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1e6):06d}Z"
     header = {"msg_id": os.urandom(16).hex(), "msg_type": kind, "username": "wardian", "session": session, "date": date, "version": "5.4"}
     return [json.dumps(header).encode(), parent, b"{}", json.dumps(content).encode()]
+
+
+def split_stream(parts: Sequence[bytes]) -> Iterator[list[bytes]]:
+    """A long stream message as several: a kernel that is printed in fast gathers more than a reader wants at once."""
+    header, content = json.loads(parts[0]), json.loads(parts[3])
+    text, size = content["text"], STREAM_LIMIT // 8
+    for number, start in enumerate(range(0, len(text), size)):
+        piece = dict(header, msg_id="{}-{}".format(header["msg_id"], number))
+        yield [json.dumps(piece).encode(), parts[1], parts[2], json.dumps(dict(content, text=text[start : start + size])).encode()]
 
 
 def too_large(parts: Sequence[bytes], channel: int, size: int) -> list[bytes]:
@@ -382,6 +463,7 @@ class Loop:
         self._count = 0
         self._soon: collections.deque[Callable[[], None]] = collections.deque()
         self._children: dict[int, Callable[[int], None]] = {}
+        self._adopted: dict[int, Callable[[int], None]] = {}
         wake_read, wake_write = os.pipe()
         os.set_blocking(wake_read, False)
         os.set_blocking(wake_write, False)
@@ -418,9 +500,19 @@ class Loop:
         """Call back with the exit code of a child (minus the signal's number if one ended it)."""
         self._children[pid] = callback
 
+    def adopt(self, pid: int, callback: Callable[[int], None]) -> None:
+        """Likewise of a process that is not our child: somebody will call `ended`."""
+        self._adopted[pid] = callback
+
+    def ended(self, pid: int, code: int) -> None:
+        """An adopted process has ended."""
+        callback = self._adopted.pop(pid, None)
+        if callback:
+            self._call(callback, code)
+
     def has_child(self, pid: int) -> bool:
         """Whether a child's end is still to be noticed."""
-        return pid in self._children
+        return pid in self._children or pid in self._adopted
 
     def run(self) -> None:
         """Until `running` is False."""
@@ -509,6 +601,69 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], cwd: str, fds: Mapping[in
         number = int(failure)
         raise OSError(number, os.strerror(number), cwd if not os.path.isdir(cwd) else argv[0])
     return pid
+
+
+class Stem:
+    """An idle process on this node that has what a Python kernel needs loaded, and forks kernels (`nodes/stem.py`)."""
+
+    PATIENCE = 5.0
+
+    def __init__(self, loop: Loop, fd: int) -> None:
+        self.open = True
+        self._loop = loop
+        self._socket = socket.socket(fileno=fd)
+        self._socket.settimeout(self.PATIENCE)
+        self._forked: set[int] = set()
+        self._answer: dict[str, Any] = {}
+        loop.watch(fd, lambda events: self._read())
+
+    def spawn(
+        self, argv: Sequence[str], env: Mapping[str, str], cwd: str, fds: Mapping[int, int], exited: Callable[[int], None]
+    ) -> int | None:
+        """As `spawn`, for `[this interpreter, "-c", ...]`; None where it cannot be done so. `exited` is called with the exit code."""
+        if not self.open or list(argv[:2]) != [sys.executable, "-c"] or not os.path.isdir(cwd) or not os.access(cwd, os.X_OK):
+            return None
+        request = json.dumps({"argv": list(argv), "env": dict(env), "cwd": cwd, "fds": list(fds)}).encode()
+        rights = array.array("i", fds.values())
+        self._answer = {}
+        try:
+            self._socket.sendmsg([request], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        except OSError as error:
+            log(f"stem: {error}")
+            return None
+        while not self._answer and self.open:
+            self._read()
+        pid: int | None = self._answer.get("pid")
+        if pid is None:
+            log("stem: {}".format(self._answer.get("error", "it does not answer")))
+            return None
+        self._forked.add(pid)
+        self._loop.adopt(pid, exited)
+        return pid
+
+    def _read(self) -> None:
+        try:
+            said = self._socket.recv(4096)
+        except OSError:
+            said = b""
+        if not said:
+            self._lost()
+            return
+        value = json.loads(said)
+        if "ended" not in value:
+            self._answer = value
+        elif value["ended"] in self._forked:
+            self._forked.discard(value["ended"])
+            self._loop.soon(partial(self._loop.ended, value["ended"], value["code"]))
+
+    def _lost(self) -> None:
+        """It has ended, and what it forked with it."""
+        self.open = False
+        self._loop.unwatch(self._socket.fileno())
+        self._socket.close()
+        for pid in self._forked:
+            self._loop.soon(partial(self._loop.ended, pid, -signal.SIGKILL))
+        self._forked.clear()
 
 
 _prctl: list[Any] = []
@@ -674,7 +829,7 @@ def log(text: str) -> None:
 
 
 class Kernel:
-    """What the two kinds of kernel share: an id, a store, a client that is attached."""
+    """What all kinds of kernel share: an id, a store, a client that is attached."""
 
     language = ""
 
@@ -683,9 +838,12 @@ class Kernel:
         self.env = dict(agent.environment, **env, WARDIAN_KERNEL=name)
         self.directory = os.path.join(agent.directory, "kernels", name)
         self.store = MessageStore(name, agent.spool_directory, disk=agent.spool_limit)
+        self.archive = Archive(agent.spool_directory, agent.spool_limit)
+        self.executing: dict[str, None] = {}
         self.client: Client | None = None
         self.pid: int | None = None
         self.state = "starting"
+        self.language_info: dict[str, Any] = {}
         self.death: dict[str, Any] | None = None
         self.sessions: list[int] = []
         self.starting: list[Request] = []
@@ -706,18 +864,30 @@ class Kernel:
     def close(self) -> None:
         """Let go of what it holds; its processes are ended by then."""
         self.store.close()
+        self.archive.close()
         remove_folder(self.directory)
 
     def launch(self, argv: Sequence[str], fds: Mapping[int, int], exited: Callable[[int], None], env: Mapping[str, str]) -> None:
         """Start its process in a session of its own."""
-        self.pid = spawn(argv, env, self.cwd, fds)
+        stem = self.agent.stem
+        self.pid = stem.spawn(argv, env, self.cwd, fds, exited) if stem else None
+        if self.pid is None:
+            self.pid = spawn(argv, env, self.cwd, fds)
+            self.agent.loop.child(self.pid, exited)
         self.sessions.append(self.pid)
         self.agent.sessions.add(self.pid)
-        self.agent.loop.child(self.pid, exited)
 
     def emit(self, channel: int, parts: Sequence[bytes]) -> None:
         """Number a message, keep it, and have it sent."""
+        if channel == IOPUB and len(parts[3]) > STREAM_LIMIT and b'"stream"' in parts[0]:
+            for piece in split_stream(parts):
+                self.emit(channel, piece)
+            return
         self.store.append(channel, parts)
+        if channel == IOPUB and b'"stream"' in parts[0]:
+            self.archive.append(parts[1], parts[3])
+        elif channel == SHELL and b'"execute_reply"' in parts[0]:
+            self.executing.pop(header_id(parts[1]), None)
         if self.client:
             self.agent.dirty.add(self.client)
 
@@ -725,8 +895,12 @@ class Kernel:
         """Answer those who wait for the start."""
         self.state = "idle"
         for request in self.starting:
-            request.succeed({"pid": self.pid, "new": request is self.starting[0]})
+            request.succeed(self.described(new=request is self.starting[0]))
         self.starting.clear()
+
+    def described(self, new: bool) -> dict[str, Any]:
+        """What a request for its start is answered."""
+        return {"pid": self.pid, "new": new, "store": self.store.id, "end": self.store.next - 1, "language_info": self.language_info}
 
     def died(self, code: int, last: str) -> None:
         """Its process ended for good."""
@@ -841,6 +1015,13 @@ class BashKernel(Kernel):
     language = "bash"
     STATUS_FD, ERROR_FD = 200, 201
     INTERRUPTS = 8
+    LANGUAGE: Mapping[str, Any] = {
+        "name": "bash",
+        "mimetype": "text/x-sh",
+        "file_extension": ".sh",
+        "codemirror_mode": "shell",
+        "pygments_lexer": "bash",
+    }
     SETUP = (
         f"exec 2>&{ERROR_FD} {ERROR_FD}>&-; set +H +m +o history; shopt -u checkwinsize; unset HISTFILE TMOUT MAILCHECK PROMPT_COMMAND\n"
         "command_not_found_handle() { printf '%s: line %s: %s: command not found\\n' \"${BASH_SOURCE[1]##*/}\""
@@ -904,10 +1085,8 @@ class BashKernel(Kernel):
         self._enqueue(Job("", lambda status: self._executed(cell, status), cell))
 
     def _on_kernel_info_request(self, channel: int, parts: list[bytes], content: dict[str, Any]) -> None:
-        language = {"name": "bash", "version": self.version, "mimetype": "text/x-sh", "file_extension": ".sh"}
-        language.update(codemirror_mode="shell", pygments_lexer="bash")
         info = {"status": "ok", "protocol_version": "5.4", "implementation": "wardian-bash", "implementation_version": "1"}
-        self._answer(channel, parts, dict(info, language_info=language, banner="bash " + self.version, help_links=[]))
+        self._answer(channel, parts, dict(info, language_info=self.language_info, banner="bash " + self.version, help_links=[]))
 
     def _on_complete_request(self, channel: int, parts: list[bytes], content: dict[str, Any]) -> None:
         code, cursor = content.get("code"), content.get("cursor_pos")
@@ -1110,6 +1289,7 @@ class BashKernel(Kernel):
             token, _, value = line.partition(b" ")
             if token == b"version":
                 self.version = value.decode("ascii", "replace")
+                self.language_info = dict(self.LANGUAGE, version=self.version)
             elif self._job and token == b"%d" % self._job.token:
                 self._finish(int(value) if value.isdigit() else 1)
 
@@ -1186,6 +1366,14 @@ class BashKernel(Kernel):
         self._publish("status", {"execution_state": "idle"}, parts[0])
 
 
+def header_id(header: bytes) -> str:
+    """The id in the header of a message, or nothing."""
+    try:
+        return str(json.loads(header)["msg_id"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+
+
 def quoted(text: str) -> str:
     """A text as one word of the shell."""
     return "'" + text.replace("'", "'\\''") + "'"
@@ -1239,47 +1427,225 @@ def remove_folder(path: str) -> None:
             log(f"{path}: {error}")
 
 
-class PythonKernel(Kernel):
-    """A stock ipykernel on Unix sockets, and the relay between it and us."""
+class ZmqSocket:
+    """Our end of a ZeroMQ connection, a DEALER or a SUB: ZMTP 3.0 without encryption (ZeroMQ RFC 23).
 
-    language = "python"
+    Written out here because pyzmq would have to be there for the interpreter that this happens to run on. It connects as soon as
+    the other side listens at one of `addresses`: the path of a Unix socket, or (host, port).
+    """
+
+    GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
+    MORE, LONG, COMMAND = 1, 2, 4
+    RETRY = 0.01
+
+    def __init__(self, loop: Loop, kind: bytes, identity: bytes, addresses: Sequence[Any], received: Callable[[list[bytes]], None]) -> None:
+        self._loop, self._kind, self._identity, self._addresses, self._received = loop, kind, identity, addresses, received
+        self._socket: socket.socket | None = None
+        self._outgoing: collections.deque[bytes | memoryview] = collections.deque()
+        self._timer: Timer | None = None
+        self._buffer = bytearray()
+        self._frames: list[bytes] = []
+        self._greeted = self._open = self._writing = False
+        self._connect()
+
+    def send(self, parts: Sequence[bytes]) -> None:
+        """Send a message, now or once there is a connection."""
+        for number, part in enumerate(parts, 1 - len(parts)):
+            self._outgoing.append(self._head(self.MORE if number else 0, len(part)))
+            if part:
+                self._outgoing.append(part)
+        if self._open and not self._writing:
+            self._flush()
+
+    def drain(self) -> None:
+        """Take everything that has arrived."""
+        while self._read():
+            pass
+
+    def close(self) -> None:
+        """Let go of it; what was not sent is lost."""
+        self._disconnect()
+        if self._timer:
+            self._timer.cancel()
+
+    def _connect(self) -> None:
+        for address in self._addresses:
+            connection = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET, socket.SOCK_STREAM)
+            connection.settimeout(0.2)
+            try:
+                connection.connect(address)
+            except OSError:
+                connection.close()
+                continue
+            if not isinstance(address, str):
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setblocking(False)
+            self._socket = connection
+            self._loop.watch(connection.fileno(), self._ready)
+            self._say(self.GREETING)
+            return
+        self._timer = self._loop.later(self.RETRY, self._connect)
+
+    def _disconnect(self) -> None:
+        if self._socket:
+            self._loop.unwatch(self._socket.fileno())
+            self._socket.close()
+        self._socket = None
+        self._greeted = self._open = self._writing = False
+        self._buffer.clear()
+        self._frames.clear()
+        self._outgoing.clear()
+
+    def _lost(self) -> None:
+        self._disconnect()
+        self._timer = self._loop.later(self.RETRY, self._connect)
+
+    def _ready(self, events: int) -> None:
+        if events & select.EPOLLOUT:
+            self._flush()
+        if events & ~select.EPOLLOUT:
+            self._read()
+
+    def _read(self) -> bool:
+        """Read once and pass on what is whole; whether there may be more."""
+        if not self._socket:
+            return False
+        try:
+            data = self._socket.recv(READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self._lost()
+            return False
+        self._buffer += data
+        if not self._greeted and not self._greet():
+            return bool(self._socket)
+        self._cut()
+        return True
+
+    def _greet(self) -> bool:
+        if len(self._buffer) < 64:
+            return False
+        if self._buffer[0] != 0xFF or self._buffer[10] < 3 or self._buffer[12:17] != b"NULL\0":
+            log(f"{self._addresses[0]} does not speak ZMTP 3 without encryption")
+            self._disconnect()
+            return False
+        del self._buffer[:64]
+        self._greeted = True
+        body = b"\5READY"
+        for name, value in ((b"Socket-Type", self._kind), (b"Identity", self._identity)):
+            body += struct.pack(">B", len(name)) + name + struct.pack(">I", len(value)) + value
+        self._say(self._head(self.COMMAND, len(body)) + body)
+        return True
+
+    def _cut(self) -> None:
+        """Pass on the messages in the buffer."""
+        buffer, position, length = self._buffer, 0, len(self._buffer)
+        try:
+            while length - position >= 2:
+                flags = buffer[position]
+                start, size = position + 2, buffer[position + 1]
+                if flags & self.LONG:
+                    if length - position < 9:
+                        break
+                    start, size = position + 9, struct.unpack_from(">Q", buffer, position + 1)[0]
+                if length - start < size:
+                    break
+                frame = bytes(memoryview(buffer)[start : start + size])
+                position = start + size
+                if flags & self.COMMAND:
+                    self._command(frame)
+                    continue
+                self._frames.append(frame)
+                if not flags & self.MORE:
+                    frames, self._frames = self._frames, []
+                    self._received(frames)
+                    if not self._socket:
+                        return
+        finally:
+            del buffer[:position]
+
+    def _command(self, frame: bytes) -> None:
+        name, body = frame[1 : 1 + frame[0]], frame[1 + frame[0] :]
+        if name == b"READY":
+            self._open = True
+            if self._kind == b"SUB":
+                self._say(self._head(0, 1) + b"\1")  # everything
+            self._flush()
+        elif name == b"ERROR":
+            log("{}: {}".format(self._addresses[0], body.decode("utf-8", "replace")))
+
+    def _say(self, data: bytes) -> None:
+        """Something small of the protocol's own, when nothing else is under way."""
+        try:
+            if self._socket:
+                self._socket.send(data)
+        except OSError:
+            self._lost()
+
+    def _flush(self) -> None:
+        while self._socket and self._outgoing:
+            try:
+                sent = self._socket.sendmsg([self._outgoing[index] for index in range(min(len(self._outgoing), 64))])
+            except (BlockingIOError, InterruptedError):
+                self._watch(writing=True)
+                return
+            except OSError:
+                self._lost()
+                return
+            while sent:
+                chunk = self._outgoing[0]
+                if len(chunk) > sent:
+                    self._outgoing[0] = memoryview(chunk)[sent:]
+                    break
+                sent -= len(chunk)
+                self._outgoing.popleft()
+        self._watch(writing=False)
+
+    def _watch(self, writing: bool) -> None:
+        if self._socket and writing != self._writing:
+            self._writing = writing
+            self._loop.watch(self._socket.fileno(), self._ready, select.EPOLLIN | (select.EPOLLOUT if writing else 0))
+
+    def _head(self, flags: int, size: int) -> bytes:
+        return struct.pack(">BB", flags, size) if size < 256 else struct.pack(">BQ", flags | self.LONG, size)
+
+
+class JupyterKernel(Kernel):
+    """A Jupyter kernel, and the relay between it and us: over Unix sockets, or TCP within the node where it knows nothing else."""
+
     DELIMITER = b"<IDS|MSG>"
-    LAUNCHER = """
-import faulthandler, os, sys
-sys.path[:1] = []
-faulthandler.enable(os.dup(2))
-from ipykernel.kernelapp import IPKernelApp
-class Application(IPKernelApp):
-    def init_iopub(self, context):
-        context.sndhwm = 0
-        super().init_iopub(context)
-    def log_connection_info(self):
-        pass
-Application.launch_instance()
-"""
+    TRANSPORTS: Sequence[str] = ("ipc",)
+    UNSUBSCRIBED = 20
+    """How often it may answer a probe on its shell channel, and stay silent on iopub, before that is taken for its way."""
 
     def __init__(self, agent: Agent, name: str, env: Mapping[str, str], cwd: str) -> None:
         super().__init__(agent, name, env, cwd)
         for variable in ("JPY_PARENT_PID", "JPY_INTERRUPT_EVENT", "JPY_SESSION_NAME"):
             self.env.pop(variable, None)
-        self._sockets: list[Any] = []
-        self._pending: set[int] = set()
+        self.title = self.language
+        self.interrupts_by_message = False
+        self._sockets: list[ZmqSocket] = []
+        self._transports = list(self.TRANSPORTS)
         self._key = b""
+        self._hmac: Any = None
         self._output = -1
         self._last = b""
         self._probe = b""
-        self._answered = self._subscribed = False
+        self._answers = 0
+        self._subscribed = False
         self._timers: list[Timer] = []
+
+    def argv(self, connection: str) -> Sequence[str]:
+        """The command that runs it. connection: the path of its connection file. Raises Refused."""
+        raise NotImplementedError
 
     def start(self) -> None:
         import hmac
 
-        try:
-            zmq = self.agent.zmq()
-        except ImportError:
-            remedy = f"Install ipykernel there: {sys.executable} -m pip install ipykernel."
-            raise Refused("missing", f"{sys.executable} has no pyzmq, which a Python kernel needs", remedy) from None
-        self._zmq, self._compare = zmq, hmac.compare_digest
+        transport = self._transports.pop(0)
         os.makedirs(self.directory, exist_ok=True)
         address = os.path.join(self.directory, "k")
         if len(address) + 2 > 107:
@@ -1287,20 +1653,23 @@ Application.launch_instance()
         key = os.urandom(32).hex()
         self._key = key.encode()
         self._hmac = hmac.new(self._key, digestmod="sha256")
-        ports = {"shell_port": 1, "iopub_port": 2, "stdin_port": 3, "control_port": 4, "hb_port": 5}
-        connection = dict(ports, transport="ipc", ip=address, key=key, signature_scheme="hmac-sha256", kernel_name="")
+        numbers = range(1, 6) if transport == "ipc" else free_ports(5)
+        ports = {f"{channel}_port": number for channel, number in zip(("shell", "iopub", "stdin", "control", "hb"), numbers)}  # noqa: B905
+        host = address if transport == "ipc" else "127.0.0.1"
+        connection = dict(ports, transport=transport, ip=host, key=key, signature_scheme="hmac-sha256", kernel_name="")
         path = os.path.join(self.directory, "connection.json")
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         os.write(fd, json.dumps(connection).encode())
         os.close(fd)
         for port in range(1, 6):
             remove_file(f"{address}-{port}")
+            remove_file(f"{address}:{port}")
         self.state, self.death = "starting", None
-        self._answered = self._subscribed = False
+        self._answers, self._subscribed = 0, False
         self._last = b""
+        argv = self.argv(path)
         self._output, write = pipe()
         try:
-            argv = [sys.executable, "-c", self.LAUNCHER, "-f", path]
             self.launch(argv, {0: dev_null(), 1: write, 2: write}, self._exited, self.env)
         except OSError:
             os.close(self._output)
@@ -1309,87 +1678,53 @@ Application.launch_instance()
         finally:
             os.close(write)
         self.agent.loop.watch(self._output, self._said)
-        self._connect(address)
+        self._connect(host, ports)
         self._send_probe()
-        self._timers = [self.agent.loop.later(START_TIMEOUT, self._too_slow)]
+        patience = START_TIMEOUT / 3 if self._transports else START_TIMEOUT
+        self._timers = [self.agent.loop.later(patience, partial(self._too_slow, patience))]
 
     def input(self, channel: int, parts: list[bytes]) -> None:
-        if channel == IOPUB or not self._sockets or not self.pid:
-            return
-        try:
-            self._sockets[channel].send_multipart([self.DELIMITER, self._sign(parts), *parts], self._zmq.NOBLOCK, copy=False)
-        except self._zmq.ZMQError as error:
-            log(f"kernel {self.id}: {error}")
-        # sending may take the notice that something came in
-        self._drain(channel)
+        if channel != IOPUB and self._sockets and self.pid:
+            self._sockets[channel].send([self.DELIMITER, self._sign(parts), *parts])
+
+    def interrupt(self) -> None:
+        if self.interrupts_by_message:
+            self.input(CONTROL, message_parts("interrupt_request", {}, b"{}", "agent"))
+        else:
+            super().interrupt()
 
     def close(self) -> None:
         self._disconnect()
         super().close()
 
-    def _connect(self, address: str) -> None:
-        zmq = self._zmq
-        context = self.agent.zmq_context()
+    def _connect(self, host: str, ports: Mapping[str, int]) -> None:
         identity = os.urandom(16)
-        for channel, port in ((SHELL, 1), (IOPUB, 2), (STDIN, 3), (CONTROL, 4)):
-            zsocket = context.socket(zmq.SUB if channel == IOPUB else zmq.DEALER)
-            zsocket.linger = 0
-            zsocket.rcvhwm = zsocket.sndhwm = 0
-            zsocket.reconnect_ivl = 10
-            if channel == IOPUB:
-                zsocket.subscribe(b"")
-            else:
-                zsocket.identity = identity
-            zsocket.connect(f"ipc://{address}-{port}")
-            self._sockets.append(zsocket)
-            self.agent.loop.watch(zsocket.fd, partial(self._notified, channel))
+        for channel, port in enumerate((ports["shell_port"], ports["iopub_port"], ports["stdin_port"], ports["control_port"])):
+            # the colon is what kernels write that know only TCP's way to put an address together
+            addresses = [f"{host}-{port}", f"{host}:{port}"] if host[0] == "/" else [(host, port)]
+            kind, own = (b"SUB", b"") if channel == IOPUB else (b"DEALER", identity)
+            self._sockets.append(ZmqSocket(self.agent.loop, kind, own, addresses, partial(self._received, channel)))
 
     def _disconnect(self) -> None:
         for timer in self._timers:
             timer.cancel()
         for zsocket in self._sockets:
-            self.agent.loop.unwatch(zsocket.fd)
-            zsocket.close(0)
+            zsocket.close()
         self._sockets = []
         if self._output >= 0:
             self.agent.loop.unwatch(self._output)
             os.close(self._output)
             self._output = -1
 
-    def _notified(self, channel: int, events: int) -> None:
-        self._drain(channel)
-
-    def _drain(self, channel: int, limit: int = 500) -> None:
-        # the descriptor of a zmq socket tells of changes only: read until there is nothing, or come back
-        zmq = self._zmq
-        self._pending.discard(channel)
-        if channel >= len(self._sockets):
-            return
-        zsocket = self._sockets[channel]
-        for _ in range(limit):
-            try:
-                frames = zsocket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                if not zsocket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
-                    return
-                continue
-            except zmq.ZMQError as error:
-                log(f"kernel {self.id}: {error}")
-                return
-            self._received(channel, frames)
-            if not self._sockets:
-                return
-        if channel not in self._pending:
-            self._pending.add(channel)
-            self.agent.loop.soon(lambda: self._drain(channel))
-
     def _received(self, channel: int, frames: list[bytes]) -> None:
+        import hmac
+
         try:
             start = frames.index(self.DELIMITER) + 1
         except ValueError:
             return
         parts = frames[start + 1 :]
-        if len(parts) < 4 or not self._compare(frames[start], self._sign(parts)):
+        if len(parts) < 4 or not hmac.compare_digest(frames[start], self._sign(parts)):
             log(f"kernel {self.id}: a message with a wrong signature was ignored")
             return
         if self.state == "starting":
@@ -1406,7 +1741,8 @@ Application.launch_instance()
         signature = self._hmac.copy()
         for part in parts[:4]:
             signature.update(part)
-        return signature.hexdigest().encode()
+        signed: bytes = signature.hexdigest().encode()
+        return signed
 
     def _send_probe(self) -> None:
         parts = message_parts("kernel_info_request", {}, b"{}", "agent")
@@ -1415,13 +1751,15 @@ Application.launch_instance()
 
     def _probed(self, channel: int, parts: list[bytes]) -> None:
         if channel == SHELL:
-            self._answered = True
+            self._answers += 1
+            with contextlib.suppress(ValueError, AttributeError, RecursionError):
+                self.language_info = json.loads(parts[3]).get("language_info") or {}
             if not self._subscribed:
                 # a kernel without the welcome message publishes into the void until our subscription has arrived
                 self._timers.append(self.agent.loop.later(0.05, self._probe_again))
         elif channel == IOPUB and b'"idle"' in parts[3] and self._probe in parts[1]:
             self._subscribed = True
-        if self._answered and self._subscribed:
+        if self._answers and (self._subscribed or self._answers > self.UNSUBSCRIBED):
             for timer in self._timers:
                 timer.cancel()
             self.ready()
@@ -1430,9 +1768,10 @@ Application.launch_instance()
         if self.state == "starting" and self.pid and not self._subscribed:
             self._send_probe()
 
-    def _too_slow(self) -> None:
+    def _too_slow(self, patience: float) -> None:
         if self.state == "starting" and self.pid:
-            self.failed(Refused("kernel", f"ipykernel did not answer within {START_TIMEOUT:g} s{self._tail()}"))
+            if not self._transports:
+                self.failed(Refused("kernel", f"{self.title} did not answer within {patience:g} s{self._tail()}"))
             signal_session(self.pid, signal.SIGKILL)
 
     def _said(self, events: int) -> None:
@@ -1450,20 +1789,226 @@ Application.launch_instance()
                 break
             self._last = (self._last + data)[-8 * KIB :]
         for channel in (SHELL, CONTROL, IOPUB):
-            self._drain(channel, limit=1 << 30)
+            if self._sockets:
+                self._sockets[channel].drain()
         self._disconnect()
-        last = self._last.decode("utf-8", "replace")
-        self.died(code, last)
-        if "No module named 'ipykernel'" in last:
-            remedy = f"Install it there: {sys.executable} -m pip install ipykernel."
-            self.failed(Refused("missing", f"{sys.executable} has no ipykernel, which a Python kernel needs", remedy))
-        else:
-            how = f"exit code {code}" if code >= 0 else f"signal {-code}"
-            self.failed(Refused("kernel", f"ipykernel ended while starting ({how}){self._tail()}"))
+        if self.state == "starting" and self.starting and self._transports:
+            if self.pid:
+                signal_session(self.pid, signal.SIGKILL)
+            self._start_otherwise()
+            return
+        self.died(code, self._last.decode("utf-8", "replace"))
+        self._failed_start(code)
+
+    def _start_otherwise(self) -> None:
+        """Again, by the next transport."""
+        try:
+            self.start()
+        except (OSError, Refused) as error:
+            self.died(127, str(error))
+            self.failed(error if isinstance(error, Refused) else Refused("kernel", f"{self.title} could not be started: {error}"))
+
+    def _failed_start(self, code: int) -> None:
+        how = f"exit code {code}" if code >= 0 else f"signal {-code}"
+        self.failed(Refused("kernel", f"{self.title} ended while starting ({how}){self._tail()}"))
 
     def _tail(self) -> str:
         lines = self._last.decode("utf-8", "replace").strip().splitlines()[-10:]
         return ":\n" + "\n".join(lines) if lines else ""
+
+
+class PythonKernel(JupyterKernel):
+    """An ipykernel in the node's own interpreter, with what it lacks for that from a folder beside it.
+
+    The interpreter is `WARDIAN_PYTHON` of the node's environment, else the one that runs this. `packages` names the folder.
+    """
+
+    language = "python"
+    LAUNCHER = """
+import sys
+packages, needs = sys.argv[1:3]
+del sys.argv[1:3]
+sys.path[:] = [packages] * bool(packages) + [path for path in sys.path if path]
+try:
+    if sys.version_info < (3, 8):
+        raise ImportError("it is older than Python 3.8")
+    import ipykernel.kernelapp
+    if ipykernel.version_info[0] < 6:
+        raise ImportError("ipykernel is older than 6")
+except ImportError as error:
+    import json, os, platform, sysconfig
+    report = {"error": str(error), "version": list(sys.version_info[:2]), "python": sys.executable, "machine": platform.machine()}
+    report.update(implementation=platform.python_implementation(), soabi=sysconfig.get_config_var("SOABI"))
+    if sys.version_info >= (3, 8):
+        from importlib.metadata import distributions
+        for distribution in distributions():
+            if distribution.metadata["Name"]:
+                report.setdefault("installed", {}).setdefault(distribution.metadata["Name"], distribution.version)
+    try:
+        report["libc"] = os.confstr("CS_GNU_LIBC_VERSION")
+    except (ValueError, OSError):
+        report["libc"] = None
+    with open(needs, "w") as file:
+        json.dump(report, file)
+    sys.exit(1)
+del packages, needs
+import faulthandler, os
+faulthandler.enable(os.dup(2))
+from ipykernel.kernelapp import IPKernelApp
+class Application(IPKernelApp):
+    def init_iopub(self, context):
+        context.sndhwm = 0
+        super().init_iopub(context)
+    def log_connection_info(self):
+        pass
+# history goes to its file a hundred cells at a time, and whenever it is searched: at each cell that takes a fifth of the cell's time
+Application.launch_instance(["--HistoryManager.db_cache_size=100"] + sys.argv[1:])
+"""
+
+    def __init__(self, agent: Agent, name: str, env: Mapping[str, str], cwd: str, packages: str = "") -> None:
+        super().__init__(agent, name, env, cwd)
+        self.title = "ipykernel"
+        self.python = self.env.get("WARDIAN_PYTHON") or sys.executable
+        self._packages = os.path.join(packages_folder(agent.directory), packages) if packages else ""
+        self._needs = os.path.join(self.directory, "needs.json")
+
+    def argv(self, connection: str) -> Sequence[str]:
+        python = find_program(self.python, self.env)
+        if python is None:
+            remedy = "Correct `python:` of the node in the experiment file, or install that interpreter there."
+            raise Refused("missing", f"the node has no interpreter {self.python}", remedy)
+        activate(self.env, python)
+        remove_file(self._needs)
+        return [python, "-c", self.LAUNCHER, self._packages, self._needs, "-f", connection]
+
+    def _failed_start(self, code: int) -> None:
+        """Tell what the interpreter lacks, if that is why it ended: whoever asked for it brings that along."""
+        try:
+            with open(self._needs, encoding="utf-8") as file:
+                needs = json.load(file)
+        except (OSError, ValueError):
+            super()._failed_start(code)
+            return
+        folder = packages_folder(self.agent.directory)
+        needs.update(folder=folder, there=os.listdir(folder), packages=os.path.basename(self._packages))
+        for request in self.starting:
+            request.succeed({"needs": needs})
+        self.starting.clear()
+
+
+class SpecKernel(JupyterKernel):
+    """A kernel that a kernelspec of the node describes."""
+
+    TRANSPORTS = ("ipc", "tcp")
+
+    def __init__(self, agent: Agent, name: str, env: Mapping[str, str], cwd: str, language: str) -> None:
+        super().__init__(agent, name, env, cwd)
+        specs = kernelspecs(self.env)
+        folder, spec = specs[find_spec(language, specs)]
+        self.language = language
+        self.title = str(spec.get("display_name") or language)
+        self.interrupts_by_message = spec.get("interrupt_mode") == "message"
+        self._folder, self._argv = folder, [str(word) for word in spec["argv"]]
+        variables = spec.get("env")
+        for variable, value in variables.items() if isinstance(variables, dict) else ():
+            self.env[variable] = expand(str(value), self.env)
+
+    def argv(self, connection: str) -> Sequence[str]:
+        values = {"{connection_file}": connection, "{resource_dir}": self._folder}
+        argv = []
+        for word in self._argv:
+            for name, value in values.items():
+                word = word.replace(name, value)
+            argv.append(word)
+        # PREFIX/share/jupyter/kernels/NAME: a bare `python` there means the one that the kernel is installed for
+        own = os.path.join(self._folder, *[os.pardir] * 4, "bin", argv[0])
+        if argv[0] in ("python", "python3") and os.access(own, os.X_OK):
+            argv[0] = os.path.normpath(own)
+        return argv
+
+
+def kernelspecs(env: Mapping[str, str]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """The kernels that are installed here for Jupyter: {name: (folder, what its kernel.json says)}."""
+    own = env.get("JUPYTER_DATA_DIR") or os.path.join(env.get("XDG_DATA_HOME") or os.path.join(home(), ".local", "share"), "jupyter")
+    prefixes = [os.path.join(sys.prefix, "share", "jupyter")]
+    python = find_program(env.get("WARDIAN_PYTHON") or "", env)
+    if python:
+        prefixes.insert(0, os.path.join(os.path.dirname(os.path.dirname(python)), "share", "jupyter"))
+    folders = [*filter(None, env.get("JUPYTER_PATH", "").split(os.pathsep)), own, *prefixes]
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for folder in [*folders, "/usr/local/share/jupyter", "/usr/share/jupyter"]:
+        path = os.path.join(folder, "kernels")
+        for name in sorted(os.listdir(path)) if os.path.isdir(path) else ():
+            try:
+                with open(os.path.join(path, name, "kernel.json"), encoding="utf-8") as file:
+                    spec = json.load(file)
+            except (OSError, ValueError):
+                continue
+            # a router within a node would find no environment
+            if isinstance(spec, dict) and isinstance(spec.get("argv"), list) and spec["argv"] and name != "wardian":
+                found.setdefault(name.lower(), (os.path.join(path, name), spec))
+    return found
+
+
+def find_spec(language: str, specs: Mapping[str, tuple[str, dict[str, Any]]]) -> str:
+    """The name of the kernel that is called so, or is the only one for a language that is called so. Raises Refused."""
+    wanted = language.lower()
+    if wanted in specs:
+        return wanted
+    fitting = [name for name, (_, spec) in specs.items() if str(spec.get("language")).lower() == wanted]
+    if len(fitting) == 1:
+        return fitting[0]
+    there = ", ".join(["python", "bash", *(f"{name} ({spec.get('display_name', name)})" for name, (_, spec) in sorted(specs.items()))])
+    if fitting:
+        raise Refused("argument", f"there are several kernels for {language!r}: {', '.join(sorted(fitting))}", "Name one of them.")
+    raise Refused("argument", f"there is no kernel for {language!r}; there are {there}", "Install its kernel on the node.")
+
+
+def expand(text: str, env: Mapping[str, str]) -> str:
+    """A text with ${NAME} replaced by what the environment says; names that it lacks stay."""
+    import re
+
+    return re.sub(r"\$\{(\w+)\}", lambda found: env.get(found[1], found[0]), text)
+
+
+def find_program(name: str, env: Mapping[str, str]) -> str | None:
+    """The path of a program, found as a shell would."""
+    import shutil
+
+    return shutil.which(name, path=env.get("PATH", os.defpath)) if name else None
+
+
+def activate(env: dict[str, str], python: str) -> None:
+    """What activating an interpreter's environment means: its programs come first."""
+    folder = os.path.dirname(os.path.abspath(python))
+    if folder not in env.get("PATH", os.defpath).split(os.pathsep):
+        env["PATH"] = folder + os.pathsep + env.get("PATH", os.defpath)
+    prefix = os.path.dirname(folder)
+    if os.path.exists(os.path.join(prefix, "pyvenv.cfg")):
+        env["VIRTUAL_ENV"] = prefix
+
+
+def packages_folder(fallback: str) -> str:
+    """Where packages are kept that kernels need beside their interpreters; made here."""
+    own = os.environ.get("XDG_CACHE_HOME") or os.path.join(home(), ".cache")
+    base = "/var/cache" if os.getuid() == 0 else own
+    for folder in (os.path.join(base, "wardian", "packages"), os.path.join(fallback, "packages")):
+        with contextlib.suppress(OSError):
+            os.makedirs(folder, mode=0o755, exist_ok=True)
+            if os.access(folder, os.W_OK):
+                return folder
+    raise Refused("system", "the node has no folder that can be written to", "Give it some room on disk.")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface that nobody listens on."""
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
 
 
 # ── services ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -1779,9 +2324,12 @@ class Request:
 
 
 class Client:
-    """One connection. Its two descriptors are the standard input and output of the process that reached us."""
+    """One connection. Its two descriptors are the standard input and output of the process that reached us.
 
-    def __init__(self, agent: Agent, keeper: socket.socket, reading: int, writing: int) -> None:
+    keeper: the connection of that process where it stays to keep the streams alive.
+    """
+
+    def __init__(self, agent: Agent, keeper: socket.socket | None, reading: int, writing: int) -> None:
         self.agent, self.keeper, self.reading, self.writing = agent, keeper, reading, writing
         self.id: str | None = None
         self.kernels: dict[str, Kernel] = {}
@@ -1795,7 +2343,8 @@ class Client:
             os.set_inheritable(fd, False)
             os.set_blocking(fd, False)
         agent.loop.watch(reading, self._readable)
-        agent.loop.watch(keeper.fileno(), lambda events: self.close())
+        if keeper:
+            agent.loop.watch(keeper.fileno(), lambda events: self.close())
 
     def send(self, frame: bytes) -> None:
         """Queue a frame that is not part of a store."""
@@ -1837,11 +2386,12 @@ class Client:
             kernel.client = None
         self.agent.clients.discard(self)
         self.agent.dirty.discard(self)
-        for fd in (self.reading, self.writing, self.keeper.fileno()):
+        if self.keeper:
+            self.agent.loop.unwatch(self.keeper.fileno())
+            self.keeper.close()
+        for fd in (self.reading, self.writing):
             self.agent.loop.unwatch(fd)
-        os.close(self.reading)
-        os.close(self.writing)
-        self.keeper.close()
+            os.close(fd)
 
     def _fill(self) -> None:
         kernels = list(self.kernels.values())
@@ -1942,6 +2492,8 @@ class Client:
         elif kernel.death:
             self.send(pack_json(EVENT, kernel.death))
         else:
+            if channel == SHELL and b'"execute_request"' in parts[0]:
+                kernel.executing[header_id(parts[0])] = None
             kernel.input(channel, parts)
 
     def _acknowledge(self, payload: bytes) -> None:
@@ -1968,7 +2520,7 @@ class Agent:
         self.clients: set[Client] = set()
         self.dirty: set[Client] = set()
         self.inputs: collections.OrderedDict[str, int] = collections.OrderedDict()
-        self.hello = {"protocol": PROTOCOL, "version": version, "pid": os.getpid(), "python": sys.executable}
+        self.hello = {"protocol": PROTOCOL, "version": version, "pid": os.getpid(), "python": sys.executable, "agent": os.urandom(8).hex()}
         self.environment = dict(os.environ, WARDIAN_AGENT=directory)
         self.spool_limit = int(os.environ.get("WARDIAN_SPOOL_LIMIT", SPOOL_LIMIT))
         spool = os.environ.get("WARDIAN_SPOOL_DIR", "/var/tmp")  # noqa: S108
@@ -1977,8 +2529,8 @@ class Agent:
         self.sessions.clean()
         for name in os.listdir(self._folder("kernels")):
             remove_folder(os.path.join(directory, "kernels", name))
+        self.stem: Stem | None = None
         self._listener = listener
-        self._context: Any = None
         listener.setblocking(False)
         self.loop.watch(listener.fileno(), self._accept)
 
@@ -2012,18 +2564,6 @@ class Agent:
         if len(self.inputs) > 1024:
             self.inputs.popitem(last=False)
 
-    def zmq(self) -> Any:
-        """pyzmq. Raises ImportError where it is not installed."""
-        import zmq
-
-        return zmq
-
-    def zmq_context(self) -> Any:
-        """The one context of this process."""
-        if self._context is None:
-            self._context = self.zmq().Context()
-        return self._context
-
     # requests on kernels
 
     def _kernel_start(self, request: Request) -> None:
@@ -2035,16 +2575,18 @@ class Agent:
             if kernel.state == "starting":
                 kernel.starting.append(request)
             else:
-                request.succeed({"pid": kernel.pid, "new": False})
+                request.succeed(kernel.described(new=False))
             return
-        kind: type[Kernel] | None = {"python": PythonKernel, "bash": BashKernel}.get(language)
-        if kind is None:
-            raise Refused("argument", f"there is no kernel for {language!r}; there are python and bash")
-        new = kind(self, name, request.variables("env"), request.folder("cwd"))
+        if language == "bash" and find_program("bash", self.environment) is None:
+            request.succeed({"needs": {"program": "bash"}})
+            return
+        new = self._new_kernel(request, name, language)
         if kernel:
             # what the dead one said may not have been fetched yet
             new.store.close()
+            new.archive.close()
             new.store, new.client, new.sessions = kernel.store, kernel.client, kernel.sessions
+            new.archive, kernel.archive = kernel.archive, new.archive
             kernel.store = MessageStore(name, self.spool_directory)
             kernel.close()
         new.starting.append(request)
@@ -2062,6 +2604,21 @@ class Agent:
         if new.client:
             new.client.kernels[name] = new
 
+    def _new_kernel(self, request: Request, name: str, language: str) -> Kernel:
+        env, cwd = request.variables("env"), request.folder("cwd")
+        if language == "bash":
+            return BashKernel(self, name, env, cwd)
+        if language == "python":
+            packages = request.name("packages") if request.value.get("packages") else ""
+            return PythonKernel(self, name, env, cwd, packages)
+        return SpecKernel(self, name, env, cwd, language)
+
+    def _kernel_specs(self, request: Request) -> None:
+        """The kernels that cells can name besides python and bash."""
+        found = {name: spec for name, (_, spec) in kernelspecs(self.environment).items()}
+        shown = {name: {key: spec.get(key) for key in ("language", "display_name")} for name, spec in found.items()}
+        request.succeed({"specs": shown})
+
     def _kernel_attach(self, request: Request) -> None:
         kernel, after = self._kernel(request), request.value.get("after")
         if after is not None and (not isinstance(after, int) or after < 0):
@@ -2071,7 +2628,9 @@ class Agent:
             kernel.client.detach(kernel)
         kernel.client = request.client
         request.client.kernels[kernel.id] = kernel
-        request.succeed({"next": kernel.store.rewind(after), "dropped": kernel.store.dropped})
+        store = kernel.store
+        answer = {"next": store.rewind(after), "dropped": store.dropped, "store": store.id, "end": store.next - 1}
+        request.succeed(dict(answer, executing=[] if kernel.death else list(kernel.executing)))
         if kernel.death:
             request.client.owe(kernel)
         self.dirty.add(request.client)
@@ -2083,10 +2642,21 @@ class Agent:
                 "pid": kernel.pid,
                 "state": kernel.state,
                 "attached": kernel.client.id if kernel.client else None,
+                "store": kernel.store.id,
             }
             for kernel in self.kernels.values()
         }
         request.succeed({"kernels": kernels})
+
+    def _kernel_output(self, request: Request) -> None:
+        cell, offset = request.text("cell"), request.value.get("offset", 0)
+        if not isinstance(offset, int) or not 0 <= offset < 1 << 53:
+            raise Refused("argument", "`offset` has to be a number of bytes")
+        try:
+            data, kept, lost = self._kernel(request).archive.read(cell, offset, MIB)
+        except KeyError:
+            raise Refused("argument", "the output of this cell is not kept there (any more)") from None
+        request.succeed({"text": data.decode("latin-1"), "kept": kept, "lost": lost})
 
     def _kernel_interrupt(self, request: Request) -> None:
         self._kernel(request).interrupt()
@@ -2225,6 +2795,8 @@ class Agent:
         "kernel.start": _kernel_start,
         "kernel.attach": _kernel_attach,
         "kernel.list": _kernel_list,
+        "kernel.specs": _kernel_specs,
+        "kernel.output": _kernel_output,
         "kernel.interrupt": _kernel_interrupt,
         "kernel.stop": _kernel_stop,
         "service.start": _service_start,
@@ -2248,25 +2820,36 @@ class Agent:
         self.loop.watch(connection.fileno(), lambda events: self._receive(connection))
 
     def _receive(self, connection: socket.socket) -> None:
-        """The two descriptors of a new client."""
+        """The two descriptors of a new client, and maybe a stem's."""
         self.loop.unwatch(connection.fileno())
         fds = array.array("i")
         try:
-            ancillary = connection.recvmsg(1, socket.CMSG_LEN(2 * fds.itemsize))[1]
+            how, ancillary = connection.recvmsg(1, socket.CMSG_LEN(3 * fds.itemsize))[:2]
         except OSError:
-            ancillary = []
+            how, ancillary = KEPT, []
         for level, kind, data in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
         try:
-            if len(fds) != 2:
-                raise OSError(errno.EPROTO, "expected two descriptors")
-            self.clients.add(Client(self, connection, fds[0], fds[1]))
+            if len(fds) not in (2, 3):
+                raise OSError(errno.EPROTO, "expected two descriptors or three")
+            if how == FREE:
+                connection.close()
+            self.clients.add(Client(self, None if how == FREE else connection, fds[0], fds[1]))
+            for fd in fds[2:]:
+                self._take_stem(fd)
         except OSError as error:
             log(f"a client could not be served: {error}")
             connection.close()
             for fd in fds:
                 os.close(fd)
+
+    def _take_stem(self, fd: int) -> None:
+        """Keep the first stem that is offered as long as it lives; another one ends as its descriptor is closed."""
+        if self.stem is not None and self.stem.open:
+            os.close(fd)
+        else:
+            self.stem = Stem(self.loop, fd)
 
     def _folder(self, name: str) -> str:
         path = os.path.join(self.directory, name)
@@ -2317,9 +2900,20 @@ def bootstrap(source: bytes) -> None:
                 connection = connect(path)
     if connection is None:
         sys.exit(f"the agent cannot be reached at {path}")
-    fds = array.array("i", [0, 1])
-    connection.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
-    with contextlib.suppress(OSError, KeyboardInterrupt):
+    fds = array.array("i", [0, 1] if STEM is None else [0, 1, STEM])
+    connection.sendmsg([KEPT if STEM is None else FREE], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+    stay(connection)
+
+
+def stay(connection: socket.socket) -> None:
+    """End when the agent lets go of the connection; until then be the smallest program that can wait for that."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if STEM is None:
+        os.dup2(connection.fileno(), 0)
+        with contextlib.suppress(OSError):
+            # what is left of this is a tenth of an interpreter; the rest of the descriptors goes by itself
+            os.execv("/bin/sh", ["sh", "-c", "read nothing; exit 0"])  # noqa: S606 - the program is ours
+    with contextlib.suppress(OSError):
         connection.recv(1)
     os._exit(0)
 
@@ -2336,6 +2930,8 @@ def start_agent(directory: str, path: str, source: bytes, lock: int) -> None:
         listener.close()
         return
     os.close(lock)
+    if STEM is not None:
+        os.close(STEM)
     os.setsid()
     if os.fork():
         os._exit(0)
@@ -2356,6 +2952,8 @@ def start_agent(directory: str, path: str, source: bytes, lock: int) -> None:
     log("stopped")
     os._exit(0)
 
+
+STEM = globals().get("STEM")
 
 if "SOURCE" in globals():
     bootstrap(globals()["SOURCE"])

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import AgentError, NodeDownError, NodeError
 from ..providers.base import Channel, Process
+from ..providers.preloaded import Preloaded
 from .frames import (
     PROTOCOL,
     Decoder,
@@ -40,20 +41,36 @@ def take(count):
         data += more
     return data
 sys.path = [path for path in sys.path if path]
+boot, others = sys.argv[1:2], sys.argv[2:]
 if sys.version_info < (3, 8):
+    for other in others:
+        try:
+            os.execvp(other, [other, "-c"] + boot + boot + others[others.index(other) + 1:])
+        except OSError:
+            pass
     sys.exit("%s is Python %s, and the agent needs 3.8" % (sys.executable, sys.version.split()[0]))
 source = take(int(take(8), 16))
 exec(compile(source, "wardian-agent", "exec"), {"__name__": "wardian_agent", "SOURCE": source})
 """
 
-# the interpreters are tried in order; they are arguments, so nothing of them is read as shell
-FIND_PYTHON = 'boot=$1; shift; for python; do command -v "$python" >/dev/null 2>&1 && exec "$python" -c "$boot"; done; exit 127'
+FORKED_BOOT = "wardian.nodes.stem:boot"
+
+# the interpreters are tried in order; they are arguments, so nothing of them is read as shell. One that is too old goes on with the rest
+FIND_PYTHON = (
+    'boot=$1; shift; set -- "$@" ${WARDIAN_PYTHON:+"$WARDIAN_PYTHON"}; while [ $# -gt 0 ]; do python=$1; shift; '
+    'command -v "$python" >/dev/null 2>&1 && exec "$python" -c "$boot" "$boot" "$@"; done; exit 127'
+)
+PYTHONS = (sys.executable, "python3", "python", "/usr/libexec/platform-python")
 NO_PYTHON = 127
 
 ACKNOWLEDGE_AFTER = 0.01
 ACKNOWLEDGE_BYTES = 1 << 20
 READ_SIZE = 1 << 20
 CLOSE_GRACE = 2.0
+
+
+class NoPythonError(AgentError):
+    """The node has no Python, so no agent can run there."""
 
 
 class AgentLink:
@@ -87,21 +104,29 @@ class AgentLink:
         self._acknowledge_timer: asyncio.TimerHandle | None = None
         self._unacknowledged = 0
         self._stderr = b""
+        self._flowing = asyncio.Event()
+        self._flowing.set()
         self._error: str | None = None
         self._closing = False
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._read_stderr())]
 
     @classmethod
-    async def open(cls, channel: Channel, node: str, *, pythons: Sequence[str] = (), client: str | None = None) -> AgentLink:
+    async def open(
+        cls, channel: Channel, node: str, *, pythons: Sequence[str] = (), client: str | None = None, preloaded: Preloaded | None = None
+    ) -> AgentLink:
         """Connect to the agent of a node, which is started if it does not run.
 
-        pythons: interpreters on the node, of which the first that exists is used; this one and `python3` by default.
+        pythons: interpreters on the node, of which the first that exists and is new enough is used; by default this one, `python3`,
+            and last what the node names by `WARDIAN_PYTHON`.
         client: an id that stays the same over reconnections, so that no input counts twice.
+        preloaded: where the node's Python would be the same, the agent and its Python kernels are forked from it.
 
         Raises NodeDownError, or AgentError when no agent can be had there.
         """
-        candidates = list(pythons) or [sys.executable, "python3"]
-        process = await channel.start(["/bin/sh", "-c", FIND_PYTHON, "sh", BOOT, *candidates])
+        candidates = list(pythons or PYTHONS)
+        process = await channel.fork(preloaded, FORKED_BOOT) if preloaded and not pythons else None
+        if process is None:
+            process = await channel.start(["/bin/sh", "-c", FIND_PYTHON, "sh", BOOT, *candidates])
         link = cls(node, process, client or uuid.uuid4().hex)
         try:
             await link._greet(candidates)
@@ -139,6 +164,14 @@ class AgentLink:
         except (ConnectionError, OSError):
             return
 
+    def pause(self) -> None:
+        """Read no more until `resume`: what the agent has to say waits there."""
+        self._flowing.clear()
+
+    def resume(self) -> None:
+        """Read on."""
+        self._flowing.set()
+
     def acknowledge(self, kernel: str, sequence: int) -> None:
         """Everything of the kernel up to this number is handled and may be forgotten. Acknowledgements travel gathered."""
         self._acknowledgements[kernel] = max(sequence, self._acknowledgements.get(kernel, 0))
@@ -170,11 +203,15 @@ class AgentLink:
             self._hello.cancel()
             if await self._exit_code() == NO_PYTHON:
                 message = f"no Python was found there; looked for {', '.join(candidates)}"
-                raise AgentError(self.node, message, remedy="Install Python 3.8 or newer on the node, or name its interpreter.")
+                remedy = "Install Python 3.8 or newer on the node, or name its interpreter by `python:`; bash cells need none."
+                raise NoPythonError(self.node, message, remedy=remedy)
             self.closed.result()
             raise AgentError(self.node, "the connection was closed")
         self.agent = self._hello.result()
-        self._inputs = int(self.agent.get("inputs", 0))
+        inputs = self.agent.get("inputs", 0)
+        if not isinstance(inputs, int):
+            raise AgentError(self.node, "the agent does not say how many inputs it had")
+        self._inputs = inputs
 
     async def _read(self) -> None:
         decoder = Decoder()
@@ -183,6 +220,7 @@ class AgentLink:
                 self._unacknowledged += len(data)
                 for kind, payload in decoder.feed(data):
                     self._handle(kind, payload)
+                await self._flowing.wait()
         except FrameError as error:
             self._error = f"the agent sent something that is no frame: {error}"
         except (ConnectionError, OSError) as error:
@@ -216,11 +254,14 @@ class AgentLink:
         future = self._pending.pop(number, None) if isinstance(number, int) else None
         if future is None or future.done():
             return
-        error = value.get("error")
+        error, answer = value.get("error"), value.get("ok")
         if isinstance(error, dict):
-            future.set_exception(AgentError(self.node, str(error.get("message")), remedy=error.get("remedy")))
+            remedy = error.get("remedy")
+            future.set_exception(AgentError(self.node, str(error.get("message")), remedy=str(remedy) if remedy else None))
+        elif isinstance(answer, dict):
+            future.set_result(answer)
         else:
-            future.set_result(value.get("ok") or {})
+            future.set_exception(AgentError(self.node, "the agent's reply has neither an answer nor an error"))
 
     def _send_acknowledgements(self) -> None:
         if self._acknowledge_timer is not None:

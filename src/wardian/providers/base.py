@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from ..experiment.resources import Capabilities, EnvironmentRecord, Observed, Resource
+from .preloaded import Preloaded
 
 Progress = Callable[[str, str], None]
 """Called with a resource's name and the state that it is in now, in the provider's own words."""
@@ -92,6 +93,15 @@ class Channel(ABC):
 
         Raises NodeDownError when the node is not running, CommandError when `argv[0]` cannot be executed there.
         """
+
+    async def fork(self, preloaded: Preloaded, program: str) -> Process | None:
+        """Have a process forked from the preloaded one that enters the node and calls `program` ("module:function") there.
+
+        It is in all as if `start` had started that interpreter with pipes as its streams, but that it has loaded its modules already.
+        The pipes outlive it for whoever it gave them to. None where such a process would not be the same, or cannot be had: another
+        file system, another Python, another machine. Then the caller uses `start`. The default is None.
+        """
+        return None
 
 
 class Provider(ABC):

@@ -77,6 +77,10 @@ class Cgroups:
                     remedy="A memory limit below what is in use is refused; stop something on the node or ask for more.",
                 ) from error
 
+    def folders(self, environment: str, node: str) -> list[Path]:
+        """The groups of a node."""
+        return [group for group in self._groups(environment, node) if group.is_dir()]
+
     def members(self, environment: str, node: str | None = None) -> set[int]:
         """The processes of a node, or of all nodes of an environment."""
         found: set[int] = set()

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import fcntl
 import json
+import logging
 import os
 import signal
 import socket
@@ -18,22 +19,29 @@ from typing import Any
 
 from ...errors import CommandError, NodeDownError
 from ..base import Channel
+from ..preloaded import Preloaded
+from .cgroups import Cgroups
 from .init import GRACE, SOCKET
-from .kernel import receive
+from .kernel import is_running, receive
+from .state import read_json
+
+log = logging.getLogger("wardian.local")
 
 STREAM_LIMIT = 1 << 20
 """How much of a stream waits here unread before its process has to wait, in bytes."""
 
 _PIPE_SIZE = 1 << 20
+_ENTER = f"{__package__}.entry:enter"
 _REMEDY = "`wardian up` makes it anew."
 
 
 class LocalChannel(Channel):
-    """Starts processes on the node whose state folder this is."""
+    """Starts processes on the node whose state folder this is. environment: whose node it is; None for one that is none's."""
 
-    def __init__(self, node: str, folder: Path) -> None:
+    def __init__(self, node: str, folder: Path, environment: str | None = None) -> None:
         self._node = node
         self._folder = folder
+        self._environment = environment
 
     async def start(
         self,
@@ -70,6 +78,51 @@ class LocalChannel(Channel):
             connection.close()
             raise
         return process
+
+    async def fork(self, preloaded: Preloaded, program: str) -> LocalProcess | None:
+        identity = read_json(self._folder / "process.json")
+        if identity is None or self._environment is None:
+            return None
+        ends = _Ends()
+        connection: socket.socket | None = None
+        try:
+            init = os.pidfd_open(identity["pid"])
+            try:
+                env = await self._variables()
+                if env is None or not is_running(identity) or not preloaded.suits(env):
+                    return None
+                groups = [str(folder / "cgroup.procs") for folder in Cgroups.find().folders(self._environment, self._node)]
+                node = {"cgroups": groups, "init": identity["pid"], "env": env, "program": program}
+                ends.make(None, None, None)
+                modules = [program.partition(":")[0]]
+                connection = preloaded.fork(_ENTER, node, ends.theirs, modules=modules, others=[init])
+            finally:
+                os.close(init)
+            ends.close_theirs()
+            answer, _ = await self._answer(connection)
+            if "error" in answer:
+                log.info("%s is reached by a new process: %s", self._node, answer["error"])
+                return None
+            process = LocalProcess(self._node, connection, -1)
+            await process.attach(ends)
+            connection = None
+            return process
+        except (OSError, NodeDownError) as error:
+            # the normal way tells whether the node or the preloaded process is what is gone
+            log.info("%s is reached by a new process: %s", self._node, error)
+            return None
+        finally:
+            ends.close()
+            if connection is not None:
+                connection.close()
+
+    async def _variables(self) -> dict[str, str] | None:
+        """What a process of the node starts with; None of a node whose init was made by a Wardian that does not tell."""
+        with _connect(self._node, self._folder) as connection:
+            connection.send(json.dumps({"ask": "variables", "argv": []}).encode())
+            answer, _ = await self._answer(connection)
+        env: dict[str, str] | None = answer.get("variables")
+        return env
 
     async def _answer(self, connection: socket.socket) -> tuple[dict[str, Any], int]:
         readable = asyncio.Event()

@@ -6,10 +6,12 @@ The socket, `init.sock` in the node's state folder, takes one connection a proce
               {"signal": number}                                           to the process and its group
               {"write": path, "text"}                                      instead of all that: replace a file of the node
               {"variables": {...}}                                         likewise: those that later processes start with
+              {"ask": "variables"}                                         likewise: what they are
     from it   {"pid"}, with the terminal's master descriptor where one was asked for
               {"error", "what": "cwd" | "program"}                         it could not be started
               {"exit": code}                                               128 + n when signal n ended it
               {"done"}                                                     it is replaced
+              {"variables": {...}}                                         what was asked for
 
 A connection that closes before its process ended hangs it up: SIGHUP to its group, SIGKILL two seconds later.
 Standard library only: it is forked from the spawner and executes nothing itself.
@@ -109,7 +111,9 @@ class Init:
                 self._hung_up(connection)
                 return
             request = json.loads(raw)
-            if "argv" in request:
+            if "ask" in request:
+                _send(connection, {"variables": self._env})
+            elif "argv" in request:
                 self._start(connection, request, descriptors)
             elif "signal" in request:
                 _signal_group(self._pids.get(connection.fileno(), 0), request["signal"])
@@ -151,7 +155,7 @@ class Init:
                 streams = [(os.POSIX_SPAWN_DUP2, descriptor, number) for number, descriptor in enumerate(descriptors)]
             env = {**self._env, **({"TERM": "xterm-256color"} if master >= 0 else {}), **request["env"]}
             try:
-                _enter_folder(request["cwd"], env)
+                enter_folder(request["cwd"], env)
             except OSError as error:
                 _send(connection, {"error": error.strerror, "what": "cwd"})
                 return
@@ -206,7 +210,8 @@ def _spawn(argv: list[str], env: dict[str, str], streams: list[Any]) -> int:
     raise refusal
 
 
-def _enter_folder(wanted: str | None, env: dict[str, str]) -> None:
+def enter_folder(wanted: str | None, env: dict[str, str]) -> None:
+    """Go to a process's working folder: the user's home where none is named."""
     if wanted is not None:
         os.chdir(wanted)
         return

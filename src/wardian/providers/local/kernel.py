@@ -6,6 +6,7 @@ import array
 import ctypes
 import os
 import socket
+import struct
 from typing import Any
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
@@ -16,6 +17,7 @@ MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 MNT_DETACH = 2
 
 _PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET_NAME = 23, 24, 15
+_CAPABILITY_VERSION = 0x20080522
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
@@ -77,6 +79,17 @@ def keep_capabilities(kept: frozenset[int]) -> None:
         if held and number not in kept:
             _check(_LIBC.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0), f"dropping capability {number}")
         number += 1
+
+
+def drop_capabilities(kept: frozenset[int]) -> None:
+    """Take all capabilities but these from this process itself, also those that it could take back (capset(2))."""
+    header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
+    held = (ctypes.c_uint32 * 6)()
+    _check(_LIBC.capget(header, held), "reading the capabilities")
+    masks = (sum(1 << number for number in kept) & 0xFFFFFFFF, sum(1 << number - 32 for number in kept if number >= 32))
+    # effective, permitted, inheritable of the first 32, then of the others
+    changed = (ctypes.c_uint32 * 6)(*(held[place] & masks[place // 3] for place in range(6)))
+    _check(_LIBC.capset(header, changed), "dropping capabilities")
 
 
 def receive(connection: socket.socket, size: int, most: int) -> tuple[bytes, list[int]]:

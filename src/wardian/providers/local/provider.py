@@ -93,7 +93,7 @@ class LocalProvider(Provider):
         return {folder.name: notes for folder in nodes if (notes := folder.notes())}
 
     def channel(self, environment: str, node: str) -> Channel:
-        return LocalChannel(node, self.state.environment(environment).resource("node", node).path)
+        return LocalChannel(node, self.state.environment(environment).resource("node", node).path, environment)
 
     async def keep(self, environment: str) -> list[int]:
         return await self._work(lambda _: relays.keep(self.state.environment(environment), self.state))

@@ -1,0 +1,241 @@
+"""Nothing is lost and nothing comes twice when a link, an agent or the notebook's kernel dies under a cell."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from wardian.journal import Journal, LogEntry
+
+from .conftest import TIMEOUT, Notebook, Result
+
+pytestmark = pytest.mark.slow
+
+LINES = 4000
+COUNT = f"""
+import time
+for number in range({LINES}):
+    print(number, flush=number % 7 == 0)
+    if number % 40 == 0: time.sleep(0.01)
+"""
+BASH = f"for ((i = 0; i < {LINES}; i++)); do echo $i; ((i % 40)) || sleep 0.01; done"
+EXPECTED = "".join(f"{number}\n" for number in range(LINES))
+GATED = """
+import os, pathlib, time
+gate = pathlib.Path(os.environ["WARDIAN_RUN_DIR"], "GATE")
+print("begun", flush=True)
+while not gate.exists(): time.sleep(0.01)
+"""
+
+
+def children(process: int) -> list[int]:
+    return [int(number) for number in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def bridges(notebook: Notebook, node: str) -> list[int]:
+    """The processes that carry the router's connection to a node's agent."""
+    mark = f"WARDIAN_TEST_NODE={node}\0".encode()
+    found = []
+    for child in children(notebook.manager.provisioner.process.pid):
+        # one that was killed just now may be gone
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if mark in Path(f"/proc/{child}/environ").read_bytes():
+                found.append(child)
+    return found
+
+
+def agent(notebook: Notebook, node: str) -> int:
+    """The agent of a node: the parent of the kernels there."""
+    return int(notebook.run(f"%%on {node}\nimport os; os.getppid()").value)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def own(start: Callable[..., Notebook]) -> Notebook:
+    return start()
+
+
+@pytest.mark.parametrize(("code", "language"), [(COUNT, "python"), (BASH, "bash")], ids=["python", "bash"])
+def test_a_cut_link_is_replaced(own: Notebook, code: str, language: str) -> None:
+    """Killing what carries the connection, again and again while a cell prints, loses no line and repeats none, and the cell succeeds."""
+    own.run(f"%%on server --lang {language}\ntrue = 1")
+    number = own.send(f"%%on server --lang {language}\n{code}")
+    messages, text, cuts = [], "", 0
+    while True:
+        message = own.client.get_iopub_msg(timeout=TIMEOUT)
+        if message["parent_header"].get("msg_id") != number:
+            continue
+        messages.append(message)
+        if message["msg_type"] == "stream":
+            text += message["content"]["text"]
+        elif message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
+            break
+        if cuts < 5 and text.count("\n") > (cuts + 1) * LINES // 8:
+            for bridge in bridges(own, "server"):
+                os.kill(bridge, signal.SIGKILL)
+                cuts += 1
+    result = Result(own.reply(number), messages)
+    assert cuts >= 3
+    assert result.status == "ok", result.traceback
+    assert result.text() == EXPECTED
+
+
+def test_inputs_survive_a_cut_link(own: Notebook) -> None:
+    """A cell that is sent just when the connection dies is run, once."""
+    own.run("%%on server\ncount = 0")
+    for _ in range(5):
+        for bridge in bridges(own, "server"):
+            os.kill(bridge, signal.SIGKILL)
+        assert own.run("%%on server\ncount += 1").status == "ok"
+    assert own.run("%%on server\ncount").value == "5"
+
+
+def test_an_interrupt_survives_a_cut_link(own: Notebook) -> None:
+    """An interrupt that is asked for just when the connection dies is done over the next one."""
+    own.run("%%on server\nkept = 1")
+    number = own.send("%%on server\nimport time\nprint('begun', flush=True)\ntime.sleep(60)")
+    own.printed(number, "begun")
+    for bridge in bridges(own, "server"):
+        os.kill(bridge, signal.SIGKILL)
+    own.interrupt()
+    assert own.result(number).reply["ename"] == "KeyboardInterrupt"
+    assert own.run("%%on server\nkept").value == "1"
+
+
+def test_a_killed_agent_is_told_at_once(own: Notebook) -> None:
+    """When an agent is killed its cell is an error that says so, and the next cell gets a new agent and kernel."""
+    own.run("%%on client[0]\nkept = 1")
+    killed = agent(own, "client[0]")
+    number = own.send("%%on client\nimport os, time\nprint(os.environ['WARDIAN_TEST_NODE'], flush=True)\ntime.sleep(1)")
+    own.printed(number, "client[0]")
+    os.kill(killed, signal.SIGKILL)
+    result = own.result(number)
+    assert "client[0]: AgentError: the agent there has died" in result.error
+    assert "client[1]:" not in result.error
+    assert own.run("%%on client[0]\n'kept' in dir()").value == "False"
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    return tmp_path / "journal.db"
+
+
+@pytest.fixture
+def recorded(start: Callable[..., Notebook], journal: Path) -> Callable[[], Notebook]:
+    """Starts kernels of one notebook, whose cells are in one journal."""
+    return lambda: start(f"lost-{journal}", WARDIAN_TEST_JOURNAL=str(journal))
+
+
+def printed(journal: Path, entry: LogEntry, node: str) -> str:
+    with Journal.open(journal) as opened:
+        outputs = opened.outputs(entry.id)
+    return "".join(str(output.content["text"]) for output in outputs if output.message_type == "stream" and output.node == node)
+
+
+def cells_on_nodes(journal: Path) -> list[LogEntry]:
+    with Journal.open(journal) as opened:
+        return [entry for entry in opened.entries(kinds=["cell"]) if entry.nodes]
+
+
+def ended(journal: Path, source: str) -> LogEntry | None:
+    """The cell with a text in its source, if its end is recorded."""
+    return next((entry for entry in cells_on_nodes(journal) if source in entry.detail["source"] and entry.ended is not None), None)
+
+
+def test_a_killed_kernel_loses_no_output(recorded: Callable[[], Notebook], journal: Path) -> None:
+    """What a cell printed before, while and after its notebook had no kernel is in the journal, each line once, and how it ended."""
+    first = recorded()
+    number = first.send(f"%%on client\n{COUNT}\nprint('ended', flush=True)")
+    first.until(number, lambda message: message["msg_type"] == "stream" and message["content"]["text"].count("\n") > 3)
+    first.kill()
+    second = recorded()
+    wait_until(lambda: ended(journal, "ended") is not None)
+    (entry,) = cells_on_nodes(journal)
+    assert entry.status == "ok"
+    for node in ("client[0]", "client[1]"):
+        assert printed(journal, entry, node) == EXPECTED + "ended\n"
+    said = second.run("1").text("stderr")
+    assert f"%output {entry.id[-8:]}" in said
+    assert "has ended well" in said
+    assert second.run("1").text("stderr") == ""
+
+
+def test_a_cell_waits_for_what_an_earlier_kernel_left(recorded: Callable[[], Notebook], host_nodes: Path, journal: Path) -> None:
+    """A node still busy with a cell of the killed kernel: a new cell there says so, can be taken back, and runs once that has ended."""
+    gate = f"gate-{time.time()}"
+    first = recorded()
+    number = first.send(f"%%on server\n{GATED.replace('GATE', gate)}\nprint('after')\nkept = 'kept'")
+    first.printed(number, "begun")
+    first.kill()
+    second = recorded()
+    waiting = second.send("%%on server\nkept")
+    second.until(
+        waiting, lambda message: message["msg_type"] == "stream" and "still busy with an earlier cell" in message["content"]["text"]
+    )
+    second.interrupt()
+    assert second.result(waiting).reply["ename"] == "KeyboardInterrupt"
+    again = second.send("%%on server\nkept")
+    (host_nodes / "server" / gate).touch()
+    assert second.result(again).value == "'kept'"
+    wait_until(lambda: ended(journal, gate) is not None)
+    entry = ended(journal, gate)
+    assert entry is not None
+    assert entry.status == "ok"
+    assert printed(journal, entry, "server") == "begun\nafter\n"
+
+
+def test_a_cell_whose_node_kernel_is_gone(recorded: Callable[[], Notebook], journal: Path) -> None:
+    """A cell whose node's kernel died while no kernel of the notebook was there has its output up to then, and is not left running."""
+    first = recorded()
+    kernel = int(first.run("%%on server\nimport os; os.getpid()").value)
+    number = first.send("%%on server\nimport time\nprint('begun', flush=True)\ntime.sleep(6000)")
+    first.printed(number, "begun")
+    first.kill()
+    os.kill(kernel, signal.SIGKILL)
+    assert recorded().run("%%on server\n1").value == "1"
+    wait_until(lambda: ended(journal, "sleep(6000)") is not None)
+    entry = ended(journal, "sleep(6000)")
+    assert entry is not None
+    assert entry.status == "failed"
+    assert printed(journal, entry, "server") == "begun\n"
+
+
+def test_output_shows_an_earlier_cell(recorded: Callable[[], Notebook], journal: Path, tmp_path: Path) -> None:
+    """`%output` shows what a cell printed, by node, with its error; `--save` writes it; a cell that does not exist is an error."""
+    own = recorded()
+    own.run("%%on server\nprint('one'); 1/0")
+    own.run("%%on client\nimport os\nprint(os.environ['WARDIAN_TEST_NODE'], 'says')")
+    last = own.run("%output")
+    assert last.lanes == {"client[0]": "client[0] says\n", "client[1]": "client[1] says\n"}
+    failed = cells_on_nodes(journal)[0]
+    shown = own.run(f"%output {failed.id[-8:]}")
+    assert shown.text() == "one\n"
+    assert "ZeroDivisionError" in shown.text("stderr")
+    assert shown.status == "ok"
+    own.run(f"%output --save {tmp_path}/saved")
+    assert (tmp_path / "saved" / "client-1.txt").read_text() == "client[1] says\n"
+    assert "there is no cell 'nothing'" in own.run("%output nothing").reply["evalue"]
+
+
+def test_a_killed_kernel_that_had_nothing_to_do(recorded: Callable[[], Notebook]) -> None:
+    """Where everything was handled before the kernel was killed, its successor finds the node's variables, and has nothing to tell."""
+    first = recorded()
+    first.run("%%on server\nkept = 'kept'\nprint('done')")
+    first.run("%output")
+    first.kill()
+    second = recorded()
+    result = second.run("%%on server\nkept")
+    assert result.value == "'kept'"
+    assert result.text("stderr") == ""
