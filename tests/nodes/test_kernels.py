@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -232,17 +233,9 @@ def test_two_at_once_are_harmless(tmp_path: Path) -> None:
     """Several that bring the same at once all end well, with one whole folder."""
     data = made(*((f"m{index}.py", "x" * 5000) for index in range(200)))
     argv = [sys.executable, "-I", "-c", UNPACK, str(tmp_path), key_of(data)]
-    processes = [subprocess.Popen(argv, stdin=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(4)]
-    for process in processes:
-        try:
-            process.stdin.write(sent(data))
-            process.stdin.close()
-        except BrokenPipeError:
-            # it was there already
-            pass
-    assert [process.wait(30) for process in processes] == [0] * 4
-    for process in processes:
-        process.stderr.close()
+    with ThreadPoolExecutor() as senders:
+        done = list(senders.map(lambda _: subprocess.run(argv, input=sent(data), stderr=subprocess.PIPE, timeout=60), range(4)))
+    assert [(process.returncode, process.stderr) for process in done] == [(0, b"")] * 4
     assert len(list((tmp_path / key_of(data)).iterdir())) == 200
 
 

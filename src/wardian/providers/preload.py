@@ -348,10 +348,19 @@ _TELLING = ("PYTHON", "LD_", "MALLOC_", "GLIBC_", "PYDEVD_", "DEBUGPY_", "JUPYTE
 _SETTABLE = {"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONSTARTUP"}
 
 
+_OWN = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+"""The folder that Wardian's package is in."""
+
+
 def fingerprint() -> list[tuple[str, int]]:
-    """What tells whether the files that were loaded here are those that a process would load: folders, and when each last changed."""
+    """What tells whether the files that were loaded here are those that a process would load: folders, and when each last changed.
+
+    A checkout that Wardian itself is loaded from does not count: nodes have no need of it, and may not see it.
+    """
     found = []
     for path in (sys.executable, os.path.dirname(os.__file__), *sys.path):
+        if path == _OWN and not os.path.exists(f"{path}/ipykernel"):
+            continue
         with suppress(OSError):
             found.append((path, os.stat(path).st_mtime_ns))
     return found
