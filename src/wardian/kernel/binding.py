@@ -19,7 +19,7 @@ _HOME_MAGIC = re.compile(r"%(on|jobs|wait|stop|get|put|restart|concurrent|forwar
 _ON = re.compile(r"%%on(\s|$)")
 _EACH = re.compile(r"(?:^|(?<=\s))--each(?:=|\s+|$)")
 _VARIABLE = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*=(?!=)")
-USAGE = "%%on SELECTOR [--lang python|bash] [--first | --serial | --each VAR=LIST] [--timeout 30s] [--bg] [as NAME]"
+USAGE = "%%on SELECTOR [--lang LANGUAGE] [--first | --serial | --each VAR=LIST] [--timeout 30s] [--bg] [as NAME]"
 HELP = f"""{USAGE}
 
 SELECTOR    a node, a group or a role: client, client[0], client[0:4], server,client, all, all,!server; here is home
@@ -157,7 +157,7 @@ def parse_on(arguments: str, usage: str = USAGE) -> Binding:
 
 def sticky_binding(arguments: str) -> Binding:
     """What the arguments of an `%on` line ask for, for all cells that follow. Raises BindingError."""
-    binding = parse_on(arguments, "%on SELECTOR [--lang python|bash] [--first | --serial | --each VAR=LIST] [--timeout 30s], or %on here")
+    binding = parse_on(arguments, "%on SELECTOR [--lang LANGUAGE] [--first | --serial | --each VAR=LIST] [--timeout 30s], or %on here")
     if binding.background:
         raise BindingError("only a single cell can run in the background", remedy="write %%on SELECTOR --bg at the top of that cell")
     return replace(binding, source="sticky")

@@ -93,8 +93,8 @@ def stop(shell: InteractiveShell, line: str) -> None:
 
 
 def restart(shell: InteractiveShell, line: str) -> None:
-    """%restart SELECTOR [--lang python|bash]: new kernels on these nodes, also where they hang. Others keep what they have."""
-    names, options = _words(line, "%restart SELECTOR [--lang python|bash]", {"--lang"}, 1)
+    """%restart SELECTOR [--lang LANGUAGE]: new kernels on these nodes, also where they hang. Others keep what they have."""
+    names, options = _words(line, "%restart SELECTOR [--lang LANGUAGE]", {"--lang"}, 1)
     answer = request("restart", selector=names[0], language=options.get("--lang"))
     for node, languages in answer["nodes"].items():
         print(f"{node} │ new kernel{'s' if len(languages) > 1 else ''}: {', '.join(languages)}")
