@@ -214,7 +214,7 @@ async def test_another_environment_is_started(open_kernel: Open, preloaded: Prel
 async def test_changed_packages_are_started(grown: Stage, open_kernel: Open, preloaded: Preloaded) -> None:
     """On a node whose copy of the packages was changed, the kernel is started with what is there."""
     live = await aio.find(grown.folder / "experiment.yaml")
-    code = "import ipykernel, os; open(os.path.dirname(os.path.dirname(ipykernel.__file__)) + '/brought_along.py', 'w').write('value = 7')"
+    code = "import os; open(os.path.dirname(os.__file__) + '/brought_along.py', 'w').write('value = 7')"
     process = await live.channel("box[3]").start([os.sys.executable, "-c", code])
     assert await process.wait() == 0
     await process.close()

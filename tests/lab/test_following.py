@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from .conftest import Notebook, Server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 COUNTING = """import os, time
 print('first')
@@ -40,7 +40,6 @@ def test_a_reload(server: Server, open_notebook: Callable[[str], Notebook], tmp_
     notebook.picture("reload-ended")
 
 
-@pytest.mark.long
 def test_ended_while_the_page_was_away(server: Server, open_notebook: Callable[[str], Notebook], tmp_path: Path) -> None:
     """A cell that ended while no page was open shows all of its output; one that was cleared and saved stays clear."""
     gate = tmp_path / "gate"
@@ -58,7 +57,6 @@ def test_ended_while_the_page_was_away(server: Server, open_notebook: Callable[[
     assert later.cell(0).outputs == []
 
 
-@pytest.mark.long
 def test_a_second_browser(server: Server, open_notebook: Callable[[str], Notebook], tmp_path: Path) -> None:
     """A notebook that is opened in a second browser while its cell runs shows all of the output in both."""
     gate = tmp_path / "gate"
@@ -85,7 +83,6 @@ def test_input_after_a_reload(server: Server, open_notebook: Callable[[str], Not
     notebook.cell(0).wait().printed("it is Ada")
 
 
-@pytest.mark.long
 def test_displays_and_redrawn_output(server: Server, open_notebook: Callable[[str], Notebook]) -> None:
     """Displays that are updated and output that is cleared look after a reload as they did before, and go on so."""
     code = (

@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 
 from .conftest import Notebook, Server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 NODE = "%%on server\nimport os\nimport ipywidgets as widgets\nfrom IPython.display import display\nnode = os.environ['WARDIAN_TEST_NODE']\n"
 
@@ -62,7 +62,6 @@ def test_progress(notebook: Notebook) -> None:
     notebook.picture("progress-widget")
 
 
-@pytest.mark.long
 def test_after_a_reload(server: Server, open_notebook: Callable[[str], Notebook]) -> None:
     """A widget on a node is still alive in a page that is loaded anew."""
     code = (

@@ -314,6 +314,13 @@ def _scalar(value: object) -> object:
     return value
 
 
+def _limit(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float) or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError("a number")
+    return value
+
+
+Limit = Annotated[int | float, BeforeValidator(_limit)]
 Scalar = Annotated[int | float | str | bool, BeforeValidator(_scalar)]
 
 _TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -325,8 +332,8 @@ class Parameter(Model):
 
     default: Scalar = Field(description="value when none is given")
     type: Literal["integer", "number", "string", "boolean"] | None = Field(default=None, description="of the default, unless given")
-    minimum: float | None = Field(default=None, allow_inf_nan=False, description="smallest value allowed")
-    maximum: float | None = Field(default=None, allow_inf_nan=False, description="largest value allowed")
+    minimum: Limit | None = Field(default=None, description="smallest value allowed")
+    maximum: Limit | None = Field(default=None, description="largest value allowed")
     choices: list[Scalar] | None = Field(default=None, description="the values allowed")
     description: str | None = Field(default=None, description="what it means")
 
@@ -346,9 +353,9 @@ class Parameter(Model):
             raise ValueError("one of " + ", ".join(map(str, self.choices)))
         if isinstance(given, int | float) and not isinstance(given, bool):
             if self.minimum is not None and given < self.minimum:
-                raise ValueError(f"at least {self.minimum:g}")
+                raise ValueError(f"at least {self.minimum}")
             if self.maximum is not None and given > self.maximum:
-                raise ValueError(f"at most {self.maximum:g}")
+                raise ValueError(f"at most {self.maximum}")
         return given
 
     def _convert(self, value: object) -> int | float | str | bool:

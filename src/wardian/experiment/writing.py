@@ -42,8 +42,6 @@ def _short(data: dict[str, Any]) -> dict[str, Any]:
     for name, link in data.get("links", {}).items():
         _short_queues(link)
         data["links"][name] = {"between": link["between"], **link}
-    for parameter in data.get("parameters", {}).values():
-        parameter |= {key: _whole(parameter[key]) for key in ("minimum", "maximum") if key in parameter}
     if "parameters" in data:
         data["parameters"] = {name: item["default"] if list(item) == ["default"] else item for name, item in data["parameters"].items()}
     if "collect" in data:

@@ -366,6 +366,12 @@ def fingerprint() -> list[tuple[str, int]]:
     return found
 
 
+def forget_checkout() -> None:
+    """Take the checkout that Wardian was loaded from out of the path where it cannot be seen."""
+    if not os.path.exists(_OWN):
+        sys.path[:] = [path for path in sys.path if path != _OWN]
+
+
 def receive(connection: socket.socket, size: int, most: int) -> tuple[bytes, list[int]]:
     """One packet and the descriptors that came with it, which programs do not inherit."""
     space = socket.CMSG_SPACE(most * array.array("i").itemsize)

@@ -7,7 +7,7 @@ import resource
 from contextlib import suppress
 from typing import Any
 
-from ..preload import OTHERS, Say, draw_anew, fingerprint, resolve, start_anew, take_environment
+from ..preload import OTHERS, Say, draw_anew, fingerprint, forget_checkout, resolve, start_anew, take_environment
 from .init import CAPABILITIES, enter_folder
 from .kernel import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUTS, drop_capabilities, keep_capabilities, setns
 
@@ -36,6 +36,7 @@ def enter(node: dict[str, Any], say: Say) -> None:
             return
         keep_capabilities(CAPABILITIES)
         drop_capabilities(CAPABILITIES)
+        forget_checkout()
         take_environment(node["env"])
         enter_folder(None, node["env"])
     except OSError as error:
