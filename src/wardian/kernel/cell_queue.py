@@ -112,7 +112,8 @@ class CellQueue:
         try:
             while (cell := self._free()) is not None:
                 self._queue.remove(cell)
-                self._begin(cell)
+                with self._clients.held():
+                    self._begin(cell)
         finally:
             self._beginning = False
 

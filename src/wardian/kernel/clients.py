@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from .flow import Pace, left_out
@@ -32,6 +33,10 @@ class Clients:
         self._asked: Place | None = None
         self._followers: deque[Client] = deque(maxlen=_FOLLOWERS)
         self.following = Following()
+
+    def held(self) -> AbstractContextManager[None]:
+        """What everybody is told within is sent at the end: a kernel that is given a cell within has it sooner."""
+        return self._pace.held()
 
     def publish(self, kind: str, content: dict[str, Any], parent: bytes) -> Message:
         """Send a message of ours to everybody. parent: the header of the request that caused it, as JSON."""

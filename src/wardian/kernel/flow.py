@@ -9,7 +9,8 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -149,10 +150,22 @@ class Pace:
         self._limited = limited
         self._queue: deque[_Piece | Message | Callable[[], None]] = deque()
         self._timer: Timer | None = None
+        self._held = False
         self._streamed = 0.0
         self._filled = 0.0
         self._bytes = float(BURST)
         self._messages = float(MESSAGE_BURST)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """What is given within is sent at the end."""
+        outermost, self._held = not self._held, True
+        try:
+            yield
+        finally:
+            if outermost:
+                self._held = False
+                self._flush()
 
     def publish(self, message: Message) -> None:
         """Send a message after what was given before."""
@@ -164,7 +177,7 @@ class Pace:
 
     def then(self, call: Callable[[], None]) -> None:
         """Call after what was given before has been sent."""
-        if not self._queue:
+        if not self._queue and not self._held:
             call()
             return
         self._queue.append(call)
@@ -197,7 +210,7 @@ class Pace:
 
     def _stream(self, message: Message) -> None:
         now = time.monotonic()
-        if not self._queue and now - self._streamed >= GATHER and self._may_send(now):
+        if not self._queue and not self._held and now - self._streamed >= GATHER and self._may_send(now):
             self._streamed = now
             self._pass(message)
             return
@@ -208,6 +221,8 @@ class Pace:
 
     def _flush(self) -> None:
         """Send everything that the rates allow now."""
+        if self._held:
+            return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

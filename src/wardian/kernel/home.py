@@ -7,20 +7,20 @@ import json
 import logging
 import os
 import secrets
+import select
 import signal
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import zmq
-
 from ..errors import WardianError
+from ..nodes.agent import ZmqSocket
 from ..providers.preloaded import Forked, Preloaded
 from .binding import HERE
 from .places import Listener, Place
-from .sockets import Socket
 from .wire import CONTROL, IOPUB, SHELL, STDIN, MalformedMessage, Message, Signer
 
 log = logging.getLogger("wardian.kernel")
@@ -43,9 +43,7 @@ class HomePlace(Place):
         self._folder = folder
         self._key = secrets.token_hex(16)
         self._signer = Signer(self._key.encode())
-        self._context = zmq.Context()
-        self._context.sndhwm = self._context.rcvhwm = 0
-        self._sockets: dict[int, Socket] = {}
+        self._sockets: dict[int, ZmqSocket] = {}
         self._preloaded = preloaded
         self._process: _HomeProcess | None = None
         self._missing = {"answer", "output"}
@@ -62,21 +60,12 @@ class HomePlace(Place):
         path.write_text(json.dumps(connection))
         self._process = await self._begin(["-f", str(path)], {**os.environ, **env})
         self._watcher = asyncio.create_task(self._watch(self._process, ended))
-        # One identity for all, because the kernel asks for input whoever sent it the cell.
-        for channel, port, kind in (
-            (SHELL, 1, zmq.DEALER),
-            (CONTROL, 4, zmq.DEALER),
-            (STDIN, 3, zmq.DEALER),
-            (IOPUB, 2, zmq.SUB),
-        ):
-            socket = self._context.socket(kind)
-            socket.reconnect_ivl = 20
-            if kind == zmq.SUB:
-                socket.subscribe(b"")
-            else:
-                socket.identity = b"wardian"
-            socket.connect(f"ipc://{base}-{port}")
-            self._sockets[channel] = Socket(socket, lambda frames, channel=channel: self._frames(channel, frames))  # type: ignore[misc]
+        # Straight from our loop to its sockets: libzmq's own thread between them would cost a cell half a millisecond.
+        loop = _Watcher(asyncio.get_running_loop())
+        for channel, port, kind in ((SHELL, 1, b"DEALER"), (CONTROL, 4, b"DEALER"), (STDIN, 3, b"DEALER"), (IOPUB, 2, b"SUB")):
+            # One identity for all, because the kernel asks for input whoever sent it the cell.
+            identity = b"" if kind == b"SUB" else b"wardian"
+            self._sockets[channel] = ZmqSocket(loop, kind, identity, [f"{base}-{port}"], partial(self._frames, channel))
         self._ask()
 
     async def _begin(self, arguments: list[str], env: Mapping[str, str]) -> _HomeProcess:
@@ -116,7 +105,6 @@ class HomePlace(Place):
                 await self._watcher
         for socket in self._sockets.values():
             socket.close()
-        self._context.term()
 
     def _interrupt(self) -> None:
         self._signal(signal.SIGINT)
@@ -162,6 +150,27 @@ class HomePlace(Place):
         if not self._missing:
             self.opened()
             self.on_open()
+
+
+class _Watcher:
+    """The event loop, as the agent's sockets use one."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.later = loop.call_later
+
+    def watch(self, fd: int, callback: Callable[[int], None], events: int = select.EPOLLIN) -> None:
+        """Call back with the events of a descriptor; a second call changes what is watched."""
+        self._loop.add_reader(fd, callback, select.EPOLLIN)
+        if events & select.EPOLLOUT:
+            self._loop.add_writer(fd, callback, select.EPOLLOUT)
+        else:
+            self._loop.remove_writer(fd)
+
+    def unwatch(self, fd: int) -> None:
+        """Stop watching a descriptor."""
+        self._loop.remove_reader(fd)
+        self._loop.remove_writer(fd)
 
 
 class _HomeProcess(Protocol):

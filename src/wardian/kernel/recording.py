@@ -42,6 +42,8 @@ _FULL, _ROOM = 16 * 2**20, 8 * 2**20
 """With so many bytes on their way to the disk nodes are held back, and go on with so many."""
 _GATHERED = 256
 """How many turns are taken from the queue at once."""
+_GATHER = 0.03
+"""How long the first of them waits for company, seconds: this thread and the cells that run want the same interpreter."""
 _PIECE = 2**16
 """How large pieces of a stream become that are recorded as one, bytes."""
 
@@ -111,6 +113,7 @@ class Recorder:
         self.on_full: Callable[[bool], None] = lambda full: None
         self._path = path
         self._queue: SimpleQueue[_Turn | None] = SimpleQueue()
+        self._urgent = threading.Event()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turn: _Turn | None = None
@@ -175,6 +178,7 @@ class Recorder:
                 answer.set_result(result)
 
         self._enqueue(_Turn([_Question(work, lambda result, error: self._call(set_answer, result, error))]))
+        self._urgent.set()
         return await answer
 
     async def position(self, store: str) -> int:
@@ -201,6 +205,7 @@ class Recorder:
         """Write what is left."""
         if self._thread is not None:
             self._queue.put(None)
+            self._urgent.set()
             self._thread.join(timeout=2.0)
 
     def _resume(self, journal: Journal, entry: LogEntry) -> Unfinished:
@@ -286,6 +291,9 @@ class Recorder:
     def _next_turns(self) -> list[_Turn] | None:
         """What has come since, the pieces of one stream made one; None at the end."""
         turn = self._queue.get()
+        if turn is not None and self._queue.empty():
+            self._urgent.wait(_GATHER)
+        self._urgent.clear()
         turns: list[_Turn] = []
         try:
             while turn is not None:

@@ -27,7 +27,17 @@ from functools import partial
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from typing import Any
+    from typing import Any, Protocol
+
+    class Cancellable(Protocol):
+        def cancel(self) -> None: ...
+
+    class Watcher(Protocol):
+        """What a socket needs of an event loop."""
+
+        def watch(self, fd: int, callback: Callable[[int], None], events: int = ...) -> None: ...
+        def unwatch(self, fd: int) -> None: ...
+        def later(self, seconds: float, callback: Callable[[], None]) -> Cancellable: ...
 
 PROTOCOL = 1
 HELLO, REQUEST, REPLY, MESSAGE, INPUT, ACK, EVENT, ERROR = range(8)
@@ -1438,11 +1448,13 @@ class ZmqSocket:
     MORE, LONG, COMMAND = 1, 2, 4
     RETRY = 0.01
 
-    def __init__(self, loop: Loop, kind: bytes, identity: bytes, addresses: Sequence[Any], received: Callable[[list[bytes]], None]) -> None:
+    def __init__(
+        self, loop: Watcher, kind: bytes, identity: bytes, addresses: Sequence[Any], received: Callable[[list[bytes]], None]
+    ) -> None:
         self._loop, self._kind, self._identity, self._addresses, self._received = loop, kind, identity, addresses, received
         self._socket: socket.socket | None = None
         self._outgoing: collections.deque[bytes | memoryview] = collections.deque()
-        self._timer: Timer | None = None
+        self._timer: Cancellable | None = None
         self._buffer = bytearray()
         self._frames: list[bytes] = []
         self._greeted = self._open = self._writing = False
