@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from .errors import WardianError as WardianError
     from .experiment.model import Experiment as Experiment
     from .experiment.plan import Plan as Plan
-    from .kernel.fetching import fetch as fetch
-    from .kernel.forward import forward as forward
+    from .kernel.session.forward import forward as forward
+    from .kernel.values.fetching import fetch as fetch
     from .nodes.run import Result as Result
     from .sync import Environment as Environment
     from .sync import load as load
@@ -35,10 +35,10 @@ _EXPORTS = {
     "Plan": ".experiment.plan",
     "Result": ".nodes.run",
     "WardianError": ".errors",
-    "fetch": ".kernel.fetching",
-    "forward": ".kernel.forward",
+    "fetch": ".kernel.values.fetching",
+    "forward": ".kernel.session.forward",
     "load": ".sync",
-    "results": ".kernel.results",
+    "results": ".kernel.values.results",
 }
 
 __all__ = ["Environment", "Experiment", "Plan", "Result", "WardianError", "aio", "fetch", "forward", "load", "nodes", "results"]
@@ -54,7 +54,7 @@ def __getattr__(name: str) -> Any:
 
 def load_ipython_extension(shell: Any) -> None:
     """`%load_ext wardian`: cells on nodes and the magics in an IPython kernel that is not Wardian's own."""
-    if "wardian.kernel.extension" in shell.extension_manager.loaded:
+    if "wardian.kernel.session.extension" in shell.extension_manager.loaded:
         print("this is Wardian's own kernel: %%on and the magics are here already")
         return
     import_module(".kernel.stock", __name__).load(shell)
@@ -62,7 +62,7 @@ def load_ipython_extension(shell: Any) -> None:
 
 def unload_ipython_extension(shell: Any) -> None:
     """`%unload_ext wardian`."""
-    if "wardian.kernel.extension" not in shell.extension_manager.loaded:
+    if "wardian.kernel.session.extension" not in shell.extension_manager.loaded:
         import_module(".kernel.stock", __name__).unload(shell)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wardian.kernel.binding import HOME, Binding, BindingError, bind, parse_on
+from wardian.kernel.cells.binding import HOME, Binding, BindingError, bind, parse_on
 
 STICKY = Binding("server", source="sticky")
 

@@ -18,7 +18,7 @@ import pytest
 from tests.nodes.conftest import Kernel
 from tests.stage import Stage, make_stage
 from wardian import aio
-from wardian.kernel.preloading import LATER, MODULES
+from wardian.kernel.session.preloading import LATER, MODULES
 from wardian.nodes.link import AgentLink
 from wardian.providers.local.cgroups import Cgroups
 from wardian.providers.preloaded import Forked, Preloaded
@@ -164,7 +164,7 @@ async def test_no_secret_reaches_a_node(grown: Stage, open_kernel: Open, preload
     secret = os.environ["WARDIAN_TEST_SECRET"].encode()
     home = {"argv": ["--version"], "env": dict(os.environ), "cwd": "/"}
     with open(os.devnull, "r+") as null:
-        process = await Forked.begun(preloaded.fork("wardian.kernel.home_kernel:forked", home, [null.fileno()] * 3))
+        process = await Forked.begun(preloaded.fork("wardian.kernel.session.home_kernel:forked", home, [null.fileno()] * 3))
     assert await process.wait() == 0
     kernel = await open_kernel("box[2]", preloaded)
     assert await said(kernel, FORKED) == "True\n"
@@ -305,7 +305,7 @@ async def test_an_interrupt_reaches_a_forked_kernel(open_kernel: Open, preloaded
 
 async def test_what_is_forked_is_followed(preloaded: Preloaded) -> None:
     """Exit codes, signals and refusals of forked processes are told; a process that is let go of ends."""
-    home = "wardian.kernel.home_kernel:forked"
+    home = "wardian.kernel.session.home_kernel:forked"
     with open(os.devnull, "r+") as null:
         streams = [null.fileno()] * 3
         given = {"argv": ["--no-such-option=1", "--version"], "env": {"PATH": "/bin"}, "cwd": "/"}

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from wardian.kernel.exchange import _lending_stdin, _lending_stdout
+from wardian.kernel.values.exchange import _lending_stdin, _lending_stdout
 
 from .conftest import Notebook
 
 pytestmark = pytest.mark.slow
 
-RESULTS = "from wardian.kernel.results import results\n"
+RESULTS = "from wardian.kernel.values.results import results\n"
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_memory_is_never_doubled(notebook: Notebook) -> None:
 
 def test_what_takes_long_shows_how_far_it_is(notebook: Notebook) -> None:
     """A transfer says how far it is once it has taken a while, and when it is over."""
-    notebook.run("from wardian.kernel import transfer; transfer._PATIENCE, before = 0.0, transfer._PATIENCE; import numpy")
+    notebook.run("from wardian.kernel.values import transfer; transfer._PATIENCE, before = 0.0, transfer._PATIENCE; import numpy")
     notebook.run("large = numpy.zeros(4_000_000)")
     shown = notebook.run("%put large --to server").text()
     notebook.run("transfer._PATIENCE = before")
@@ -197,7 +197,7 @@ def test_what_takes_long_shows_how_far_it_is(notebook: Notebook) -> None:
 
 def test_too_large_for_the_node(notebook: Notebook) -> None:
     """A value that the node has no room for is refused before it is sent, and nothing is set."""
-    notebook.run("from wardian.kernel import transfer, values; import wardian")
+    notebook.run("from wardian.kernel.values import transfer, encoding as values; import wardian")
     notebook.run("claimed = values.Parcel({'form': 'bytes'}, 2**50, lambda write: write(b'x' * 2**24))")
     notebook.run("real, values.pack = values.pack, lambda value, by_pickle: claimed")
     refused = notebook.run("%put claimed as huge --to server")
@@ -209,7 +209,7 @@ def test_too_large_for_the_node(notebook: Notebook) -> None:
 
 def test_interrupted(notebook: Notebook) -> None:
     """A transfer that is interrupted sets nothing, and the node's kernel works on."""
-    notebook.run("import time, wardian; from wardian.kernel import values")
+    notebook.run("import time, wardian; from wardian.kernel.values import encoding as values")
     notebook.run(
         "def send(write):\n    write(b'x' * 1000)\n    print('sending', flush=True)\n    time.sleep(60)\n"
         "slow = values.Parcel({'form': 'bytes'}, 2000, send)\nreal, values.pack = values.pack, lambda value, by_pickle: slow"

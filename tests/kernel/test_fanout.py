@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wardian.experiment import selectors
-from wardian.kernel.ansi import plain, to_html
-from wardian.kernel.fanout import Lanes
-from wardian.kernel.summary import compact
+from wardian.kernel.cells.ansi import plain, to_html
+from wardian.kernel.cells.fanout import Lanes
+from wardian.kernel.cells.summary import compact
 
 NODES = ["client[0]", "client[1]", "server"]
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wardian.kernel import flow
-from wardian.kernel.flow import Excerpt, Pace
+from wardian.kernel.front import flow
+from wardian.kernel.front.flow import Excerpt, Pace
 from wardian.kernel.wire import Message
 
 from .conftest import NODES, Notebook, lanes

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from wardian.kernel import links
+from wardian.kernel.session import links
 
 from .conftest import Notebook
 

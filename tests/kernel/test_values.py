@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wardian.kernel.values import UnmovableValue, describe, pack, unpack
+from wardian.kernel.values.encoding import UnmovableValue, describe, pack, unpack
 
 
 class Source:

@@ -61,7 +61,7 @@ def log_command(
 
 
 def _show_cell(journal: Journal, cell: str, as_json: bool) -> None:
-    from ..kernel import playback
+    from ..kernel.record import playback
 
     entry = journal.find_cell(cell)
     outputs = journal.outputs(entry.id)

@@ -2,7 +2,7 @@
 
 import sys
 
-from .preloading import preload
+from .session.preloading import preload
 
 if __name__ == "__main__":
     # before anything else is imported here, so that both load at once

@@ -17,8 +17,8 @@ from pathlib import Path
 from ..environment.live import default_instance, experiment_file, experiment_of, find
 from ..providers.base import Channel
 from ..providers.preloaded import Preloaded
-from .connection import Link
-from .reach import Environment
+from .places.connection import Link
+from .places.reach import Environment
 from .router import Router
 
 _LONGEST = 60

@@ -12,21 +12,21 @@ from typing import Any
 
 from ..errors import WardianError
 from ..providers.preloaded import Preloaded
-from .binding import HOME, Bound
-from .cell_queue import CellQueue
-from .clients import Clients
-from .comms import WIDGETS, WIDGETS_AT_ONCE, Comms
-from .exchange import Exchange
-from .forward import Forwards
-from .home import HomePlace
-from .jobs import Jobs
-from .magics import Magics
-from .places import Place
-from .private import VARIABLE, listen
-from .reach import Find, OpenLink, Reach, Silent
-from .recording import Recorder
-from .sockets import Client
-from .subshells import Subshells
+from .cells.binding import HOME, Bound
+from .cells.cell_queue import CellQueue
+from .cells.jobs import Jobs
+from .front.clients import Clients
+from .front.sockets import Client
+from .places.comms import WIDGETS, WIDGETS_AT_ONCE, Comms
+from .places.home import HomePlace
+from .places.place import Place
+from .places.reach import Find, OpenLink, Reach, Silent
+from .places.subshells import Subshells
+from .record.recording import Recorder
+from .session.forward import Forwards
+from .session.magics import Magics
+from .session.private import VARIABLE, listen
+from .values.exchange import Exchange
 from .wire import CONTROL, IOPUB, SHELL, STDIN, Message
 
 _REMEMBERED = 1000

@@ -26,16 +26,16 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from ..environment.live import default_instance, experiment_file, experiment_of, find
 from ..errors import WardianError
-from . import extension
 from .app import make_folder, open_link
-from .binding import BindingError, Bound, bind, first_line
-from .cells import Cell
-from .clients import Clients
-from .home import HomePlace
-from .private import VARIABLE
-from .reach import Environment, Find
+from .cells.binding import BindingError, Bound, bind, first_line
+from .cells.cell import Cell
+from .front.clients import Clients
+from .front.sockets import Client, Front
+from .places.home import HomePlace
+from .places.reach import Environment, Find
 from .router import Router
-from .sockets import Client, Front
+from .session import extension
+from .session.private import VARIABLE
 from .wire import IOPUB, SHELL, Message, dump
 
 _REMEMBERED = 1000

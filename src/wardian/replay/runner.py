@@ -24,7 +24,7 @@ from nbformat import NotebookNode
 from ..environment.environment import Environment
 from ..errors import ExperimentFileError, Problem, RunError, WardianError
 from ..experiment.model import Experiment
-from ..kernel.binding import BindingError, bind
+from ..kernel.cells.binding import BindingError, bind
 
 KERNEL = "wardian"
 

@@ -1,0 +1,1 @@
+"""Cells: where each runs, in which order, on how many places, and what its notebook sees of it."""

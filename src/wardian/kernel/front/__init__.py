@@ -1,0 +1,1 @@
+"""Towards the notebook's clients: sockets, pace, and pages that open later."""

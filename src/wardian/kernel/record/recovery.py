@@ -1,0 +1,151 @@
+"""Cells of a kernel of this notebook that was killed: nodes went on with them, and what they still say belongs in the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ...errors import SelectorError, WardianError
+from ..cells.summary import compact
+from ..places.place import Place
+from ..wire import IOPUB, SHELL, STDIN, Message
+from .recording import Record, Recorder, Unfinished
+
+GONE = {"status": "error", "ename": "Lost", "evalue": "the kernel there does not run it any more"}
+
+
+class OldCell:
+    """A cell that an earlier kernel began. As an `Execution` it records what comes."""
+
+    def __init__(self, request: Message, source: str, language: str, record: Record, ended: Callable[[OldCell], None]) -> None:
+        """ended: called once it has ended everywhere. Where it runs is added with `on`, and how it ended with `replies`."""
+        self.request = request
+        self.language = language
+        self.record = record
+        self.selector: str | None = None
+        self.nodes: list[str] = []
+        self.replies: dict[str, dict[str, Any]] = {}
+        self.reply: dict[str, Any] | None = None
+        self._source = source
+        self._done = ended
+
+    @property
+    def title(self) -> str:
+        """Its first line."""
+        lines = (line.strip() for line in self._source.splitlines())
+        return next((line for line in lines if line and not line.lstrip("# ").startswith("%%on")), "empty")[:60]
+
+    @property
+    def missing(self) -> list[str]:
+        """The nodes where its end is not known."""
+        return [node for node in self.nodes if node not in self.replies]
+
+    def settle(self) -> None:
+        """Record its end if nothing of it is missing."""
+        if self.reply is not None or self.missing or not self.nodes:
+            return
+        failed = [node for node in self.nodes if self.replies[node].get("status") != "ok"]
+        self.reply = {"status": "ok"}
+        if failed:
+            first = self.replies[failed[0]]
+            self.reply = {"status": "error", "ename": first.get("ename"), "evalue": f"{compact(failed)}: {first.get('evalue')}"}
+        self.record.done(self.reply)
+        self._done(self)
+
+    def over(self, place: Place) -> None:
+        """The place's kernel knows nothing of it (any more)."""
+        self._end(place, GONE)
+
+    def received(self, place: Place, channel: int, message: Message) -> None:
+        """Record its output."""
+        if channel == IOPUB and message.kind == "execute_input":
+            self.record.begun()
+        elif channel == IOPUB:
+            self.record.output(place.name, message.kind, message.content_bytes)
+        elif channel == SHELL and message.kind == "execute_reply":
+            self._end(place, message.content)
+        elif channel == STDIN:
+            # Whoever it asks is gone.
+            place.interrupt(self)
+
+    def finished(self, place: Place, reply: Message) -> None:
+        """It ended there."""
+        self._end(place, reply.content)
+
+    def lost(self, place: Place, error: WardianError) -> None:
+        """Its kernel is gone."""
+        self._end(place, {"status": "error", "ename": type(error).__name__, "evalue": error.message})
+
+    def _end(self, place: Place, reply: dict[str, Any]) -> None:
+        if place.name not in self.replies:
+            self.replies[place.name] = reply
+            self.record.ended(place.name, reply)
+            self.settle()
+
+
+class Recovery:
+    """What an earlier kernel of this notebook left on nodes."""
+
+    def __init__(self, session: str, notebook: str, recorder: Recorder) -> None:
+        self.cells: dict[str, OldCell] = {}
+        self._session = session
+        self._notebook = notebook
+        self._recorder = recorder
+        self._news: list[str] = []
+
+    def add(self, unfinished: list[Unfinished]) -> None:
+        """Take what the journal knows."""
+        for item in unfinished:
+            detail = item.entry.detail
+            cell = self._cell(str(detail["request"]), str(detail["source"]), str(detail["language"]), item.record)
+            cell.selector = detail["selector"]
+            cell.nodes = list(item.entry.nodes)
+            cell.replies.update(item.replies)
+            cell.settle()
+
+    def found(self, place: Place, begun: Message) -> OldCell:
+        """A cell that a node's kernel says to have begun, and that is not ours."""
+        request = begun.parent_id
+        cell = self.cells.get(request)
+        if cell is None:
+            source = str(begun.content.get("code", ""))
+            values = {"notebook": self._notebook, "selector": place.name, "language": place.language, "request": request}
+            cell = self._cell(request, source, place.language, self._recorder.cell(source=source, **values))
+        if place.name not in cell.nodes:
+            cell.nodes.append(place.name)
+            cell.record.nodes(cell.nodes)
+        return cell
+
+    def on(self, node: str, language: str) -> list[OldCell]:
+        """Those that may still run on a kernel of a node."""
+        return [cell for cell in self.cells.values() if cell.language == language and node in cell.missing]
+
+    def places(self, select: Callable[[str], Sequence[str]]) -> list[tuple[str, str]]:
+        """The nodes and languages of all that is not known to have ended. select: the nodes that a selector picks."""
+        found: dict[tuple[str, str], None] = {}
+        for cell in self.cells.values():
+            nodes: Sequence[str] = cell.missing
+            if not cell.nodes and cell.selector is not None:
+                try:
+                    nodes = select(cell.selector)
+                except SelectorError:
+                    nodes = []
+            found.update(((node, cell.language), None) for node in nodes)
+        return list(found)
+
+    def tell(self) -> str:
+        """What the user has not been told yet, once; empty where there is nothing."""
+        text = "".join(f"{line}\n" for line in self._news)
+        self._news.clear()
+        return text
+
+    def _cell(self, request: str, source: str, language: str, record: Record) -> OldCell:
+        message = Message.new("execute_request", {"silent": False}, self._session)
+        message.header["msg_id"] = request
+        cell = self.cells[request] = OldCell(message, source, language, record, self._ended)
+        return cell
+
+    def _ended(self, cell: OldCell) -> None:
+        how = "well" if cell.reply and cell.reply["status"] == "ok" else f"with {(cell.reply or {}).get('ename')}"
+        shown = f"; %output {cell.record.name} shows what it printed" if cell.record.name else ""
+        self._news.append(f"[an earlier cell on {compact(cell.nodes)} ({cell.title}) has ended {how}{shown}]")

@@ -1,0 +1,1 @@
+"""Values and files between home and nodes."""
