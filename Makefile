@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# how many files of tests run at once: most of them wait more than they work
+WORKERS ?= 2
 
-.PHONY: help demo test test-all bench lint docs system clean
+.PHONY: help demo test test-all bench compiled lint docs system clean
 
 help:            ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -16,12 +18,13 @@ demo: $(STAMP)   ## run the demo experiment; leaves a notebook and a page in exa
 
 test: $(STAMP)   ## what CI runs
 	scripts/system-packages test
-	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -m "not long"
+	$(MAKE) --no-print-directory lint compiled
+	$(BIN)/python -m pytest -m "not long" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-all: $(STAMP) ## the same, with soak and chaos at length
 	scripts/system-packages test
-	$(MAKE) --no-print-directory lint
+	scripts/system-packages long
+	$(MAKE) --no-print-directory lint compiled
 	$(BIN)/python -m pytest
 
 bench: $(STAMP)  ## measure beside peers; tables and JSON in benchmarks/out/
@@ -33,6 +36,10 @@ lint: $(STAMP)   ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Where PYTHONDONTWRITEBYTECODE is set, each of a thousand processes would compile all modules anew.
+compiled: $(STAMP)
+	$(BIN)/python -m compileall -q src tests
 
 docs: $(STAMP)   ## build the documentation into site/
 	$(BIN)/pip install --quiet --editable '.[docs]'

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from . import engine as engines
 from .stage import Stage, make_stage
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files whose tests use real nodes or take their time first, so that several workers end at about the same moment."""
+    slow = {item.path for item in items if item.get_closest_marker("root") or item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture
@@ -16,3 +23,11 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     stage = make_stage(tmp_path)
     yield stage
     stage.close()
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[engines.Daemon]:
+    """A Docker Engine with the tests' images."""
+    daemon = engines.start()
+    yield daemon
+    daemon.close()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,6 +28,34 @@ def without_python(*, bash: bool) -> Path:
     """busybox, and with `bash` a bash; nothing else."""
     with_bash = _image("busybox-bash", "bookworm", ["busybox-static", "bash-static"], apart=True)
     return with_bash if bash else _without(with_bash, "busybox", ["bin/bash", "bin/bash-static"])
+
+
+def with_tools() -> Path:
+    """Debian 12: Python 3.11 with no package installed, bash, and what experiments with networks use."""
+    packages = ["bash", "coreutils", "dash", "grep", "iperf3", "iproute2", "iputils-ping", "libstdc++6", "mawk", "procps", "python3", "sed"]
+    return _image("debian12-tools", "bookworm", packages)
+
+
+def fetched(name: str, release: str, package: str) -> Path:
+    """A folder with one package and nothing that it depends on; of a package that is empty, those that it stands for."""
+    return _image(name, release, [package], apart=True)
+
+
+def with_pandas() -> Path:
+    """The same with pandas, and what moves its tables."""
+    base = with_tools()
+    target = base.with_name("debian12-pandas")
+    with open(target.with_name(f".{target.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.is_dir():
+            part = target.with_name(f".new-{target.name}")
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.copytree(base, part, symlinks=True)
+            packages = part / "usr" / "lib" / "python3" / "dist-packages"
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--python-version", "3.11", "--only-binary", ":all:"]
+            _run([*pip, "--target", str(packages), "pandas", "pyarrow"])
+            part.rename(target)
+    return target
 
 
 def _image(name: str, release: str, packages: list[str], apart: bool = False) -> Path:
@@ -73,7 +103,9 @@ def _make(part: Path, release: str, packages: list[str], apart: bool) -> None:
     _run([*apt, "update"])
     if apart:
         (part / "debs").mkdir()
-        _run([*apt, "download", *packages], cwd=part / "debs")
+        cache = ["apt-cache", *apt[2:]]
+        behind = [re.findall(r"Depends: (linux-image-\S+)", _run([*cache, "depends", package])) or [package] for package in packages]
+        _run([*apt, "download", *(name for names in behind for name in names)], cwd=part / "debs")
     else:
         _run([*apt, "install", "-y", "--no-install-recommends", "--download-only", *packages])
     root = part / "root"
@@ -88,11 +120,14 @@ def _make(part: Path, release: str, packages: list[str], apart: bool) -> None:
                 (root / "bin" / name).symlink_to("busybox")
     if (root / "bin" / "bash-static").exists():
         (root / "bin" / "bash").symlink_to("bash-static")
+    if (root / "usr" / "bin" / "mawk").exists():
+        (root / "usr" / "bin" / "awk").symlink_to("mawk")
     if not (root / "bin" / "sh").exists():
         (root / "bin" / "sh").symlink_to("dash")
     (root / "etc" / "passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
     (root / "etc" / "group").write_text("root:x:0:\n")
-    shutil.rmtree(root / "usr" / "share" / "doc", ignore_errors=True)
+    for name in ("doc", "info", "locale", "man", "perl"):
+        shutil.rmtree(root / "usr" / "share" / name, ignore_errors=True)
 
 
 def _run(argv: list[str], cwd: Path | None = None) -> str:

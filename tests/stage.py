@@ -169,14 +169,22 @@ class Stage:
             for identity in self.environments():
                 self.run("down", identity, "--force", "--no-collect")
             self.assert_nothing_left()
-        finally:
+        except BaseException:
             self._clear()
+            raise
+        finally:
+            self._end_started()
+            shutil.rmtree(self.state, ignore_errors=True)
 
-    def _clear(self) -> None:
+    def _end_started(self) -> None:
         for process in self.started:
             if process.poll() is None:
                 process.kill()
             process.communicate()
+        self.started.clear()
+
+    def _clear(self) -> None:
+        self._end_started()
         for identity in self.environments():
             subprocess.run([WARDIAN, "down", identity, "--force", "--no-collect"], env=self.env, capture_output=True, timeout=60)
         subprocess.run([WARDIAN, "gc"], env=self.env, capture_output=True, timeout=60)
@@ -190,7 +198,6 @@ class Stage:
                         inner.rmdir()
                 with suppress(OSError):
                     path.rmdir()
-        shutil.rmtree(self.state, ignore_errors=True)
 
 
 def make_stage(root: Path) -> Stage:

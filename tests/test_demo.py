@@ -24,7 +24,7 @@ from wardian.environment.sources import file_digests, load
 from wardian.errors import ExperimentFileError
 from wardian.experiment import selectors
 from wardian.experiment.topology import members, references
-from wardian.kernel.binding import HOME, Binding, bind
+from wardian.kernel.cells.binding import HOME, Binding, bind
 
 from .stage import Stage, require
 

@@ -9,15 +9,19 @@ import asyncio
 import atexit
 import os
 import threading
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from .environment import environment as core
 from .environment.apply import Listener
+from .environment.faults import InForce
+from .environment.inflicting import Inflicted, Inflicting
+from .environment.links import LinkView
 from .environment.live import NodeView
 from .environment.sources import load as _load
+from .environment.verify import Report
 from .experiment.model import Experiment
 from .experiment.plan import Plan
 from .experiment.resources import Observed
@@ -116,6 +120,27 @@ class Environment:
         """Copy a file or folder from the nodes that `selector` picks; from several, each into a folder named like the node."""
         return _portal.call(self._core.get(selector, source, target))
 
+    def links(self) -> list[LinkView]:
+        """All links and access links as they are now. Raises NotUpError."""
+        return _portal.call(self._core.links())
+
+    def set_link(self, name: str, *, way: str | None = None, **changes: object) -> Plan:
+        """Change what links do, in place and until the next `up`: `set_link("wan", delay="80ms")`. Arguments as for `wardian.aio`."""
+        return _portal.call(self._core.set_link(name, way=way, **changes))
+
+    def verify(self, *names: str, all_pairs: bool = False, seconds: float = 5.0, listen: Callable[[str], None] | None = None) -> Report:
+        """Measure whether links do what the file says: `print(report)`, `report.ok`, `report.figure(path)`; see `wardian.aio`."""
+        return _portal.call(self._core.verify(*names, all_pairs=all_pairs, seconds=seconds, listen=listen))
+
+    def restart_traces(self, name: str) -> Plan:
+        """Have the traces of links begin again from their start, now."""
+        return _portal.call(self._core.restart_traces(name))
+
+    @property
+    def fault(self) -> Faults:
+        """What can be inflicted on it: `with environment.fault.pause("server"): …`."""
+        return Faults(self._core)
+
     def close(self) -> None:
         """Write what the journal still holds."""
         self._core.close()
@@ -125,3 +150,68 @@ class Environment:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+class Faults:
+    """What can be inflicted on an environment. Arguments as for `wardian.aio`; each call inflicts at once."""
+
+    def __init__(self, environment: core.Environment) -> None:
+        self._core = environment.fault
+
+    def partition(self, *sides: str, duration: float | str | None = None) -> Fault:
+        """Have nodes of different sides hear nothing from each other: `partition("client", "server", duration=30)`."""
+        return Fault(_portal.call(_inflict(self._core.partition(*sides, duration=duration))))
+
+    def pause(self, selector: str, *, duration: float | str | None = None) -> Fault:
+        """Have every process of these nodes stand still."""
+        return Fault(_portal.call(_inflict(self._core.pause(selector, duration=duration))))
+
+    def slow(self, selector: str, *, cpu: float | str, duration: float | str | None = None) -> Fault:
+        """Leave these nodes a share of their processors: `slow("server", cpu="20%")`."""
+        return Fault(_portal.call(_inflict(self._core.slow(selector, cpu=cpu, duration=duration))))
+
+    def flap(self, link: str, *, every: float | str, down: float | str, duration: float | str | None = None) -> Fault:
+        """Have links lose their carrier again and again: `flap("wan", every="2s", down="500ms")`."""
+        return Fault(_portal.call(_inflict(self._core.flap(link, every=every, down=down, duration=duration))))
+
+    def kill(self, selector: str) -> list[str]:
+        """End all that runs on these nodes at once; `up` makes them anew. Gives their names."""
+        return _portal.call(self._core.kill(selector))
+
+    def in_force(self) -> list[InForce]:
+        """The faults in force, the oldest first."""
+        return _portal.call(self._core.in_force())
+
+    def undo(self, id_: str | None = None) -> list[InForce]:
+        """Undo one fault by its id, or all; gives what was undone."""
+        return _portal.call(self._core.undo(id_))
+
+
+class Fault:
+    """A fault that was inflicted. In a `with` it is undone at the end, and when this process dies before that."""
+
+    def __init__(self, inflicted: Inflicted) -> None:
+        self._core = inflicted
+
+    @property
+    def id(self) -> str:
+        """As `wardian fault ls` shows it."""
+        return self._core.id
+
+    def undo(self) -> None:
+        """Undo it, unless that has happened."""
+        _portal.call(self._core.undo())
+
+    def __enter__(self) -> Self:
+        _portal.call(self._core.hold())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.undo()
+
+    def __repr__(self) -> str:
+        return repr(self._core)
+
+
+async def _inflict(fault: Inflicting) -> Inflicted:
+    return await fault

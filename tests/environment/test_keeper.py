@@ -129,7 +129,13 @@ def events(stage: Stage) -> list[str]:
     return [json.dumps(entry) for entry in stage.json("log", "--json", "--kind", "event")]
 
 
-LEASED = "name: NAME\nnodes: [one]\ncollect: [/root/result.txt]\nlease: {duration: 3s, at_end: %s}\n"
+LEASED = "name: NAME\nnodes: [one]\ncollect: [/root/result.txt]\nlease: {duration: 1h, at_end: %s}\n"
+
+
+def end_lease(stage: Stage) -> None:
+    """Let the lease end in a moment."""
+    stage.edit("duration: 1h", "duration: 1s")
+    stage.run("up")
 
 
 def test_lease_that_ends_with_down(stage: Stage) -> None:
@@ -139,6 +145,7 @@ def test_lease_that_ends_with_down(stage: Stage) -> None:
     assert stage.json("status", "--json")["lease_end"] > 1e9
     assert "lease ends in" in stage.run("status").stdout
     stage.run("exec", "one", "--", "sh", "-c", "echo 42 > /root/result.txt")
+    end_lease(stage)
     eventually(lambda: not stage.environments(), "the lease has ended")
     stage.assert_nothing_left()
     (result,) = Path(stage.folder, ".wardian", "collected").rglob("result.txt")
@@ -151,6 +158,7 @@ def test_lease_that_ends_with_keep(stage: Stage) -> None:
     """A lease that only tells: the environment stays, and the journal says once that it ended."""
     stage.write(LEASED % "keep")
     stage.run("up")
+    end_lease(stage)
     eventually(lambda: any("lease.ended" in event for event in events(stage)), "the journal says so")
     stage.run("exec", "one", "true")
     assert len([event for event in events(stage) if "lease.ended" in event]) == 1
@@ -164,6 +172,8 @@ def test_lease_ends_though_the_keeper_was_killed(stage: Stage) -> None:
     os.kill(dead, signal.SIGKILL)
     eventually(lambda: keeper(stage) is None, "the keeper is dead")
     stage.run("status")
+    eventually(lambda: keeper(stage), "a command has brought a keeper back")
+    end_lease(stage)
     eventually(lambda: not stage.environments(), "the lease has ended")
     stage.assert_nothing_left()
 
@@ -171,7 +181,6 @@ def test_lease_ends_though_the_keeper_was_killed(stage: Stage) -> None:
 def test_lease_can_be_changed(stage: Stage) -> None:
     """A longer lease in the file counts from the next `up` on, and one that is taken out never ends."""
     stage.write(LEASED % "down")
-    stage.edit("duration: 3s", "duration: 1h")
     stage.run("up")
     pid = stage.pid("one")
     long = stage.json("status", "--json")["lease_end"]

@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from wardian.experiment import units
+from wardian.experiment.links import BESIDE
 from wardian.experiment.model import Experiment
 
 names = st.from_regex(r"[a-z]([a-z0-9-]{0,6}[a-z0-9])?", fullmatch=True).filter(lambda name: name not in ("all", "here"))
@@ -46,7 +47,11 @@ durations = st.floats(0, 1e9, allow_nan=False).map(lambda value: units.format_du
 rates = st.integers(1, 10**18).map(units.format_rate)
 sizes = st.integers(4 * 2**20, 2**60 - 1).filter(lambda size: size <= 10**18).map(units.format_size)
 fractions = st.floats(0, 1).map(units.format_fraction)
-queues = st.integers(1, 10**6) | st.integers(1, 10**9).map(units.format_size)
+queues = (
+    st.integers(1, 10**6)
+    | st.integers(1, 10**9).map(units.format_size)
+    | st.sampled_from(["codel", "pie", {"packets": 9, "discipline": "fq_codel"}, {"bytes": 9000}])
+)
 
 numbers = st.integers(-(10**20), 10**20) | st.floats(allow_nan=False, allow_infinity=False)
 settings = st.dictionaries(
@@ -58,11 +63,29 @@ settings = st.dictionaries(
 )
 
 
+mtus = st.fixed_dictionaries({}, optional={"mtu": st.integers(68, 65521)})
+
+
 def shapes(**more: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """What a link does; a queue only beside a rate."""
-    return st.fixed_dictionaries({}, optional={"delay": durations, "loss": fractions, "rate": rates, "queue": queues, **more}).filter(
-        lambda shape: "queue" not in shape or "rate" in shape
-    )
+    """What a link does; each part only beside what it needs."""
+    parts = {
+        "delay": durations,
+        "jitter": durations,
+        "distribution": st.sampled_from(["uniform", "normal", "pareto"]),
+        "loss": st.floats(0, 0.5).map(units.format_fraction),
+        "loss_burst": st.floats(1, 1000),
+        "duplicate": fractions,
+        "reorder": fractions,
+        "rate": rates,
+        "queue": queues,
+        "trace": st.just("lte.csv") | st.just({"file": "lte.csv", "repeat": False}),
+    }
+    return st.fixed_dictionaries({}, optional={**parts, **more}).map(_sensible)
+
+
+def _sensible(shape: dict[str, Any]) -> dict[str, Any]:
+    kept = {part: value for part, value in shape.items() if part not in BESIDE or BESIDE[part][0] in shape}
+    return kept if len(kept) == len(shape) else _sensible(kept)
 
 
 @st.composite
@@ -95,6 +118,13 @@ def nodes(draw: st.DrawFn, networks: list[str], roles: list[str], sites: list[st
                     max_size=3,
                 ),
                 "setup": scripts,
+                "volumes": st.lists(
+                    st.fixed_dictionaries({"source": names.map(lambda name: f"./{name}"), "target": names.map(lambda name: f"/{name}")}),
+                    max_size=2,
+                ),
+                "ports": st.lists(st.sampled_from([8080, "80", "53/udp"]), max_size=2),
+                "capabilities": st.lists(st.sampled_from(["NET_ADMIN", "cap_sys_time"]), max_size=2),
+                "gpus": st.sampled_from([1, "all"]),
                 "internet": st.booleans(),
             },
         )
@@ -105,7 +135,7 @@ def nodes(draw: st.DrawFn, networks: list[str], roles: list[str], sites: list[st
         node["site"] = draw(st.sampled_from(sites))
     if networks:
         joined = draw(st.lists(st.sampled_from(networks), unique=True))
-        node["networks"] = {name: draw(shapes(up=shapes(), down=shapes())) for name in joined}
+        node["networks"] = {name: {**draw(shapes(up=shapes(), down=shapes())), **draw(mtus)} for name in joined}
         if address and networks[0] in joined and "count" not in node:
             node["networks"][networks[0]]["address"] = address
         node["routes"] = len(joined) > 1 and draw(st.booleans())
@@ -160,5 +190,10 @@ def experiments(draw: st.DrawFn) -> Experiment:
     if data["provider"] == "local" and "local" not in sites:
         data["settings"] = draw(settings)
     if len(networks) > 1:
-        data["links"] = {"wan": {"between": networks[:2], **draw(shapes(there=shapes(), back=shapes()))}}
+        ends: dict[str, Any] = {"between": networks[:2]}
+        if draw(st.booleans()):
+            ends = {"among": networks, "delays": "rtt.csv"}
+            if draw(st.booleans()):
+                ends["delays"] = {name: {other: draw(durations) for other in networks if other != name} for name in networks}
+        data["links"] = {"wan": {**ends, **draw(shapes(there=shapes(), back=shapes())), **draw(mtus)}}
     return Experiment.model_validate(data)

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from wardian.experiment import file, model
+from wardian.experiment import file, model, tables
 
+LINKS = Path(__file__).parents[2] / "docs" / "links.md"
 REFERENCE = Path(__file__).parents[2] / "docs" / "experiment-file.md"
 
 
 def examples() -> list[str]:
     """The YAML examples of the reference; one that is no whole file is put into one."""
-    found = re.findall(r"```yaml\n(.*?)```", REFERENCE.read_text(encoding="utf-8"), re.DOTALL)
+    found = [text for page in (REFERENCE, LINKS) for text in re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)]
     return [text if re.search("^name:", text, re.MULTILINE) else _completed(text) for text in found]
 
 
@@ -42,6 +43,14 @@ def test_every_field_is_described(part: type[BaseModel]) -> None:
     for name, field in part.model_fields.items():
         assert f"`{name}`" in text or f"`{name}:" in text, f"{part.__name__}.{name}"
         assert field.description, f"{part.__name__}.{name}"
+
+
+def test_the_trace_shown_is_one() -> None:
+    """The trace of the page on links is read as it says."""
+    match = re.search(r"```csv\n(.*?)```", LINKS.read_text(encoding="utf-8"), re.DOTALL)
+    assert match
+    trace = tables.parse_trace(match[1], "lte.csv")
+    assert trace.steps[1] == (0.5, {"rate": 9_100_000, "delay": 0.041})
 
 
 def test_python_example_runs() -> None:

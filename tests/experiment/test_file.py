@@ -66,7 +66,7 @@ sites:
     provider: local
     settings: {cgroups: no, relays: 3}
 networks:
-  west: {subnet: 10.1.0.0/24, delay: 1ms, loss: 0.1%}
+  west: {subnet: 10.1.0.0/24, delay: 1ms, loss: 0.1%, mtu: 9000}
   east:
 links:
   wan:
@@ -76,7 +76,8 @@ links:
     rate: ${rate}mbit
     queue: 100
     there: {rate: 5mbit, queue: 64KiB}
-    back: {delay: 10ms}
+    back: {delay: 10ms, jitter: 2ms, distribution: pareto, loss_burst: 4, duplicate: 1%, reorder: 0.1}
+    mtu: 1400
 nodes:
   client:
     count: ${clients}
@@ -94,7 +95,7 @@ nodes:
   router:
     routes: true
     networks:
-      west: {address: 10.1.0.9, delay: 1ms, up: {rate: 1gbit}, down: {loss: 1%}}
+      west: {address: 10.1.0.9, delay: 1ms, up: {rate: 1gbit, queue: codel}, down: {loss: 1%, trace: lte.csv}}
       east: {queue: 10, rate: 1mbit}
   server:
     networks: east
@@ -123,10 +124,14 @@ def test_every_field_is_read() -> None:
     made = file.loads(WHOLE, providers=PROVIDERS)
     assert (made.name, made.description, made.provider) == ("whole", "Every field there is", "lab")
     assert made.sites["lab"].settings == {"cgroups": "no", "relays": 3}
-    assert made.networks["west"].model_dump() | {"subnet": None} == {"subnet": None, "delay": 0.001, "loss": 0.001}
+    assert made.networks["west"].model_dump() | {"subnet": None} == {"subnet": None, "delay": 0.001, "loss": 0.001, "mtu": 9000}
     there, back = made.links["wan"].directions()
     assert there == {"delay": 0.03, "loss": 0.0005, "rate": 5 * 10**6, "queue": {"bytes": 65536}}
-    assert back == {"delay": 0.01, "loss": 0.0005, "rate": 10**7, "queue": {"packets": 100}}
+    assert back == {
+        "delay": 0.01, "jitter": 0.002, "distribution": "pareto", "loss": 0.0005, "loss_burst": 4.0, "duplicate": 0.01, "reorder": 0.1,
+        "rate": 10**7, "queue": {"packets": 100},
+    }  # fmt: skip
+    assert made.links["wan"].mtu == 1400
     client, router, server = (made.nodes[name] for name in ("client", "router", "server"))
     assert (client.count, client.roles, client.image, client.cpus, client.memory) == (3, ["user"], "debian:12", 0.5, 2**29)
     assert client.env == {"LEVEL": "3", "DEBUG": "true", "VERSION": "1.10"}
@@ -134,7 +139,9 @@ def test_every_field_is_read() -> None:
     assert client.setup == "echo ${HOME} 3 ${clients}\n"
     assert client.internet
     assert router.networks is not None
-    assert router.networks["west"].directions() == ({"delay": 0.001, "rate": 10**9}, {"delay": 0.001, "loss": 0.01})
+    up, down = router.networks["west"].directions()
+    assert up == {"delay": 0.001, "rate": 10**9, "queue": {"discipline": "codel"}}
+    assert down == {"delay": 0.001, "loss": 0.01, "trace": {"file": "lte.csv"}}
     assert list(server.networks or ()) == ["east"]
     assert server.files[0].mode == "0755"
     assert made.services["web"].command == ["python3", "-m", "http.server", "8000"]

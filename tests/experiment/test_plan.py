@@ -216,9 +216,9 @@ def test_500_nodes_are_planned_in_no_time():
     def seconds(count: int) -> float:
         experiment = file.loads(f"name: big\nnodes:\n  client: {{count: {count}}}\n")
         observed = existing(expand(experiment))
-        begun = time.perf_counter()
+        begun = time.thread_time()
         assert not reconcile(expand(experiment, observed), observed)
-        return time.perf_counter() - begun
+        return time.thread_time() - begun
 
     small = min(seconds(100) for _ in range(3))
     assert min(seconds(1000) for _ in range(3)) < 50 * small

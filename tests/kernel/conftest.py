@@ -112,10 +112,10 @@ class Notebook:
                 if message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
                     return Result(self.reply(number), messages)
 
-    def reply(self, number: str) -> dict[str, Any]:
+    def reply(self, number: str, timeout: float = TIMEOUT) -> dict[str, Any]:
         """The reply to a request on shell."""
         while True:
-            message = self.client.get_shell_msg(timeout=TIMEOUT)
+            message = self.client.get_shell_msg(timeout=timeout)
             if message["parent_header"].get("msg_id") == number:
                 return message
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,10 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wardian.kernel.front import flow
-from wardian.kernel.front.flow import Excerpt, Pace
+from wardian.kernel.front.flow import Excerpt, LeftOut, Pace, Printed
 from wardian.kernel.wire import Message
+from wardian.nodes.agent import Archive
 
 from .conftest import NODES, Notebook, lanes
+from .test_lost import wait_until
 
 
 def stream(text: str, name: str = "stdout", parent: bytes = b'{"msg_id": "cell"}') -> Message:
@@ -135,16 +140,51 @@ def test_an_excerpt_counts_exactly(limit: int, tail: int, pieces: list[str]) -> 
     excerpt = Excerpt(limit, tail)
     head = ""
     for piece in pieces:
-        head += piece if excerpt.passes(len(piece)) else excerpt.take("stdout", piece)
+        head += piece if excerpt.passes(len(piece)) else excerpt.take(Printed("stdout", piece))
     omission = excerpt.release()
-    end = "".join(text for _, text in omission.tail) if omission else ""
+    end = "".join(piece.text for piece in omission.tail) if omission else ""
+    size, lines, _ = omission.left_out if omission else (0, 0, 0)
     whole = "".join(pieces)
     assert whole.startswith(head)
     assert whole.endswith(end)
     assert len(head) <= limit
     assert len(end) <= tail
-    assert len((head + end).encode()) + (omission.size if omission else 0) == len(whole.encode())
-    assert (head + end).count("\n") + (omission.lines if omission else 0) == whole.count("\n")
+    assert len((head + end).encode()) + size == len(whole.encode())
+    assert (head + end).count("\n") + lines == whole.count("\n")
+
+
+MARK = "\n[dropped]\n"
+
+
+@given(st.integers(0, 100), st.integers(1, 60), st.lists(st.text("ab\né", max_size=40) | st.just(None), max_size=30))
+def test_what_a_node_dropped_counts_for_itself(limit: int, tail: int, pieces: list[str | None]) -> None:
+    """An agent's mark that is shown is shown whole; one that is left out counts as what it stands for."""
+    excerpt, gap = Excerpt(limit, tail), LeftOut(1000, 10, 1000)
+    shown = []
+    for text in pieces:
+        piece = Printed("stderr", MARK, gap) if text is None else Printed("stdout", text)
+        shown.append(piece if excerpt.passes(len(piece.text)) else Printed("stdout", excerpt.take(piece)))
+    omission = excerpt.release()
+    shown += omission.tail if omission else []
+    size, lines, dropped = omission.left_out if omission else (0, 0, 0)
+    marks = sum(piece.left_out == gap for piece in shown)
+    assert all(piece.text == MARK for piece in shown if piece.left_out)
+    hidden = pieces.count(None) - marks
+    assert dropped == hidden * 1000
+    printed, whole = "".join(piece.text for piece in shown if not piece.left_out), "".join(filter(None, pieces))
+    assert len(printed.encode()) + size == len(whole.encode()) + dropped
+    assert printed.count("\n") + lines == whole.count("\n") + hidden * 10
+
+
+def test_an_earlier_cell_that_still_prints(tmp_path: Path) -> None:
+    """What a node keeps of a cell is not pushed out by what that cell itself still prints in the background; others' is."""
+    archive = Archive(str(tmp_path), 1 << 20)
+    for cell, size in (("first", 300_000), ("second", 300_000), ("first", 600_000)):
+        archive.append(json.dumps({"msg_id": cell}).encode(), json.dumps({"text": "x" * size}).encode())
+    assert archive.read("first", 0, 1) == (b"x", 900_000, 0)
+    with pytest.raises(KeyError):
+        archive.read("second", 0, 1)
+    archive.close()
 
 
 def resident(notebook: Notebook) -> int:
@@ -165,47 +205,85 @@ def test_100_000_lines(notebook: Notebook, line: str) -> None:
         assert result.text() == expected
 
 
-FLOOD = "%%on w --lang bash\nyes 0123456789abcdef | head -c {size}; echo; echo at the end"
+FLOOD = "yes 0123456789abcdef | head -c {size}; echo; echo at the end"
+
+
+def counted(marks: str) -> int:
+    """How many bytes the marks in a cell's output stand for, those for what is not shown and those for what a node dropped."""
+    return sum(int(size.replace(",", "")) for size in re.findall(r"\[(?:\d+ messages with )?([\d,]+) bytes", marks))
+
+
+@contextmanager
+def nodes_are(notebook: Notebook, group: str, count: int) -> Iterator[list[str]]:
+    """For a while the nodes are these of one group, and no others; gives their names."""
+    names = [f"{group}[{index}]" for index in range(count)]
+    notebook.write_nodes({name: {"group": group, "index": index, "roles": [], "state": "ready"} for index, name in enumerate(names)})
+    try:
+        yield names
+    finally:
+        notebook.write_nodes(NODES)
+
+
+@pytest.mark.slow
+def test_what_a_full_node_drops_is_counted(host_nodes: Path, start: Callable[..., Notebook], tmp_path: Path) -> None:
+    """Where nobody reads while a node's store fills up, what is shown and what the marks count add up to every byte, now and later."""
+    limit, size = 8 << 20, 60_000_000
+    own = start(WARDIAN_TEST_JOURNAL=str(tmp_path / "journal.db"), WARDIAN_SPOOL_LIMIT=str(limit))
+    router, done, begun = own.manager.provisioner.process.pid, tmp_path / "done", len("begun\n")
+    written = begun + size + len("\nat the end\n")
+    with nodes_are(own, "full", 1):
+        cell = own.send(f"%%on full --lang bash\necho begun; {FLOOD.format(size=size)}; touch {done}")
+        own.printed(cell, "begun")
+        os.kill(router, signal.SIGSTOP)
+        try:
+            wait_until(done.exists)
+        finally:
+            os.kill(router, signal.SIGCONT)
+        result, again = own.result(cell), own.run("%output")
+        told = own.run(f"%output --save {tmp_path}/all").text()
+    assert result.status == "ok"
+    assert result.text().endswith("at the end\n")
+    assert "dropped" in result.text("stderr")
+    assert begun + len(result.text()) + counted(result.text("stderr")) == written
+    assert len(again.text()) + counted(again.text("stderr")) == written
+    assert os.path.getsize(tmp_path / "all") == limit
+    assert f"{written - limit:,} bytes more were not kept" in told
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("nodes", "size"), [(4, 10_000_000), pytest.param(10, 2_000_000_000, marks=[pytest.mark.long, pytest.mark.timeout(3000)])]
+    ("count", "size"), [(4, 10_000_000), pytest.param(10, 2_000_000_000, marks=[pytest.mark.long, pytest.mark.timeout(3000)])]
 )
-def test_a_flood(host_nodes: Path, start: Callable[..., Notebook], tmp_path: Path, nodes: int, size: int) -> None:
-    """A flood on many nodes is shown cut, with exact counts and its end, takes little memory here, and is whole on each node."""
+def test_a_flood(host_nodes: Path, start: Callable[..., Notebook], tmp_path: Path, count: int, size: int) -> None:
+    """A flood on many nodes is shown cut, with exact counts and its end, takes little memory here, and is kept on each node."""
     own = start(WARDIAN_TEST_JOURNAL=str(tmp_path / "journal.db"))
-    names = [f"w[{index}]" for index in range(nodes)]
-    own.write_nodes({name: {"group": "w", "index": index, "roles": [], "state": "ready"} for index, name in enumerate(names)})
-    own.run("%%on w --lang bash\ntrue")
-    own.write_nodes(NODES)
-    before = highest = resident(own)
-    cell = own.send(FLOOD.format(size=size))
-    text, errors = "", ""
-    while True:
-        message = own.client.get_iopub_msg(timeout=600)
-        if message["parent_header"].get("msg_id") != cell:
-            continue
-        highest = max(highest, resident(own))
-        if message["msg_type"] == "stream" and message["content"]["name"] == "stdout":
-            text += message["content"]["text"]
-        elif message["msg_type"] == "stream":
-            errors += message["content"]["text"]
-        elif message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
-            break
-    assert own.reply(cell)["content"]["status"] == "ok"
+    with nodes_are(own, "w", count) as names:
+        own.run("%%on w --lang bash\ntrue")
+        before = highest = resident(own)
+        cell = own.send(f"%%on w --lang bash\n{FLOOD.format(size=size)}")
+        text, errors = "", ""
+        while True:
+            message = own.client.get_iopub_msg(timeout=600)
+            if message["parent_header"].get("msg_id") != cell:
+                continue
+            highest = max(highest, resident(own))
+            if message["msg_type"] == "stream" and message["content"]["name"] == "stdout":
+                text += message["content"]["text"]
+            elif message["msg_type"] == "stream":
+                errors += message["content"]["text"]
+            elif message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
+                break
+        reply = own.reply(cell)["content"]
+        assert reply["status"] == "ok", reply
+        saving = own.send(f"%output --save {tmp_path}/all")
+        own.reply(saving, timeout=600)
     assert highest - before < 100
     written = size + len("\nat the end\n")
     shown, marks = lanes(text, names), lanes(errors, names)
     for name in names:
         assert shown[name].endswith("at the end\n")
-        missing = int(re.search(r"\[([\d,]+) bytes", marks[name])[1].replace(",", ""))
         # a node's lines are shown whole: what began within a line that is cut gets a line of its own
-        assert abs(missing + len(shown[name]) - written) <= 1
-    own.write_nodes({name: {"group": "w", "index": index, "roles": [], "state": "ready"} for index, name in enumerate(names)})
-    own.run(f"%output --save {tmp_path}/all")
-    own.write_nodes(NODES)
-    for name in names:
+        assert abs(len(shown[name]) + counted(marks[name]) - written) <= 1
         saved = tmp_path / "all" / f"{name.replace('[', '-').rstrip(']')}.txt"
         assert os.path.getsize(saved) == min(written, 1 << 30)
 

@@ -217,8 +217,28 @@ class Notebook:
     def start(self, code: str, metadata: dict[str, Any] | None = None) -> Cell:
         """Add a cell and run it."""
         cell = self.add(code, metadata)
-        self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell'); }")
+        self.execute(cell)
         return cell
+
+    def execute(self, cell: Cell) -> None:
+        """Run a cell, without waiting for its end."""
+        # All at once: JupyterLab gives the cell that ran before the focus when it likes, which makes that the active one.
+        self._command("run-cell", cell)
+
+    def clear(self, cell: Cell) -> None:
+        """Clear a cell's output."""
+        self._command("clear-cell-output", cell)
+
+    def _command(self, name: str, cell: Cell) -> None:
+        self.page.evaluate(
+            f"""([command, id]) => {{
+                const notebook = {CURRENT};
+                notebook.deselectAll();
+                notebook.activeCellIndex = notebook.widgets.findIndex(cell => cell.model.id === id);
+                window.jupyterapp.commands.execute(command);
+            }}""",
+            [f"notebook:{name}", cell.id],
+        )
 
     def run(self, code: str, metadata: dict[str, Any] | None = None) -> Cell:
         """Add a cell and run it to its end."""

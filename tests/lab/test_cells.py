@@ -109,7 +109,7 @@ def test_a_hundred_thousand_lines(notebook: Notebook) -> None:
     shown = cell.shown.evaluate("node => node.textContent")
     assert shown.count("line ") == 100_000
     assert "line 99999" in shown
-    notebook.page.evaluate("window.jupyterapp.commands.execute('notebook:clear-cell-output')")
+    notebook.clear(cell)
 
 
 def test_restart_from_the_menu(notebook: Notebook) -> None:

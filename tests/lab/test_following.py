@@ -47,8 +47,7 @@ def test_ended_while_the_page_was_away(server: Server, open_notebook: Callable[[
     notebook = open_notebook(name)
     notebook.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
     notebook.cell(1).printed("first")
-    notebook.page.evaluate("window.jupyterapp.shell.currentWidget.content.activeCellIndex = 0")
-    notebook.page.evaluate("window.jupyterapp.commands.execute('notebook:clear-cell-output')")
+    notebook.clear(notebook.cell(0))
     notebook.save()
     notebook.page.goto("about:blank")
     gate.touch()
@@ -62,7 +61,7 @@ def test_a_second_browser(server: Server, open_notebook: Callable[[str], Noteboo
     gate = tmp_path / "gate"
     name = server.write("second.ipynb", "%%on server\n" + COUNTING.format(gate=str(gate)))
     first = open_notebook(name)
-    first.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell'); }")
+    first.execute(first.cell(0))
     first.cell(0).printed("first")
     second = open_notebook(name)
     second.cell(0).printed("first")
@@ -74,7 +73,7 @@ def test_a_second_browser(server: Server, open_notebook: Callable[[str], Noteboo
 def test_input_after_a_reload(server: Server, open_notebook: Callable[[str], Notebook]) -> None:
     """A question that waited for its answer is asked again in the new page."""
     notebook = open_notebook(server.write("asking.ipynb", "%%on server\nname = input('Who? ')\nprint('it is', name)"))
-    notebook.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell'); }")
+    notebook.execute(notebook.cell(0))
     expect(notebook.cell(0).shown.locator("input.jp-Stdin-input")).to_be_visible()
     notebook.reload()
     field = notebook.cell(0).shown.locator("input.jp-Stdin-input")
@@ -90,7 +89,7 @@ def test_displays_and_redrawn_output(server: Server, open_notebook: Callable[[st
         "handle = display('one', display_id=True)\nhandle.update('two')\ninput('now? ')\nhandle.update('three')"
     )
     notebook = open_notebook(server.write("displays.ipynb", code))
-    notebook.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell'); }")
+    notebook.execute(notebook.cell(0))
     notebook.cell(0).printed("two")
     notebook.reload()
     cell = notebook.cell(0)

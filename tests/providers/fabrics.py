@@ -150,9 +150,9 @@ def one_way(sender, receiver, address, count=40, gap=0.004, size=64):
 
 
 def drain(receiver, silence=0.6):
-    """All datagrams that arrive until none does for `silence` seconds: [(arrival, data)]."""
+    """All datagrams that arrive, the first one of them whenever it does, until none does for `silence` seconds: [(arrival, data)]."""
     arrived = []
-    while select.select([receiver], [], [], silence)[0]:
+    while select.select([receiver], [], [], silence if arrived else 10)[0]:
         data = receiver.recv(2048)
         arrived.append((time.monotonic(), data))
     return arrived

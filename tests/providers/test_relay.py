@@ -3,15 +3,17 @@
 import json
 import os
 import random
+import select
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import threading
 
 import pytest
 
-from wardian.providers.local import netlink, relay, shaping
+from wardian.providers.local import netlink, relay, relays, shaping
 from wardian.providers.local.shaping import Segment
 
 from .fabrics import PORT, Fabric, drain, one_way
@@ -60,7 +62,7 @@ class TestDirection:
         assert received(out) == []
         one.send(seconds(10.03))
         assert received(out) == [b"1", b"2"]
-        assert one.counters() == {"frames": 2, "bytes": 2, "lost": 0, "dropped": 0, "late": 0}
+        assert one.counters() == dict.fromkeys(relay.Direction.COUNTERS, 0) | {"frames": 2, "bytes": 2}
 
     def test_a_lowered_delay_lets_frames_overtake(self, direction):
         """After the delay was lowered, a frame that is due earlier is sent earlier; raised again, order is kept."""
@@ -210,6 +212,19 @@ class TestProcess:
                 pass
             assert one_way(a, b, B, 5)[0] >= 0.001
 
+    def test_more_changes_than_can_be_told(self, fabric):
+        """When so many interfaces change at once that the kernel drops some of the news, waiting for the relay goes on all the same."""
+        with netlink.interface_changes(fabric.fd) as changes:
+            changes.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+            with netlink.Netlink.into(fabric.fd) as net:
+                net.send([netlink.bridge(f"br{number}") for number in range(50)])
+            with pytest.raises(OSError, match="buffer space"):
+                changes.recv(1 << 16)
+            with netlink.Netlink.into(fabric.fd) as net:
+                net.send([netlink.remove(f"br{number}") for number in range(50)])
+            relays.drain(changes)
+            assert not select.select([changes], [], [], 0)[0]
+
     def test_taps_are_served_by_one_relay_only(self, fabric, tmp_path):
         """A second relay for the same TAPs says that it has none of them, and the first one goes on."""
         (tmp_path / "second").mkdir()
@@ -251,3 +266,99 @@ class TestProcess:
             data = random.Random(7).randbytes(8900)
             a.sendto(data, (B, PORT))
             assert b.recv(9000) == data
+
+
+class TestImpairments:
+    """What else one way across does, with a clock of the test's own."""
+
+    @pytest.fixture
+    def passed(self, direction):
+        """Send numbered frames through a direction, a millisecond apart: [(when it came, its number)], nanoseconds from its sending."""
+        one, into, out = direction
+
+        def run(count, **asked):
+            one.clear()
+            one.configure({"limit": 10**9, "seed": None, **asked})
+            one.configure({"limit": 10**9, "seed": "fern", **asked})
+            sent, came = 0, []
+            for moment in range(count + 2000):
+                now = seconds(moment / 1000)
+                if sent < count:
+                    into.send(sent.to_bytes(4, "big"))
+                    sent += 1
+                    one.receive(now)
+                while one.due() <= now:
+                    due = one.due()
+                    one.send(due)
+                    came += [(due, int.from_bytes(frame, "big")) for frame in received(out)]
+            return came
+
+        return run
+
+    @pytest.mark.parametrize(("distribution", "deviation"), [("uniform", 3**-0.5), ("normal", 1.0), ("pareto", 0.737)])
+    def test_jitter_has_its_distribution(self, passed, distribution, deviation):
+        """Delays vary about the one written, as much as the distribution says, and nothing comes before it was sent."""
+        came = passed(4000, delay=0.1, jitter=0.01, distribution=distribution)
+        delays = [due / 1e9 - number / 1000 for due, number in came]
+        assert len(delays) == 4000
+        assert statistics.mean(delays) == pytest.approx(0.1, abs=0.001)
+        assert statistics.stdev(delays) == pytest.approx(0.01 * deviation, rel=0.1)
+        assert min(delays) >= 0.1 - 0.0401
+        if distribution == "uniform":
+            assert max(delays) <= 0.11
+        assert [due for due, _ in came] == sorted(due for due, _ in came)
+
+    def test_jitter_larger_than_the_delay_sends_at_once(self, passed):
+        """No delay is less than nothing."""
+        came = passed(500, delay=0.001, jitter=0.05)
+        assert min(due / 1e9 - number / 1000 for due, number in came) == 0
+
+    @pytest.mark.parametrize(("loss", "burst"), [(0.1, 5), (0.02, 10), (0.3, 1.5)])
+    def test_losses_come_in_bursts(self, passed, loss, burst):
+        """The share lost is as written, and so is how many in a row are lost on average."""
+        count = 40_000
+        there = {number for _, number in passed(count, loss=loss, loss_burst=burst)}
+        runs, length = [], 0
+        for number in range(count):
+            if number in there:
+                if length:
+                    runs.append(length)
+                length = 0
+            else:
+                length += 1
+        assert statistics.mean(runs) == pytest.approx(burst, rel=0.2)
+        assert 1 - len(there) / count == pytest.approx(loss, rel=0.2)
+
+    def test_duplicates(self, passed):
+        """So many frames come twice, both as they were sent."""
+        came = passed(10_000, duplicate=0.2, delay=0.005)
+        twice = len(came) - len({number for _, number in came})
+        assert twice == pytest.approx(2000, abs=3.3 * 40)
+        assert {number for _, number in came} == set(range(10_000))
+
+    def test_reordered_frames_do_not_wait(self, passed):
+        """So many frames are sent at once and overtake those that wait for the delay."""
+        came = passed(10_000, reorder=0.25, delay=0.05)
+        at_once = [number for due, number in came if due == seconds(number / 1000)]
+        late = [due / 1e9 - number / 1000 for due, number in came if due != seconds(number / 1000)]
+        assert len(at_once) == pytest.approx(2500, abs=3.3 * 43)
+        assert len(at_once) + len(late) == 10_000
+        assert min(late) == pytest.approx(0.05)
+
+    def test_a_trace_is_followed(self, direction, monkeypatch):
+        """Each frame has the delay and loss of the moment at which it comes; after its end the trace begins again, or stays as it is."""
+        one, into, out = direction
+        wall = [1000.0]
+        monkeypatch.setattr(relay.time, "time", lambda: wall[0])
+        steps = [[0.0, {"delay": 0.01}], [2.0, {"delay": 0.05}], [3.0, {"delay": 0.02}]]
+        for repeat, expected in ((True, [0.01, 0.01, 0.05, 0.02, 0.01, 0.01, 0.05]), (False, [0.01, 0.01, 0.05, 0.02, 0.02, 0.02, 0.02])):
+            trace = {"began": 1000.0, "length": 4.0, "repeat": repeat, "steps": steps}
+            one.configure({"limit": 10**6, "seed": "x", "delay": 7.0, "trace": trace})
+            for second, delay in enumerate(expected):
+                wall[0] = 1000.5 + second
+                now = seconds(50 + second)
+                into.send(b"x")
+                one.receive(now)
+                assert one.due() - now == seconds(delay), (repeat, second)
+                one.send(one.due())
+                assert received(out) == [b"x"]

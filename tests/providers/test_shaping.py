@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from wardian.errors import ProviderError
-from wardian.providers.local import netlink, shaping
+from wardian.providers.local import netlink, qdiscs, shaping
 from wardian.providers.local.shaping import Segment, layout
 
 from .fabrics import PORT, Fabric, drain, flood, one_way
@@ -74,7 +74,7 @@ class TestLayout:
         assert kinds == {"u0": "tbf", "u1": "netem", "v0": "netem"}
         assert {name[-2:] for name in made.whole_frames} == {"u0", "v1"}
         smallest_frames_under_way = 100_000_000 * 0.09 / 8 / 64
-        limit = shaping.netem_limit(there, 1500)
+        limit = qdiscs.netem_limit(there, 1500)
         assert limit >= smallest_frames_under_way
         expected = netlink.netem(limit=limit, delay=0.09, loss=0.0005)
         assert [options for name, (kind, options) in made.qdiscs.items() if name.endswith("u1")] == [expected]
@@ -89,6 +89,7 @@ class TestLayout:
     @pytest.mark.parametrize(
         ("shape", "expected"),
         [
+            ({"rate": 10**8, "queue": {"packets": 100, "discipline": "codel"}}, 100 * WIRE),
             ({"rate": 10**8, "queue": {"packets": 100}}, 100 * WIRE),
             ({"rate": 10**8, "queue": {"bytes": 65536}}, 65536),
             ({"rate": 10**8, "queue": {"bytes": 100}}, WIRE),
@@ -98,7 +99,42 @@ class TestLayout:
     )
     def test_queue_sizes(self, shape, expected):
         """A queue is as long as written, never too short for one frame, and a tenth of a second of the rate where nothing is written."""
-        assert shaping.queue_bytes(shape, 1500) == expected
+        assert qdiscs.queue_bytes(shape, 1500) == expected
+
+    def test_an_alias_holds_the_longest_shape(self):
+        """Whatever is written, an alias stays within the kernel's 255 characters, and says all of it."""
+        identity = f"link:{'a' * 40}-{'b' * 40}-{'c' * 40}"
+        odd = 0.123456789012
+        trace = {"repeat": True, "length": 2.0, "steps": [[0.0, {"delay": odd}], [1.0, {"delay": 0.2}]]}
+        shape = {"delay": odd, "jitter": odd, "distribution": "uniform", "loss": odd, "loss_burst": 1 + odd, "duplicate": odd}
+        shape |= {"reorder": odd, "rate": 10**9 + 7, "trace": trace}
+        segment = Segment(identity, "a", far_port="b", there=shape, back=shape, began=1795387447.155131)
+        made = layout(segment, netem=False)
+        assert max(len(alias) for alias in made.aliases.values()) <= 255
+        links = [netlink.Link(n, name, "tun", True, 1500, "", 0, 0, made.aliases[name], "") for n, name in enumerate(made.aliases)]
+        (pair,) = shaping.relay_config(links, counters="", segments=[segment])["pairs"]
+        for part in ("delay", "jitter", "loss", "loss_burst", "duplicate", "reorder"):
+            assert pair["there"][part] == pytest.approx(shape[part], rel=1e-5)
+        assert pair["there"]["distribution"] == "uniform"
+        assert pair["back"]["trace"] == {"began": segment.began, **shape["trace"]}
+
+    def test_a_trace_keeps_the_form(self):
+        """While a trace goes on, however slow, fast or nothing a value is, a segment is made of the same interfaces, marked the same."""
+        trace = {"repeat": True, "length": 4.0, "steps": [[0.0, {"delay": 0.0, "rate": 10**6}], [2.0, {"delay": 0.05, "rate": 10**7}]]}
+        segment = access({"trace": trace}, {})
+        for netem in (False, True):
+            first, second = (layout(segment.at(moment), netem=netem) for moment in (1.0, 3.0))
+            assert (first.interfaces, first.aliases) == (second.interfaces, second.aliases)
+            assert first.form == ("netem" if netem else "relay")
+            assert first.qdiscs != second.qdiscs
+
+    @pytest.mark.parametrize("distribution", ["uniform", "normal", "pareto"])
+    def test_quantiles_have_mean_nothing(self, distribution):
+        """A table for netem is centred, ascends, and fits the kernel's sixteen bits."""
+        table = qdiscs.quantiles(distribution)
+        assert list(table) == sorted(table)
+        assert abs(statistics.mean(table)) < 0.03 * qdiscs.SCALE
+        assert -32768 <= table[0] <= table[-1] <= 32767
 
     def test_the_relay_is_told_what_the_aliases_say(self):
         """The relay's configuration is made from the interfaces alone, each direction with its own shape, limit and seed."""
@@ -107,7 +143,8 @@ class TestLayout:
         (pair,) = shaping.relay_config(links, counters="/counters", seed="fern")["pairs"]
         assert pair["id"] == "a/net"
         assert (pair["near"][-2:], pair["far"][-2:]) == ("t0", "t1")
-        assert (pair["there"]["delay"], pair["there"]["loss"], pair["back"]["delay"], pair["back"]["loss"]) == (0.03, 0.0005, 0.01, 0.0)
+        assert (pair["there"]["delay"], pair["there"]["loss"], pair["back"]["delay"]) == (0.03, 0.0005, 0.01)
+        assert "loss" not in pair["back"]
         assert pair["there"]["limit"] >= 10**8 / 8 * 0.03
         assert pair["there"]["seed"] != pair["back"]["seed"]
         assert shaping.relay_config([], counters="/counters")["pairs"] == []
@@ -177,6 +214,25 @@ class TestForms:
             assert {name: links[name].index for name in ports} == ports
             if "delay" not in shape:
                 assert reaches(fabric)
+
+    def test_another_kind_of_queue_takes_the_place(self, fabric):
+        """From packets to bytes, to another rate and back, the queue in the bucket is as asked for each time."""
+        queues = [{"packets": 10}, {"bytes": 30000}, {"packets": 7}, {"packets": 70}, None]
+        for rate in (10**7, 3 * 10**6):
+            for queue in queues:
+                segment = access({"rate": rate, **({"queue": queue} if queue else {})})
+                fabric.apply(segment, OPEN)
+                assert shaping.differences(fabric.fd, [segment, OPEN], netem=False) == {}
+
+    def test_all_of_a_segment_has_the_mtu_of_its_port(self, fabric):
+        """Whatever is made for a segment carries packets as large as its port does, also when that changes."""
+        for mtu in (9000, 1400):
+            with netlink.Netlink.into(fabric.fd) as net:
+                net.send([netlink.change("a", mtu=mtu)])
+            segment = access({"rate": 10**7, "delay": 0.001})
+            fabric.apply(segment, OPEN)
+            made = layout(segment, mtu, netem=False).interfaces
+            assert {link.mtu for link in fabric.links() if link.name in made} == {mtu}
 
     def test_what_was_broken_is_seen_and_repaired(self, fabric):
         """A missing interface, a missing token bucket and a port in the wrong place are each named, and applying again mends them."""
@@ -279,6 +335,47 @@ class TestTraffic:
         full = statistics.median(waits[len(waits) // 2 :]) - shape["delay"]
         assert full == pytest.approx(octets * 8 / shape["rate"], rel=0.25)
         assert len(received) < 0.75 * sent
+
+    def test_a_queue_of_packets_counts_packets(self, fabric):
+        """However small packets are, and however many the kernel hands on as one, a queue of ten holds ten."""
+        fabric.apply(access({"rate": 1_000_000, "queue": {"packets": 10}}), OPEN)
+        with fabric.udp("a") as a, fabric.udp("b") as b:
+            one_way(a, b, B, 2)
+            for number in range(200):
+                a.sendto(number.to_bytes(8, "big") + bytes(92), (B, PORT))
+            small = len(drain(b))
+            a.setsockopt(socket.IPPROTO_UDP, 103, 1000)
+            a.sendto(bytes(40_000), (B, PORT))
+            cut = [data for _, data in drain(b)]
+        # what the bucket lets pass at once goes beside the queue
+        burst = qdiscs.burst_bytes({"rate": 1_000_000}, 1500)
+        assert 10 <= small <= 10 + burst // 142 + 2
+        assert {len(data) for data in cut} == {1000}
+        assert 10 <= len(cut) <= 10 + burst // 1042 + 2
+
+    def test_a_lossy_jittery_link_does_all_of_it(self, fabric, tmp_path):
+        """Jitter, losses in a row, copies and packets that overtake come through the relay together, and none of it the other way."""
+        shape = {"delay": 0.02, "jitter": 0.005, "distribution": "normal", "loss": 0.1, "loss_burst": 3, "duplicate": 0.1, "reorder": 0.1}
+        count = 3000
+        fabric.apply(access(shape), OPEN)
+        with fabric.relay(tmp_path) as relay, fabric.udp("a") as a, fabric.udp("b") as b:
+            one_way(b, a, A, 2)
+            for number in range(count):
+                a.sendto(number.to_bytes(8, "big"), (B, PORT))
+                if number % 20 == 0:
+                    threading.Event().wait(0.002)
+            arrived = [int.from_bytes(data, "big") for _, data in drain(b)]
+            back = one_way(b, a, A, 20)
+            counted = relay.counters()["pairs"]["a/net"]
+        there = counted["there"]
+        # a few frames are not datagrams: who has which address
+        assert 0 <= there["frames"] - len(arrived) < 10
+        assert 200 < there["duplicated"] < 400
+        assert 150 < there["lost"] < 480
+        assert 200 < there["reordered"] < 420
+        assert arrived != sorted(arrived)
+        assert back[0] < 0.02
+        assert (counted["back"]["lost"], counted["back"]["duplicated"], counted["back"]["reordered"]) == (0, 0, 0)
 
     def test_what_crosses_a_link_shares_its_queue(self, fabric):
         """Two nodes' floods across one link together get its rate, and a third party's small packets wait behind them."""

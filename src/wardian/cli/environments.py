@@ -180,16 +180,18 @@ def ls_command(as_json: bool) -> None:
 @click.command("gc")
 @json_option
 def gc_command(as_json: bool) -> None:
-    """Remove what dead processes and reboots left behind. Environments that are up are not touched.
+    """Remove what dead processes and reboots left behind. Of environments that are up, only faults that are over are undone.
 
     \b
     wardian gc
     """
+    from ..environment.inflicting import settle
     from ..providers import registry
 
     removed: list[str] = []
     for name in registry.names():
         removed += wait(registry.make(name).collect_garbage(lambda item, state: None))
+    removed += wait(settle())
     if as_json:
         print_json(removed)
     else:
@@ -231,7 +233,8 @@ def _print_resources(observed: Observed) -> None:
         services.setdefault(item.spec["node"], []).append(item.spec["service"] + mark)
     rows = []
     for item in sorted(observed.of("node"), key=lambda node: (node.spec.get("group", node.name), node.spec.get("index") or 0)):
-        addresses = ", ".join(part["address"].partition("/")[0] for part in item.spec.get("interfaces", ()))
+        written = {part["network"]: part["address"].partition("/")[0] for part in item.spec.get("interfaces", ())}
+        addresses = ", ".join(dict.fromkeys((written | dict(item.addresses)).values()))
         state = item.state + (f": {item.detail}" if item.detail else "")
         rows.append([item.name, state, addresses, ", ".join(item.spec.get("roles", ())), ", ".join(services.get(item.name, ()))])
     click.echo()
@@ -249,7 +252,8 @@ def _print_resources(observed: Observed) -> None:
 def _shape(link: ObservedResource, direction: str) -> str:
     from ..experiment.plan import shape_text
 
-    return ", ".join(f"{part} {shape_text(part, value)}" for part, value in link.spec.get(direction, {}).items()) or "-"
+    parts = [f"{part} {shape_text(part, value)}" for part, value in link.spec.get(direction, {}).items()]
+    return ", ".join(parts + ([f"mtu {link.spec['mtu']}"] if "mtu" in link.spec else [])) or "-"
 
 
 def _age(seconds: float) -> str:

@@ -84,7 +84,7 @@ def exec_command(
     argv = list(command[1:] if command[0] == "--" else command)
 
     async def work() -> list[Any]:
-        live = await target.live()
+        live = await target.live(glance=True)
         nodes = live.select(selector)
         printer = None if as_json else LinePrefixer(nodes) if len(nodes) > 1 else _Plain()
         from ..nodes.run import run_on
@@ -146,7 +146,7 @@ def shell_command(file: Path | None, instance: str | None, node: str, command: t
     target = environment(file, instance)
 
     async def work() -> int:
-        live = await target.live()
+        live = await target.live(glance=True)
         names = live.select(node)
         if len(names) != 1:
             raise SelectorError(f"{node!r} is {len(names)} nodes, and a shell is on one", remedy=f"name one, such as {names[0]!r}")

@@ -63,6 +63,8 @@ def run_command(
         reporter.close()
         target.close()
     click.echo(style("done", fg="green", bold=True) + f" in {outcome.seconds:.1f} s, run {outcome.run}")
+    for doubt in outcome.doubts:
+        click.echo(style("in doubt: ", fg="yellow", bold=True) + str(doubt))
     for made in outcome.files:
         click.echo(f"  {made}")
 

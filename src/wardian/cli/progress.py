@@ -43,6 +43,16 @@ def show_down(*, quiet: bool) -> Iterator[Callable[[str, str], None]]:
         yield lambda name, state: status.update(f"{name}: {state}")
 
 
+@contextmanager
+def show_words(*, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Show what goes on, in words that replace one another, on standard error."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda words: None
+        return
+    with console(stderr=True).status("") as status:
+        yield status.update
+
+
 def _print_event(event: Event) -> None:
     if event.resource:
         return

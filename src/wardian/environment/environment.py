@@ -11,14 +11,14 @@ import secrets
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import BusyError, NotUpError, PlanError, WardianError
 from ..experiment.model import Experiment
 from ..experiment.plan import Plan, reconcile
-from ..experiment.resources import EnvironmentRecord, Observed, Resource
+from ..experiment.resources import EnvironmentRecord, Observed, ObservedResource, Resource
 from ..experiment.topology import expand, names_known
 from ..journal import Journal
 from ..nodes import files
@@ -26,9 +26,14 @@ from ..nodes.files import Transfer
 from ..nodes.run import Result, run_on
 from ..providers import registry
 from ..providers.base import Provider
-from . import keeper, live, services, sources
+from . import clocks, faults, fidelity, keeper, links, live, services, sources
 from .apply import Event, Listener, apply
+from .clocks import Offset
 from .collect import collect
+from .inflicting import Faults
+from .links import LinkView
+from .live import LiveEnvironment
+from .verify import Report, verify
 
 FOLDER = ".wardian"
 """Beside the experiment file: the journal and what was collected."""
@@ -114,6 +119,8 @@ class Environment:
                 await apply(plan, desired.provider, identity, self.instance, self.folder, self.journal, listen or _nobody)
             if observed.environment or plan:
                 await keeper.ensure(desired.provider, identity, bool(desired.experiment.lease))
+            if desired.provider.own_clocks and any(item.action == "create" and item.kind == "node" for item in plan.operations):
+                await self.clocks()
             return plan
 
     async def down(self, *, force: bool = False, gather: bool = True, listen: Callable[[str, str], None] | None = None) -> Down:
@@ -129,15 +136,20 @@ class Environment:
         async with self._lock(provider, "wardian down"):
             return await tear_down(record, provider, self.journal, force=force, gather=gather, listen=listen)
 
-    async def live(self) -> live.LiveEnvironment:
-        """The environment as it exists, with its files and services. Raises NotUpError if there is none."""
+    @property
+    def fault(self) -> Faults:
+        """What can be inflicted on it: `async with environment.fault.pause("server"): …`."""
+        return Faults(self)
+
+    async def live(self, *, glance: bool = False) -> live.LiveEnvironment:
+        """The environment as it exists; with `glance`, nodes far away are not asked how they are. Raises NotUpError if there is none."""
         found = await self._find()
         if found is None:
             raise live.not_up(str(self.file), self.instance)
         record, provider = found
         await keeper.revive(provider, record)
         environment = live.LiveEnvironment(record, provider)
-        await environment.refresh()
+        await environment.refresh(glance=glance)
         return environment
 
     async def observe(self) -> Observed:
@@ -151,12 +163,12 @@ class Environment:
 
     async def exec(self, selector: str, argv: Sequence[str], **options: Any) -> list[Result]:
         """Run a command on the nodes that `selector` picks; options are those of `nodes.run.run_on`."""
-        environment = await self.live()
+        environment = await self.live(glance=True)
         return await run_on(environment.channels(environment.select(selector)), argv, **options)
 
     async def put(self, selector: str, source: str | os.PathLike[str], target: str) -> list[Transfer]:
         """Copy a file or folder to the nodes that `selector` picks."""
-        environment = await self.live()
+        environment = await self.live(glance=True)
         transfers = []
         for node in environment.select(selector):
             entry = self.journal.transfer(environment=environment.record.id, node=node, direction="put", source=str(source), target=target)
@@ -165,7 +177,7 @@ class Environment:
 
     async def get(self, selector: str, source: str, target: str | os.PathLike[str]) -> list[Transfer]:
         """Copy a file or folder from the nodes that `selector` picks; from several, each into a folder named like the node."""
-        environment = await self.live()
+        environment = await self.live(glance=True)
         nodes = environment.select(selector)
         transfers = []
         for node in nodes:
@@ -175,6 +187,85 @@ class Environment:
             entry = self.journal.transfer(environment=environment.record.id, node=node, direction="get", source=source, target=str(place))
             transfers.append(await _recorded(entry, files.get(environment.channel(node), node, source, place)))
         return transfers
+
+    async def clocks(self, *, run: str | None = None) -> list[Offset]:
+        """How far the clocks of the nodes are from this host's; the journal has it, too. run: that this is a part of."""
+        environment = await self.live()
+        offsets = await clocks.measure(environment)
+        clocks.record(self.journal, environment.record.id, offsets, run)
+        return offsets
+
+    async def links(self) -> list[LinkView]:
+        """All links and access links as they are now. Raises NotUpError."""
+        return links.views((await self.live()).observed)
+
+    async def set_link(self, name: str, *, way: str | None = None, **changes: object) -> Plan:
+        """Change what links do, in place and until the next `up`, which brings them back to the file; gives what was done.
+
+        name: as `links.pick` takes it: `wan`, `client[0]/west`, `all/*`. way: "there" or "back" of a link, "up" or "down" of an access
+        link; both unless given. changes: parts of a shape as the experiment file has them (`delay="80ms"`, `rate="10mbit"`,
+        `queue=100`, `mtu=1400`), or None to have a part no more.
+        Raises ExperimentFileError for a wrong value, SelectorError for a wrong name, BusyError, PlanError, and NotUpError.
+        """
+        environment = await self.live()
+        async with self._lock(environment.provider, "wardian link set"):
+            await environment.refresh()
+            items = links.pick(environment, name)
+            wanted = [links.changed(item, changes, way, self.folder) for item in items]
+            return await self._reshape(environment, items, wanted, "link set")
+
+    async def restart_traces(self, name: str) -> Plan:
+        """Have the traces of links begin again from their start, now. name: as for `set_link`."""
+        environment = await self.live()
+        async with self._lock(environment.provider, "wardian link restart"):
+            await environment.refresh()
+            pairs = list(links.without_traces(links.pick(environment, name)))
+            if not pairs:
+                raise PlanError(f"{name} has no trace", remedy="`wardian link show` shows what each link does")
+            items = [item for item, _ in pairs]
+            await self._reshape(environment, items, [bare for _, bare in pairs], "link restart")
+            stopped = [replace(item, spec=bare.spec) for item, bare in pairs]
+            again = [Resource(item.kind, item.name, item.spec) for item in items]
+            return await self._reshape(environment, stopped, again, "link restart")
+
+    async def verify(
+        self, *names: str, all_pairs: bool = False, seconds: float = 5.0, listen: Callable[[str], None] | None = None
+    ) -> Report:
+        """Measure whether links do what the file says, with the parameters that the environment was grown with.
+
+        names: links, as `links.pick` takes them; all of which something is written, unless given. all_pairs: between every two nodes.
+        seconds: longest for counting the losses between two nodes. listen: told what is being measured.
+        Raises NotUpError, SelectorError, NodeDownError, and PlanError where there is nothing to measure. The journal has the result.
+        """
+        environment = await self.live()
+        only = [item.key for name in names for item in links.pick(environment, name)] if names else None
+        entry = self.journal.operation(
+            environment=environment.record.id, instance=self.instance, action="verify", kind="link", targets=names or ["all"]
+        )
+        with entry:
+            desired = self._as_written(environment)
+            async with fidelity.watch(environment.provider, environment.record.id, self.journal, kind="verify.doubt"):
+                report = await verify(environment, desired, only=only, all_pairs=all_pairs, seconds=seconds, listen=listen)
+            self.journal.event(environment=environment.record.id, kind="verify", detail=report.to_json())
+            if not report.ok:
+                entry.done("failed", report.summary())
+        return report
+
+    def _as_written(self, environment: LiveEnvironment) -> list[Resource]:
+        """What the file asks for, with the parameters of an environment as far as it still has them."""
+        used = environment.record.spec.get("parameters", {})
+        declared = sources.load(self.file, self.parameters).parameters
+        experiment = sources.load(self.file, {name: value for name, value in used.items() if name in declared} | self.parameters)
+        return expand(experiment, environment.observed, tables=sources.read_tables(experiment, self.folder, str(self.file)))
+
+    async def _reshape(
+        self, environment: LiveEnvironment, items: Sequence[ObservedResource], wanted: Sequence[Resource], reason: str
+    ) -> Plan:
+        provider, record = environment.provider, environment.record
+        plan = links.plan(items, wanted, await provider.capabilities(wanted), reason)
+        await apply(plan, provider, record.id, self.instance, self.folder, self.journal, _nobody)
+        await keeper.ensure(provider, record.id, bool(record.spec.get("lease")))
+        return plan
 
     def _lock(self, provider: Provider, purpose: str) -> AbstractAsyncContextManager[None]:
         return provider.lock(str(self.file), self.instance, purpose)
@@ -201,7 +292,9 @@ class Environment:
     def _desired(self, experiment: Experiment) -> _Desired:
         name = self._provider_name or experiment.provider
         site = experiment.sites.get(name)
-        provider = registry.make(site.provider, site.settings) if site else registry.make(name, experiment.settings)
+        # settings are those of the file's own provider; another one has its defaults
+        settings = experiment.settings if name == experiment.provider else {}
+        provider = registry.make(site.provider, site.settings) if site else registry.make(name, settings)
         elsewhere = {group: node.site for group, node in experiment.nodes.items() if node.site and node.site != name}
         for group, wanted in elsewhere.items():
             other = experiment.sites[wanted]
@@ -222,8 +315,9 @@ class _Desired:
     owner: Environment
 
     async def plan(self, observed: Observed, *, strict: bool) -> Plan:
-        digests = sources.file_digests(self.experiment, self.owner.folder)
-        resources = [self._environment(observed), *expand(self.experiment, observed, digests)]
+        digests = sources.file_digests(self.experiment, self.owner.folder) | sources.build_digests(self.experiment, self.owner.folder)
+        tables = sources.read_tables(self.experiment, self.owner.folder, str(self.owner.file))
+        resources = [self._environment(observed), *expand(self.experiment, observed, digests, tables)]
         plan = reconcile(resources, observed, await self.provider.capabilities(resources))
         if strict and plan.caveats:
             caveats = "\n".join(f"  {caveat}" for caveat in plan.caveats)
@@ -265,6 +359,8 @@ async def tear_down(
 ) -> Down:
     """Collect and destroy; the caller holds the lock."""
     progress = listen or (lambda name, state: None)
+    # nothing can be collected from a node that stands still
+    await faults.undo_all(provider, record.id, "wardian down", journal)
     transfers: list[Transfer] = []
     wanted = record.spec.get("collect") or []
     target = Path(record.file).parent / FOLDER / "collected" / record.id
@@ -296,7 +392,7 @@ def _lost(plan: Plan, observed: Observed) -> list[str]:
     removed = [
         target for item in plan.operations if item.action == "delete" and item.kind in ("node", "network") for target in item.targets
     ]
-    return [target.name for target in removed if observed.resources[target.key].state == "ready"]
+    return [target.name for target in removed if observed.resources[target.key].state in ("ready", "unreachable")]
 
 
 async def _recorded(entry: Any, transfer: Any) -> Transfer:

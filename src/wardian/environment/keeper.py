@@ -1,8 +1,8 @@
 """The keeper: one small process an environment, which acts when no command runs.
 
-It restarts what the provider needs running (relays), and ends the lease. It holds no truth: everything it acts on is read from the
-environment, and any command starts it again when it is gone. It has a Unix socket (0600) that answers `{"op": "look"}` (something
-may have changed) and `{"op": "stop"}`, one JSON line each.
+It restarts what the provider needs running (relays), undoes faults, and ends the lease. It holds no truth: everything it acts on is
+read from the environment, and any command starts it again when it is gone. It has a Unix socket (0600) that answers `{"op": "look"}`
+(something may have changed) and `{"op": "stop"}`, one JSON line each.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ..experiment.resources import EnvironmentRecord
 from ..paths import state_folder
 from ..providers import registry
 from ..providers.base import Provider
+from . import faults
 
 RETRY, LONGEST_RETRY = 5.0, 300.0
 """Seconds until what failed at the end of a lease is tried again; twice as long each time, up to the second."""
@@ -35,7 +36,7 @@ ENDING = 10.0
 
 async def ensure(provider: Provider, environment: str, lease: bool) -> None:
     """Start the keeper of an environment unless it is not needed; have one that runs look again. Starts what the provider needs running."""
-    needed = bool(await provider.keep(environment)) or lease
+    needed = bool(await provider.keep(environment)) or lease or bool(await faults.in_force(provider, environment))
     if not needed and not _held(environment):
         return
     lock = _lock(environment)
@@ -186,7 +187,8 @@ class Keeper:
                 if record is None:
                     _forget(self.environment)
                     break
-                watched = self._watch(await self.provider.keep(self.environment))
+                moment, holders = await self._tend_faults(record)
+                watched = self._watch([*await self.provider.keep(self.environment), *holders])
                 end = lease_end(record)
                 if end is not None and end <= time.time():
                     if await self._end_lease(record, end):
@@ -196,12 +198,23 @@ class Keeper:
                     if record.spec["lease"]["at_end"] == "down":
                         end = time.time() + self.retry
                         self.retry = min(2 * self.retry, LONGEST_RETRY)
+                end = min((when for when in (end, moment) if when is not None), default=None)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self.wake.wait(), None if end is None else max(0.0, end - time.time()))
                 for descriptor in watched:
                     asyncio.get_running_loop().remove_reader(descriptor)
                     os.close(descriptor)
         path.unlink(missing_ok=True)
+
+    async def _tend_faults(self, record: EnvironmentRecord) -> tuple[float | None, list[int]]:
+        """Undo faults that are over. Gives when to look again, and the processes with which others end."""
+        from .environment import open_journal
+
+        try:
+            return await faults.tend(self.provider, self.environment, lambda: open_journal(Path(record.file)))
+        except (WardianError, OSError) as error:
+            print(f"{time.strftime('%F %T')} a fault could not be undone: {error}", flush=True)
+            return time.time() + RETRY, []
 
     def _watch(self, processes: list[int]) -> list[int]:
         """Wake as soon as one of these ends."""

@@ -41,9 +41,9 @@ class LiveEnvironment:
         self.observed = Observed(record)
         self.nodes: dict[str, NodeView] = {}
 
-    async def refresh(self) -> None:
-        """Read what exists from the provider. Raises NotUpError if the environment is gone."""
-        self.observed = await self.provider.observe(self.record.id)
+    async def refresh(self, *, glance: bool = False) -> None:
+        """Read what exists from the provider, with `glance` no more than `Provider.glance` gives. Raises NotUpError if it is gone."""
+        self.observed = await (self.provider.glance if glance else self.provider.observe)(self.record.id)
         if self.observed.environment is None:
             raise not_up(self.record.file, self.record.instance)
         views = (
@@ -55,7 +55,7 @@ class LiveEnvironment:
                 hostname=item.spec["hostname"],
                 state=item.state,
                 detail=item.detail,
-                addresses={part["network"]: part["address"].partition("/")[0] for part in item.spec["interfaces"]},
+                addresses={part["network"]: part["address"].partition("/")[0] for part in item.spec["interfaces"]} | dict(item.addresses),
             )
             for item in self.observed.of("node")
             if item.spec

@@ -11,6 +11,7 @@ import posixpath
 import tempfile
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ..nodes import files
 from ..nodes.link import AgentLink
 from ..nodes.run import run
 from ..providers.base import Channel, Progress, Provider
+from . import faults
 
 KINDS = ("files", "service")
 CONCURRENCY = 16
@@ -34,7 +36,8 @@ async def observe(provider: Provider, environment: str) -> Observed:
     record = observed.environment
     found = {("environment", record.name): ObservedResource("environment", record.name, record.spec), **observed.resources}
     running = {key[1] for key, item in found.items() if key[0] == "node" and item.state == "ready"}
-    asked = [node for node in notes if node in running and any(name.startswith("service:") for name in notes[node])]
+    still = {node for node in notes if faults.paused(notes[node])}
+    asked = [node for node in notes if node in running - still and any(name.startswith("service:") for name in notes[node])]
     states = dict(zip(asked, await asyncio.gather(*(_states(provider.channel(environment, node), node) for node in asked)), strict=True))
     for node, kept in notes.items():
         for name, spec in kept.items():
@@ -43,9 +46,13 @@ async def observe(provider: Provider, environment: str) -> Observed:
                 item = ObservedResource("files", node, spec, "ready" if node in running else "stopped")
             elif kind == "service":
                 item = _observed_service(service, node, spec, states.get(node))
+                if node in running & still:
+                    item = replace(item, state="unreachable", detail="its node is paused")
             else:
                 continue
             found[item.key] = item
+    for node in running & still:
+        found["node", node] = replace(found["node", node], detail="paused")
     return Observed(observed.environment, found)
 
 

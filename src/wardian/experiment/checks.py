@@ -12,7 +12,8 @@ from pydantic import BaseModel, ValidationError
 from ..errors import SelectorError
 from . import selectors
 from .document import Path
-from .model import Experiment
+from .links import Delays
+from .model import Experiment, Link
 from .topology import IMPLICIT_NETWORK, members, references
 from .wording import Finding, findings
 
@@ -91,18 +92,38 @@ def _subnets(experiment: Experiment) -> Iterator[Finding]:
 def _links(experiment: Experiment, names: Names) -> Iterator[Finding]:
     joined: dict[frozenset[str], str] = {}
     for name, link in experiment.links.items():
-        path = ("links", name, "between")
-        unknown = [position for position, network in enumerate(link.between) if network not in names.networks]
+        field = "between" if link.between else "among"
+        path, ends = ("links", name, field), link.between or link.among or ()
+        unknown = [position for position, network in enumerate(ends) if network not in names.networks]
         for position in unknown:
-            yield _unknown((*path, position), "network", link.between[position], names.networks)
+            yield _unknown((*path, position), "network", ends[position], names.networks)
+        if isinstance(link.delays, dict):
+            yield from delay_findings(link, link.delays, ("links", name, "delays"))
         if unknown:
             continue
-        pair = frozenset(link.between)
-        if len(pair) < 2:
-            yield Finding(path, "joins a network to itself", "two different networks")
-        elif pair in joined:
-            yield Finding(path, f"joins the same two networks as link {joined[pair]}", "at most one link between two networks")
-        joined.setdefault(pair, name)
+        for own, first, second in link.named(name):
+            pair = frozenset((first, second))
+            if len(pair) < 2:
+                yield Finding(path, "joins a network to itself", "two different networks")
+            elif pair in joined:
+                yield Finding(path, f"joins the same two networks as link {joined[pair]}", "at most one link between two networks")
+            elif own != name and own in experiment.links:
+                yield Finding(path, f"makes a link {own}, as another entry does", "another name for one of them")
+            joined.setdefault(pair, own)
+
+
+def delay_findings(link: Link, delays: Delays, path: Path) -> Iterator[Finding]:
+    """What is wrong with the matrix of delays of a link, which stands at a path."""
+    among = link.among or []
+    for network, row in delays.items():
+        for name, where in ((network, (*path, network)), *((other, (*path, network, other)) for other in row)):
+            if name not in among:
+                yield _unknown(where, "network of this link", name, among, at_key=True)
+    lacking = [pair for pair in link.pairs if delays.get(pair[0], {}).get(pair[1], delays.get(pair[1], {}).get(pair[0])) is None]
+    if lacking and link.delay is None:
+        first, second = lacking[0]
+        more = f" and {len(lacking) - 1} more pairs" if len(lacking) > 1 else ""
+        yield Finding(path, f"says nothing of {first} and {second}{more}", "a delay for each pair, or a `delay` for those left out")
 
 
 def _nodes(experiment: Experiment, names: Names) -> Iterator[Finding]:
@@ -120,6 +141,10 @@ def _nodes(experiment: Experiment, names: Names) -> Iterator[Finding]:
             for network in node.networks:
                 if network not in known:
                     yield _unknown((*path, "networks", network), "network", network, known, at_key=True)
+        for position, port in enumerate(node.ports):
+            if port.host is not None and node.count is not None and node.count > 1:
+                said = f"one port for the {node.count} members of a group"
+                yield Finding((*path, "ports", position), said, "the node's port alone, for one that is free, or a node without count")
         if node.routes and len(node.networks or ()) < 2:
             yield Finding((*path, "routes"), "a node that routes joins networks", "two or more networks of the node")
 

@@ -12,93 +12,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from . import units
-from .fields import Duration, Fraction, Model, Name, Rate, Size, Variable, Variables, at_least, expected
-
-
-def _queue(value: object) -> object:
-    wanted = "a number of packets such as 100, or a size such as 64KiB"
-    if isinstance(value, bool):
-        raise ValueError(wanted)
-    if isinstance(value, str):
-        if re.fullmatch(r"\s*[0-9]{1,18}\s*", value):
-            value = int(value)
-        else:
-            try:
-                return {"bytes": units.parse_size(value)}
-            except ValueError:
-                raise ValueError(wanted) from None
-    if isinstance(value, int) and value < 1:
-        raise ValueError("at least 1 packet")
-    return {"packets": value} if isinstance(value, int) else value
-
-
-class QueueSpec(Model):
-    """How much waits at a link before packets are dropped: in packets, or in bytes. Written `100` or `64KiB`."""
-
-    packets: int | None = Field(default=None, ge=1, description="longest queue, in packets")
-    bytes: Annotated[Size, at_least(1, "1B")] | None = Field(default=None, description="longest queue, in bytes")
-
-    @model_validator(mode="after")
-    def _one(self) -> QueueSpec:
-        if (self.packets is None) == (self.bytes is None):
-            raise ValueError("either packets or bytes")
-        return self
-
-
-Queue = Annotated[QueueSpec, BeforeValidator(_queue)]
-
-
-class Shape(Model):
-    """What one direction of a link does to what crosses it."""
-
-    delay: Duration | None = Field(default=None, description="one-way propagation delay")
-    loss: Fraction | None = Field(default=None, description="share of packets lost at random")
-    rate: Rate | None = Field(default=None, description="bits a second")
-    queue: Queue | None = Field(default=None, description="queue in front of the rate: packets (100) or bytes (64KiB)")
-
-    @property
-    def shape(self) -> dict[str, Any]:
-        """The set parts alone, as a plain dict."""
-        return {
-            key: value.model_dump(exclude_none=True) if isinstance(value, Model) else value
-            for key in Shape.model_fields
-            if (value := getattr(self, key)) is not None
-        }
-
-    def _both_ways(self, one: str, other: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The common shape with each of two directions laid over it; a queue stays only where there is a rate for it."""
-        first, second = ({**self.shape, **(part.shape if (part := getattr(self, name)) else {})} for name in (one, other))
-        for shape in (first, second):
-            if "rate" not in shape:
-                shape.pop("queue", None)
-        return first, second
-
-    def _queue_has_rate(self, one: str, other: str) -> None:
-        parts: dict[str, Shape | None] = {name: getattr(self, name) for name in (one, other)}
-        missing = "a rate beside the queue: without one nothing ever waits"
-        if self.queue and not self.rate and not any(part and part.rate for part in parts.values()):
-            raise expected(missing, "queue")
-        for name, part in parts.items():
-            if part and part.queue and not part.rate and not self.rate:
-                raise expected(missing, f"{name}.queue")
-
-
-class Access(Shape):
-    """A node's access link to one network; `up` is from the node, `down` to it, each over what is common."""
-
-    address: ipaddress.IPv4Address | None = Field(default=None, description="fixed address on the network")
-    up: Shape | None = Field(default=None, description="from the node to the network, where it differs")
-    down: Shape | None = Field(default=None, description="from the network to the node, where it differs")
-
-    def directions(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The shapes (from the node, to the node)."""
-        return self._both_ways("up", "down")
-
-    @model_validator(mode="after")
-    def _queues(self) -> Access:
-        self._queue_has_rate("up", "down")
-        return self
+from .containers import Build, Capabilities, Gpus, Ports, Volumes
+from .containers import BuildSpec as BuildSpec
+from .containers import Port as Port
+from .containers import Volume as Volume
+from .fields import Duration, Fraction, Model, Name, Size, Variable, Variables, at_least, expected
+from .links import Access as Access
+from .links import Link as Link
+from .links import Mtu
+from .links import QueueSpec as QueueSpec
+from .links import Shape as Shape
+from .links import TraceFile as TraceFile
 
 
 class Network(Model):
@@ -107,6 +31,7 @@ class Network(Model):
     subnet: ipaddress.IPv4Network | None = Field(default=None, description="address range, such as 10.1.0.0/24")
     delay: Duration | None = Field(default=None, description="one-way delay between every pair of members")
     loss: Fraction | None = Field(default=None, description="loss between every pair of members, one way")
+    mtu: Mtu | None = Field(default=None, description="largest packet, bytes; 1500 where none is written")
 
     @field_validator("subnet")
     @classmethod
@@ -114,29 +39,6 @@ class Network(Model):
         if value is not None and value.prefixlen > 29:
             raise ValueError("a subnet with room for members, /29 or larger")
         return value
-
-
-def _pair(value: object) -> object:
-    if not isinstance(value, list | tuple) or len(value) != 2:
-        raise ValueError("two networks, such as [east, west]")
-    return value
-
-
-class Link(Shape):
-    """Joins two networks. All that crosses it one way shares its one queue."""
-
-    between: Annotated[tuple[str, str], BeforeValidator(_pair)] = Field(description="the two networks that it joins")
-    there: Shape | None = Field(default=None, description="from the first to the second, where it differs")
-    back: Shape | None = Field(default=None, description="from the second to the first, where it differs")
-
-    def directions(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The shapes (first to second, second to first)."""
-        return self._both_ways("there", "back")
-
-    @model_validator(mode="after")
-    def _queues(self) -> Link:
-        self._queue_has_rate("there", "back")
-        return self
 
 
 class FileCopy(Model):
@@ -195,7 +97,8 @@ class Node(Model):
 
     count: int | None = Field(default=None, ge=0, le=10000, description="how many; without it one node, not a group")
     roles: Annotated[list[Name], BeforeValidator(_list)] = Field(default=[], description="names shared with other nodes")
-    image: str | None = Field(default=None, description="what it boots from; for local a directory or tar")
+    image: str | None = Field(default=None, description="what it boots from: a directory or tar, or for docker the name of an image")
+    build: Build | None = Field(default=None, description="a folder with a Dockerfile that its image is built from")
     cpus: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="processors, such as 0.5")
     memory: Annotated[Size, at_least(4 * 2**20, "4MiB")] | None = Field(default=None, description="memory limit")
     env: Variables = Field(default={}, description="environment variables of everything that runs there")
@@ -209,7 +112,17 @@ class Node(Model):
     networks: Annotated[dict[str, Access], BeforeValidator(_entries), BeforeValidator(_list)] | None = Field(
         default=None, description="networks it is a member of, each with its access link"
     )
+    volumes: Volumes = Field(default=[], description="folders of the Engine's machine, or its volumes: {source: target}")
+    ports: Ports = Field(default=[], description="ports of the node that are reached on the Engine's machine")
+    capabilities: Capabilities = Field(default=[], description="what root may do there that it otherwise may not, such as NET_ADMIN")
+    gpus: Gpus | None = Field(default=None, description="how many GPUs it has, or all")
     site: str | None = Field(default=None, description="where it is grown, one of sites")
+
+    @model_validator(mode="after")
+    def _one_image(self) -> Node:
+        if self.build and self.image:
+            raise expected("either an image or a build", "build")
+        return self
 
 
 def _shell(value: object) -> object:

@@ -6,12 +6,12 @@ resources, and says why.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from . import units
-from .resources import KINDS, Capabilities, Caveat, Observed, ObservedResource, Resource
+from .resources import KINDS, SHAPE, Capabilities, Caveat, Observed, ObservedResource, Resource
 
 Action = Literal["create", "update", "delete"]
 
@@ -121,7 +121,7 @@ def reconcile(desired: Sequence[Resource], observed: Observed, capabilities: Cap
         elif holder is not None:
             steps.remake(resource, existing, f"remade with {holder}")
         elif existing.state != "ready":
-            words = "its making was cut short" if existing.state == "incomplete" else "no longer running"
+            words = _STATES.get(existing.state, "no longer running")
             detail = f": {existing.detail}" if existing.detail and existing.detail != words else ""
             steps.remake(resource, existing, words + detail)
         elif changed := _changed(resource, existing):
@@ -170,6 +170,8 @@ def _holder(resource: Resource, remade: set[tuple[str, str]]) -> str | None:
     return next((f"{kind} {name}" for kind, name in hangs if (kind, name) in remade), None)
 
 
+_STATES = {"incomplete": "its making was cut short", "unreachable": "cannot be reached"}
+
 CHANGEABLE = ("environment", "files")
 """Kinds that any environment changes in place, whatever its provider can do."""
 
@@ -187,21 +189,34 @@ def _change_text(key: str, before: Any, after: Any) -> str:
         before, after = before or {}, after or {}
         parts = [
             f"{part} {shape_text(part, before.get(part))} -> {shape_text(part, after.get(part))}"
-            for part in ("delay", "loss", "rate", "queue")
+            for part in SHAPE
             if before.get(part) != after.get(part)
         ]
         return f"{key}: {', '.join(parts)}"
     if isinstance(before, dict | list) or isinstance(after, dict | list) or "\n" in f"{before}{after}":
         return f"{key} changed"
-    return f"{key} {before} -> {after}"
+    return f"{key} {'none' if before is None else before} -> {'none' if after is None else after}"
 
 
 def shape_text(part: str, value: Any) -> str:
+    """One part of a shape in words."""
     if value is None:
         return "none"
     if part == "queue":
-        return f"{value['packets']} packets" if "packets" in value else units.format_size(value["bytes"])
-    return {"delay": units.format_duration, "loss": units.format_fraction, "rate": units.format_rate}[part](value)
+        size = f"{value['packets']} packets" if "packets" in value else units.format_size(value["bytes"]) if "bytes" in value else ""
+        return " ".join(filter(None, (value.get("discipline"), size)))
+    if part == "trace":
+        return f"{value['file']} ({value['length']:g} s, {len(value['steps'])} steps{'' if value['repeat'] else ', once'})"
+    return _WORDS[part](value)
+
+
+_WORDS: Mapping[str, Callable[[Any], str]] = {
+    **dict.fromkeys(("delay", "jitter"), units.format_duration),
+    **dict.fromkeys(("loss", "duplicate", "reorder"), units.format_fraction),
+    "distribution": str,
+    "loss_burst": "{:g}".format,
+    "rate": units.format_rate,
+}
 
 
 class _Steps:

@@ -6,21 +6,27 @@ value; its digest is the drift check. The kinds, in the order in which they are 
 environment   {"name", "instance", "file", "user", "host", "provider", "settings", "parameters": {...},
                "collect": [{"on", "path"}], "names": [group or role of the file],
                "lease": {"duration": seconds, "at_end": "down" | "keep"} | None}
-network       {"subnet": "10.1.0.0/24", "gateway": "10.1.0.1",
+network       {"subnet": "10.1.0.0/24", "gateway": "10.1.0.1", "mtu": bytes,
                "routes": [{"to": "10.2.0.0/24", "link": "wan"} | {"to": ..., "via": "10.1.0.9"}]}
               `routes` are those of the network's gateway; a network joined by no link has gateway None and no routes
-link          {"networks": ["east", "west"], "there": SHAPE, "back": SHAPE}       there: first to second
+link          {"networks": ["east", "west"], "there": SHAPE, "back": SHAPE, "mtu": bytes}       there: first to second
 node          {"hostname", "group", "index": int | None, "roles": [...], "site": str | None, "image": str | None, "cpus": float | None,
                "memory": bytes | None, "env": {...}, "setup": script | None, "internet": bool, "routes_between": bool,
                "interfaces": [{"name": "eth0", "network": "east", "address": "10.1.0.2/24"}],
                "routes": [{"to": "10.2.0.0/24", "via": "10.1.0.1"}]}
-access        {"node": "client[0]", "network": "west", "up": SHAPE, "down": SHAPE}   named "client[0]/west"; up: from the node
+              of containers, only where written: "build": {"context", "dockerfile", "target", "args", "sha256"}, "volumes":
+              [{"source", "target", "read_only"}], "ports": [{"node", "host", "address", "protocol"}], "capabilities", "gpus"
+access        {"node": "client[0]", "network": "west", "up": SHAPE, "down": SHAPE, "mtu": bytes}
+              named "client[0]/west"; up: from the node. An `mtu`, of any kind, is there only where it is written
 names         {"tables": {"east,west": [["10.1.0.2", "server"], ...]}}               named "hosts"; keyed by a node's networks, sorted
 files         {"node", "items": [{"source": absolute path, "target", "mode", "sha256"}]}   named like its node
 service       {"node", "service", "command": [argv], "env", "directory", "ready": {...} | None, "restart",
                "files": digest of its node's files}   named "dash@server"
 
-SHAPE is {"delay": seconds, "loss": fraction, "rate": bits a second, "queue": {"packets": n} | {"bytes": n}}, each key optional.
+SHAPE is, each key optional, {"delay": seconds, "jitter": seconds, "distribution": "uniform" | "normal" | "pareto", "loss": fraction,
+"loss_burst": packets in a row, "duplicate": fraction, "reorder": fraction, "rate": bits a second,
+"queue": {"packets": n or "bytes": n, "discipline": name unless fifo},
+"trace": {"file", "repeat": bool, "length": seconds, "steps": [[seconds, {part: value}], …]}}; a trace's values go before those beside it.
 """
 
 from __future__ import annotations
@@ -30,6 +36,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+SHAPE = ("delay", "jitter", "distribution", "loss", "loss_burst", "duplicate", "reorder", "rate", "queue", "trace")
+"""The parts of a SHAPE, in the order in which people read them."""
+
+DISTRIBUTIONS = ("uniform", "normal", "pareto")
+"""Of a jitter."""
 
 KINDS = ("environment", "network", "node", "link", "access", "names", "files", "service")
 
@@ -65,8 +77,10 @@ class ObservedResource:
     """One thing that exists, read back from the provider.
 
     spec: what it was made from; empty where its making was cut short before that was written.
-    state: "ready", "incomplete" (its making was cut short), or "stopped" (it was ready, and no longer runs).
-    detail: the provider's own words about a state other than ready.
+    state: "ready", "incomplete" (its making was cut short), "stopped" (it was ready, and no longer runs), or "unreachable" (it was
+        ready, may well run, and does not answer now).
+    detail: the provider's own words about its state.
+    addresses: of a node, {network: address} where those are others than its spec says.
     """
 
     kind: str
@@ -74,6 +88,7 @@ class ObservedResource:
     spec: Mapping[str, Any]
     state: str = "ready"
     detail: str = ""
+    addresses: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, str]:

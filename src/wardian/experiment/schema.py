@@ -88,9 +88,14 @@ def _add_short_forms(whole: dict[str, Any], parts: dict[str, Any]) -> None:
     node["networks"]["anyOf"] += [_NAMES, {"type": "string"}]
     _or(node["roles"], {"type": "string"})
     _or(node["files"], {"type": "object", "additionalProperties": {"type": "string"}})
+    _or(node["build"], {"type": "string"})
+    _or(node["volumes"], {"type": "object", "additionalProperties": {"type": "string"}})
+    _or(node["ports"]["items"], {"type": ["integer", "string"]})
     _or(parts["Ready"]["properties"]["command"], {"type": "string"})
     for part in ("Shape", "Access", "Link"):
         _or(parts[part]["properties"]["queue"], {"type": ["integer", "string"]})
+        _or(parts[part]["properties"]["trace"], {"type": "string"})
+    parts["Link"]["oneOf"] = [{"required": ["between"]}, {"required": ["among"]}]
 
 
 def _or(node: dict[str, Any], form: dict[str, Any]) -> None:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import PlanError
-from . import selectors
-from .model import Access, Experiment, Network, Node, Service
+from . import containers, selectors
+from .model import Access, Experiment, Link, Network, Node, Service
 from .resources import Observed, Resource
+from .tables import Tables, Trace
 
 POOL = ipaddress.IPv4Network("10.64.0.0/12")
 """Where subnets come from that the file does not name."""
@@ -69,21 +70,60 @@ def names_known(experiment: Experiment) -> list[str]:
     return [*experiment.nodes, *(role for node in experiment.nodes.values() for role in node.roles)]
 
 
-def expand(experiment: Experiment, observed: Observed | None = None, digests: Mapping[str, str] | None = None) -> list[Resource]:
+def expand(
+    experiment: Experiment, observed: Observed | None = None, digests: Mapping[str, str] | None = None, tables: Tables | None = None
+) -> list[Resource]:
     """The resources that `experiment` asks for, in the order in which they are made (without the environment itself).
 
     observed: what exists; its nodes keep their addresses and its networks their subnets.
     digests: SHA-256 of each source file or folder named under `files:`, by the path as written.
+    tables: what the CSV files hold that links name, likewise.
     Raises PlanError when the addresses do not suffice or subnets overlap.
     """
-    return _Expansion(experiment, observed or Observed(), digests or {}).resources()
+    return _Expansion(experiment, observed or Observed(), digests or {}, tables or {}).resources()
+
+
+@dataclass(frozen=True, slots=True)
+class _Joint:
+    """One link between two networks. direct: what goes from one to the other takes it, however long it takes."""
+
+    name: str
+    networks: tuple[str, str]
+    there: dict[str, Any]
+    back: dict[str, Any]
+    mtu: int | None
+    direct: bool
+
+
+def _joints(links: Mapping[str, Link], tables: Tables) -> list[_Joint]:
+    result = []
+    for entry, link in links.items():
+        matrix = tables.get(link.delays) if isinstance(link.delays, str) else None
+        delays = None if isinstance(matrix, Trace) else matrix
+        for name, first, second in link.named(entry):
+            there, back = (_with_trace(shape, tables) for shape in link.directions(first, second, delays))
+            result.append(_Joint(name, (first, second), there, back, link.mtu, direct=link.among is not None))
+    return result
+
+
+def _with_trace(shape: dict[str, Any], tables: Tables) -> dict[str, Any]:
+    """A shape whose trace is there with all its steps."""
+    named = shape.get("trace")
+    if named is None:
+        return shape
+    trace = tables.get(named["file"])
+    if not isinstance(trace, Trace):
+        raise PlanError(f"the trace {named['file']} was not read", remedy="plan and grow it from its file: `wardian up`")
+    return {**shape, "trace": {"file": named["file"], "repeat": named.get("repeat", True), **trace.spec}}
 
 
 class _Expansion:
-    def __init__(self, experiment: Experiment, observed: Observed, digests: Mapping[str, str]) -> None:
+    def __init__(self, experiment: Experiment, observed: Observed, digests: Mapping[str, str], tables: Tables) -> None:
         self.experiment = experiment
         self.observed = observed
         self.digests = digests
+        self.tables = tables
+        self.joints = _joints(experiment.links, tables)
         self.members = members(experiment)
         self.networks = dict(experiment.networks)
         if not self.networks and any(IMPLICIT_NETWORK in member.networks for member in self.members):
@@ -171,11 +211,13 @@ class _Expansion:
     def _routes(self) -> dict[str, dict[str, _Path]]:
         """{network: {every other network that is reached from it: the path of least delay}}."""
         edges: dict[str, list[_Edge]] = {name: [] for name in self.networks}
-        for name, link in self.experiment.links.items():
-            first, second = link.between
-            there, back = link.directions()
-            edges[first].append(_Edge(second, there.get("delay", 0.0) + HOP, link=name))
-            edges[second].append(_Edge(first, back.get("delay", 0.0) + HOP, link=name))
+        direct: dict[tuple[str, str], _Path] = {}
+        for joint in self.joints:
+            for (near, far), shape in ((joint.networks, joint.there), (joint.networks[::-1], joint.back)):
+                edge = _Edge(far, shape.get("delay", 0.0) + HOP, link=joint.name)
+                edges[near].append(edge)
+                if joint.direct:
+                    direct[near, far] = _Path(edge, edge.cost)
         for member in self.members:
             if not member.node.routes:
                 continue
@@ -184,10 +226,13 @@ class _Expansion:
                     if near != far:
                         cost = access.directions()[1].get("delay", 0.0) + far_access.directions()[0].get("delay", 0.0) + HOP
                         edges[near].append(_Edge(far, cost, via=str(self.addresses[member.name, near]), node=member.name))
-        return {name: _shortest_paths(name, edges) for name in self.networks}
+        paths = {name: _shortest_paths(name, edges) for name in self.networks}
+        for (near, far), path in direct.items():
+            paths[near][far] = path
+        return paths
 
     def _linked(self, network: str) -> bool:
-        return any(network in link.between for link in self.experiment.links.values())
+        return any(network in joint.networks for joint in self.joints)
 
     def _gateway_routes(self, network: str) -> list[dict[str, str]]:
         routes = []
@@ -217,6 +262,7 @@ class _Expansion:
                 "subnet": str(subnet),
                 "gateway": str(self._gateway(name)) if linked else None,
                 "routes": self._gateway_routes(name) if linked else [],
+                **_mtu(self.networks[name].mtu),
             }
             result.append(Resource("network", name, spec))
         return result
@@ -249,25 +295,32 @@ class _Expansion:
                 "interfaces": interfaces,
                 "routes": self._node_routes(member),
             }
-            result.append(Resource("node", member.name, spec))
+            result.append(Resource("node", member.name, spec | self._container(node)))
         return result
+
+    def _container(self, node: Node) -> dict[str, Any]:
+        """What is written of a node that only containers have."""
+        written = {key: value for key in containers.KEYS if (value := node.model_dump(mode="json", include={key})[key])}
+        if "build" in written:
+            written["build"]["sha256"] = self.digests.get(containers.build_key(node.build), "") if node.build else ""
+        return written
 
     def _links(self) -> list[Resource]:
         result = []
-        for name, link in self.experiment.links.items():
-            there, back = link.directions()
-            result.append(Resource("link", name, {"networks": list(link.between), "there": there, "back": back}))
+        for joint in self.joints:
+            spec = {"networks": list(joint.networks), "there": joint.there, "back": joint.back, **_mtu(joint.mtu)}
+            result.append(Resource("link", joint.name, spec))
         return result
 
     def _accesses(self) -> list[Resource]:
         result = []
         for member in self.members:
             for network, access in member.networks.items():
-                up, down = access.directions()
                 half = _half(self.networks[network])
-                up, down = _compose(up, half), _compose(down, half)
-                if up or down:
-                    spec = {"node": member.name, "network": network, "up": up, "down": down}
+                up, down = (_compose(_with_trace(shape, self.tables), half) for shape in access.directions())
+                mtu = _mtu(access.mtu or self.networks[network].mtu)
+                if up or down or mtu:
+                    spec = {"node": member.name, "network": network, "up": up, "down": down, **mtu}
                     result.append(Resource("access", f"{member.name}/{network}", spec))
         return result
 
@@ -330,6 +383,10 @@ def _half(network: Network) -> dict[str, float]:
     if network.loss:
         result["loss"] = 1 - (1 - network.loss) ** 0.5
     return result
+
+
+def _mtu(value: int | None) -> dict[str, int]:
+    return {} if value is None else {"mtu": value}
 
 
 def _compose(shape: dict[str, Any], other: Mapping[str, float]) -> dict[str, Any]:

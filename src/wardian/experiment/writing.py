@@ -37,11 +37,14 @@ def _short(data: dict[str, Any]) -> dict[str, Any]:
         files = {item["source"]: item["target"] for item in node.get("files", ()) if "mode" not in item}
         if files and len(files) == len(node["files"]):
             node["files"] = files
+        if isinstance(node.get("build"), dict) and list(node["build"]) == ["context"]:
+            node["build"] = node["build"]["context"]
         if "cpus" in node:
             node["cpus"] = _whole(node["cpus"])
     for name, link in data.get("links", {}).items():
         _short_queues(link)
-        data["links"][name] = {"between": link["between"], **link}
+        first = "between" if "between" in link else "among"
+        data["links"][name] = {first: link[first], **link}
     if "parameters" in data:
         data["parameters"] = {name: item["default"] if list(item) == ["default"] else item for name, item in data["parameters"].items()}
     if "collect" in data:
@@ -51,8 +54,12 @@ def _short(data: dict[str, Any]) -> dict[str, Any]:
 
 def _short_queues(shape: dict[str, Any]) -> None:
     for part in (shape, *(inner for inner in shape.values() if isinstance(inner, dict))):
-        if isinstance(part.get("queue"), dict):
+        if isinstance(part.get("queue"), dict) and len(part["queue"]) == 1:
             (part["queue"],) = part["queue"].values()
+        if isinstance(part.get("trace"), dict) and list(part["trace"]) == ["file"]:
+            part["trace"] = part["trace"]["file"]
+        if "loss_burst" in part:
+            part["loss_burst"] = _whole(part["loss_burst"])
 
 
 def _escaped(data: Any, path: Path, values: Mapping[str, Value]) -> Any:

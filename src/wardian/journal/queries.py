@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Table, and_, func, or_, select
 
 from ..errors import JournalError
 from . import tables
-from .records import KINDS, LogEntry, Output, RunRecord
+from .records import DOUBT, KINDS, LogEntry, Output, RunRecord
 from .store import Store
 from .writer import blob_path, identity
 
@@ -49,6 +50,9 @@ def entries(
             if since is not None:
                 query = query.where(moment >= since)
             found += [_entry(kind, row, alive) for row in connection.execute(query).mappings()]
+        if any(entry.kind == "run" for entry in found):
+            doubts = set(connection.execute(select(tables.events.c.run).where(tables.events.c.kind == DOUBT)).scalars())
+            found = [replace(entry, summary=f"{entry.summary} (in doubt)") if entry.id in doubts else entry for entry in found]
     found.sort(key=lambda entry: (entry.started, entry.id))
     return found[-limit:] if limit else ([] if limit == 0 else found)
 
@@ -173,7 +177,9 @@ def _entry(kind: str, row: RowMapping, alive: _Alive) -> LogEntry:
     if kind == "event":
         moment = detail.pop("time")
         nodes = (row["node"],) if row["node"] else ()
-        return LogEntry(kind, row["id"], moment, moment, "ok", row["environment"], row["run"], nodes, row["kind"], None, detail["detail"])
+        said = detail["detail"].get("summary")
+        summary = f"{row['kind']}: {said}" if isinstance(said, str) else row["kind"]
+        return LogEntry(kind, row["id"], moment, moment, "ok", row["environment"], row["run"], nodes, summary, None, detail["detail"])
     status = row["status"]
     if row["ended"] is None and not alive(row["writer"]):
         status = "interrupted"

@@ -8,6 +8,9 @@ from typing import Any
 
 KINDS = ("operation", "run", "cell", "transfer", "event")
 
+DOUBT = "run.doubt"
+"""The kind of events that put the numbers of a run in doubt."""
+
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:

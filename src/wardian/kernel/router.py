@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from .session.magics import Magics
 from .session.private import VARIABLE, listen
 from .values.exchange import Exchange
 from .wire import CONTROL, IOPUB, SHELL, STDIN, Message
+
+log = logging.getLogger("wardian.kernel")
 
 _REMEMBERED = 1000
 """Requests whose client and place are remembered, for replies and for late messages."""
@@ -120,7 +123,11 @@ class Router:
 
     def _request(self, client: Client, message: Message) -> None:
         handler = self._HANDLERS.get(message.kind, Router._for_home)
-        handler(self, client, message)
+        try:
+            handler(self, client, message)
+        except WardianError as error:
+            # a node whose end is not noticed yet, or that no frame can carry it to
+            log.warning("a message (%s) was not passed on: %s", message.kind, error.message)
 
     def _execute(self, client: Client, message: Message) -> None:
         self._clients.following.requested(message)

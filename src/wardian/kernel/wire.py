@@ -112,9 +112,12 @@ class Message:
         """Its content. Assign to change it; changes made in place are not sent."""
         if self._content is None:
             try:
-                self._content = json.loads(self.content_bytes)
-            except ValueError as error:
+                content = json.loads(self.content_bytes)
+            except (ValueError, RecursionError) as error:
                 raise MalformedMessage(str(error)) from None
+            if not isinstance(content, dict):
+                raise MalformedMessage("its content is no object")
+            self._content = content
         return self._content
 
     @content.setter

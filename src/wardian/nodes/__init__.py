@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..kernel.node_values import Nodes, Variables
+    from ..kernel.values.node_values import Nodes, Variables
 
 
 class _Package(ModuleType):
@@ -43,7 +43,7 @@ class _Package(ModuleType):
 
 def _nodes() -> Nodes:
     # At first use: scripts and the command line never need it.
-    from ..kernel.node_values import nodes
+    from ..kernel.values.node_values import nodes
 
     return nodes
 

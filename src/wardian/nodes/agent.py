@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         def unwatch(self, fd: int) -> None: ...
         def later(self, seconds: float, callback: Callable[[], None]) -> Cancellable: ...
 
+
 PROTOCOL = 1
 HELLO, REQUEST, REPLY, MESSAGE, INPUT, ACK, EVENT, ERROR = range(8)
 SHELL, IOPUB, STDIN, CONTROL = range(4)
@@ -218,15 +219,28 @@ def unlinked_file(directory: str) -> int:
 
 
 class Gap:
-    """Messages of one cell that were dropped in a row: how many, how large, the number of the last, whose they were."""
+    """Messages of one cell that were dropped in a row: how many, what text they had, the number of the last, whose they were."""
 
-    def __init__(self, sequence: int, parent: bytes, size: int) -> None:
-        self.sequence, self.parent, self.size, self.count = sequence, parent, size, 1
+    def __init__(self, parent: bytes) -> None:
+        self.parent = parent
+        self.sequence = self.count = self.size = self.lines = 0
+
+    def add(self, sequence: int, frame: bytes) -> None:
+        """Another one is dropped."""
+        self.sequence = sequence
+        self.count += 1
+        parts = unpack_message(frame[5:])[3]
+        if b'"stream"' in parts[0]:
+            text = stream_text(parts[3])
+            self.size += len(text.encode("utf-8", "replace"))
+            self.lines += text.count("\n")
 
     def frame(self, kernel: bytes) -> bytes:
         """What stands in their place: a stream message that says what is missing."""
-        text = f"\n[{self.count} messages with {self.size} bytes of output were dropped here: the node's store was full]\n"
-        content = {"name": "stderr", "text": text}
+        what = f"{self.count} messages with {self.size:,} bytes ({self.lines:,} lines) of output"
+        text = f"\n[{what} were dropped here: the node's store was full]\n"
+        left_out = {"messages": self.count, "bytes": self.size, "lines": self.lines, "dropped": self.size}
+        content = {"name": "stderr", "text": text, "left_out": left_out}
         parts = message_parts("stream", content, self.parent, "agent")
         return pack_message(MESSAGE, self.sequence, IOPUB, kernel, parts)
 
@@ -346,12 +360,10 @@ class MessageStore:
                 self._survivors.append((sequence, frame))
                 continue
             self.dropped += 1
-            if isinstance(last, Gap) and last.parent == parent:
-                last.sequence = sequence
-                last.count += 1
-                last.size += len(frame)
-            else:
-                self._survivors.append(Gap(sequence, parent, len(frame)))
+            if not isinstance(last, Gap) or last.parent != parent:
+                last = Gap(parent)
+                self._survivors.append(last)
+            last.add(sequence, frame)
 
 
 class Archive:
@@ -378,10 +390,7 @@ class Archive:
                 self._cell = str(json.loads(parent).get("msg_id"))
             except (ValueError, AttributeError, RecursionError):
                 self._cell = ""
-        try:
-            self._held += str(json.loads(content).get("text", "")).encode("utf-8", "replace")
-        except (ValueError, AttributeError, RecursionError):
-            return
+        self._held += stream_text(content).encode("utf-8", "replace")
         if len(self._held) >= (64 * KIB if self._cell in self._files else ARCHIVE_FROM):
             self._spill()
 
@@ -404,6 +413,8 @@ class Archive:
         try:
             if self._cell not in self._files:
                 self._files[self._cell] = [unlinked_file(self._directory), 0, 0]
+            # an earlier cell may still print: what it keeps is not for itself to push out
+            self._files.move_to_end(self._cell)
             while self._used + len(data) > self._limit and len(self._files) > 1:
                 fd, kept, _ = self._files.popitem(last=False)[1]
                 os.close(fd)
@@ -427,6 +438,14 @@ def message_parts(kind: str, content: Mapping[str, Any], parent: bytes, session:
     date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1e6):06d}Z"
     header = {"msg_id": os.urandom(16).hex(), "msg_type": kind, "username": "wardian", "session": session, "date": date, "version": "5.4"}
     return [json.dumps(header).encode(), parent, b"{}", json.dumps(content).encode()]
+
+
+def stream_text(content: bytes) -> str:
+    """The text of a stream message. content: JSON."""
+    try:
+        return str(json.loads(content).get("text", ""))
+    except (ValueError, AttributeError, RecursionError):
+        return ""
 
 
 def split_stream(parts: Sequence[bytes]) -> Iterator[list[bytes]]:
@@ -1576,6 +1595,10 @@ class ZmqSocket:
                     self._received(frames)
                     if not self._socket:
                         return
+        except BaseException:
+            # what is behind a message that could not be handled is there already: nothing would bring us back to it
+            self._loop.later(0, self._cut)
+            raise
         finally:
             del buffer[:position]
 
@@ -2451,8 +2474,13 @@ class Client:
         data = read_some(self.reading)
         if data is None:
             return
-        if not data:
+        if data:
+            self._take(data)
+        else:
             self.close()
+
+    def _take(self, data: bytes) -> None:
+        if not self.open:
             return
         try:
             for kind, payload in self._decoder.feed(data):
@@ -2461,6 +2489,10 @@ class Client:
                     return
         except BadFrame as error:
             self.close(str(error))
+        except BaseException:
+            # what is behind a frame that could not be handled is there already: nothing would bring us back to it
+            self.agent.loop.soon(lambda: self._take(b""))
+            raise
 
     def _handle(self, kind: int, payload: bytes) -> None:
         if self.id is None:
@@ -2561,6 +2593,9 @@ class Agent:
             request.refuse(error)
         except OSError as error:
             request.refuse(Refused("system", str(error)))
+        except BaseException as error:
+            request.refuse(Refused("internal", f"the agent failed: {error!r}", "its log is agent.log in its folder in /run"))
+            raise
 
     def broadcast(self, event: Mapping[str, Any]) -> None:
         """Tell every client."""
@@ -2775,6 +2810,10 @@ class Agent:
             raise Refused("service", f"there is no service {name}")
         return service
 
+    def _agent_clock(self, request: Request) -> None:
+        """The time here, nanoseconds since the epoch."""
+        request.succeed({"time": time.time_ns()})
+
     def _agent_stop(self, request: Request) -> None:
         """End every kernel and service, then this process."""
         remove_file(os.path.join(self.directory, "agent.sock"))
@@ -2816,6 +2855,7 @@ class Agent:
         "service.stop": _service_stop,
         "service.list": _service_list,
         "service.log": _service_log,
+        "agent.clock": _agent_clock,
         "agent.stop": _agent_stop,
     }
 

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from ..errors import ProviderError
 from ..experiment.resources import Capabilities, EnvironmentRecord, Observed, Resource
 from .preloaded import Preloaded
 
@@ -43,6 +44,23 @@ class Finding:
     state: str
     detail: str
     remedy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that an experiment inflicts on what exists, to be undone later.
+
+    kind, targets, values, by kind:
+        pause      nodes, of which every process stands still; {}
+        slow       nodes; {"cpu": fraction of the processors' time that they otherwise have}
+        partition  nodes; {"deaf": {node: [addresses that it hears nothing from]}}, both sides of it being in there
+        flap       links, "wan" or "client[0]/west", which have no carrier; {}
+    """
+
+    id: str
+    kind: str
+    targets: tuple[str, ...]
+    values: Mapping[str, Any]
 
 
 class Process(Protocol):
@@ -113,6 +131,12 @@ class Provider(ABC):
     Settings: ClassVar[type[ProviderSettings]] = ProviderSettings
     """What `settings:` may hold."""
 
+    own_clocks: ClassVar[bool] = False
+    """Whether nodes may have other clocks than this host's; then how far they are off is measured and goes to the journal."""
+
+    faults: ClassVar[frozenset[str]] = frozenset()
+    """The kinds of `Fault` that `inflict` knows, and "kill" where `kill` works."""
+
     def __init__(self, settings: ProviderSettings | None = None) -> None:
         self.settings = settings or self.Settings()
 
@@ -135,6 +159,13 @@ class Provider(ABC):
     @abstractmethod
     async def observe(self, environment: str) -> Observed:
         """What exists of the environment with this id, read from the things themselves. Empty if there is nothing."""
+
+    async def glance(self, environment: str) -> Observed:
+        """As `observe`, without asking anything that is far away: what only shows there is as it was when last known.
+
+        For who wants to know which nodes there are; whether one of them can be used shows at its channel. The default observes.
+        """
+        return await self.observe(environment)
 
     @abstractmethod
     async def create(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
@@ -171,6 +202,12 @@ class Provider(ABC):
     def channel(self, environment: str, node: str) -> Channel:
         """The way to a node. No I/O; an error shows at `Channel.start`."""
 
+    def vantage(self, environment: str, link: str) -> tuple[Channel, str]:
+        """A channel to where the packets of a link pass, and the interface there that they pass. No I/O but looking it up."""
+        raise ProviderError(
+            f"{self.name} cannot look into links", resource=f"link {link}", remedy="Name a node, or NODE/NETWORK for its interface there."
+        )
+
     async def keep(self, environment: str) -> list[int]:
         """Start what must run on while the environment lives (relays), unless it runs. Safe to repeat.
 
@@ -178,6 +215,18 @@ class Provider(ABC):
         needed for them.
         """
         return []
+
+    async def inflict(self, environment: str, kind: str, targets: Sequence[str], faults: Sequence[Fault]) -> None:
+        """Have these targets suffer the faults of this kind that are given, and no others of it; so none given undoes them all.
+
+        Safe to repeat and to be cut short: the next call sets it right. Called by one process at a time. A target that is gone, or does
+        not run, is no error. `delete` and `destroy` work under any faults; what is made anew is under none.
+        """
+        raise ProviderError(f"{self.name} cannot inflict {kind}")
+
+    async def kill(self, environment: str, nodes: Sequence[str]) -> None:
+        """End all that runs on these nodes at once, as a power cut does. They are observed as "stopped" as soon as this returns."""
+        raise ProviderError(f"{self.name} cannot kill nodes")
 
     @abstractmethod
     async def collect_garbage(self, progress: Progress) -> list[str]:

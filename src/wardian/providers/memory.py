@@ -29,12 +29,13 @@ from ..errors import BusyError, CommandError, NodeDownError, ProviderError
 from ..experiment.resources import Capabilities, EnvironmentRecord, Observed, ObservedResource, Resource
 from . import base
 from .base import Channel, Finding, Progress, Provider
+from .base import Fault as Affliction
 
 IN_PLACE = frozenset(
     {("environment", key) for key in ("lease", "collect", "parameters", "user", "host")}
-    | {("network", "routes"), ("names", "tables")}
+    | {("network", "routes"), ("network", "mtu"), ("names", "tables")}
     | {("node", key) for key in ("env", "cpus", "memory", "group", "index", "roles", "site", "routes", "routes_between")}
-    | {("access", "up"), ("access", "down"), ("link", "there"), ("link", "back")}
+    | {("access", "up"), ("access", "down"), ("access", "mtu"), ("link", "there"), ("link", "back"), ("link", "mtu")}
 )
 REFUSED = "the cloud refused"
 STREAM_LIMIT = 2**20
@@ -74,12 +75,14 @@ class MemoryCloud:
     capabilities: what its providers say they can do.
     gate: while it is an Event that is not set, every operation waits for it before each resource.
     operations: what was asked of it so far, as (operation, kind, names).
+    suffered: the faults in force, {(environment, kind, target): faults}. Only pauses do anything.
     """
 
     def __init__(self, capabilities: Capabilities | None = None) -> None:
         self.capabilities = capabilities or Capabilities(in_place=IN_PLACE)
         self.gate: asyncio.Event | None = None
         self.operations: list[tuple[str, str, tuple[str, ...]]] = []
+        self.suffered: dict[tuple[str, str, str], list[Affliction]] = {}
         self._faults: list[Fault] = []
         self._environments: dict[str, _Environment] = {}
         self._holders: dict[tuple[str, str], str] = {}
@@ -124,6 +127,17 @@ class MemoryCloud:
     def _kill(self, environment: str, node: str) -> None:
         for process in self._processes.pop((environment, node), set()):
             process.lose()
+        for key in [key for key in self.suffered if key[0] == environment and key[2] == node]:
+            del self.suffered[key]
+
+    def _inflict(self, environment: str, kind: str, target: str, faults: list[Affliction]) -> None:
+        key = (environment, kind, target)
+        self.suffered.pop(key, None)
+        if faults:
+            self.suffered[key] = faults
+        if kind == "pause":
+            for process in self._processes.get((environment, target), set()):
+                process.stop(bool(faults))
 
     def _failing_at(self, operation: str, kind: str, count: int) -> tuple[int, str] | None:
         """At which of `count` resources this call shall fail, and why."""
@@ -142,6 +156,7 @@ class MemoryProvider(Provider):
     """The provider "memory". cloud: where its resources live; a new, empty one when None."""
 
     name: ClassVar[str] = "memory"
+    faults: ClassVar[frozenset[str]] = frozenset({"pause", "slow", "partition", "flap", "kill"})
 
     def __init__(self, settings: base.ProviderSettings | None = None, *, cloud: MemoryCloud | None = None) -> None:
         super().__init__(settings)
@@ -234,6 +249,22 @@ class MemoryProvider(Provider):
 
     def channel(self, environment: str, node: str) -> Channel:
         return MemoryChannel(self.cloud, environment, node)
+
+    async def inflict(self, environment: str, kind: str, targets: Sequence[str], faults: Sequence[Affliction]) -> None:
+        item = self.cloud._environments.get(environment, _Environment())
+        for target in targets:
+            mine = [fault for fault in faults if target in fault.targets]
+            node = item.resources.get(("node", target))
+            if kind == "flap" or (node is not None and node.state == "ready"):
+                self.cloud._inflict(environment, kind, target, mine)
+
+    async def kill(self, environment: str, nodes: Sequence[str]) -> None:
+        item = self.cloud._environments.get(environment, _Environment())
+        for node in nodes:
+            known = item.resources.get(("node", node))
+            if known is None or known.state != "ready":
+                raise NodeDownError(node, "the node is not running", remedy="`wardian up` makes it anew.")
+            self.cloud.stop(environment, node)
 
     async def collect_garbage(self, progress: Progress) -> list[str]:
         dead = []
@@ -396,6 +427,12 @@ class HostProcess:
             await self.signal(signal.SIGKILL)
             await self._process.wait()
         self._running.discard(self)
+
+    def stop(self, stopped: bool) -> None:
+        """Have it stand still, or go on."""
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGSTOP if stopped else signal.SIGCONT)
 
     def lose(self) -> None:
         """Kill it because its node went away."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
@@ -14,7 +14,11 @@ from pydantic import ValidationError
 from ..errors import PlanError
 from .base import Provider, ProviderSettings
 
-BUILT_IN = {"local": "wardian.providers.local:LocalProvider"}
+BUILT_IN = {
+    "local": "wardian.providers.local:LocalProvider",
+    "docker": "wardian.providers.docker:DockerProvider",
+    "ssh": "wardian.providers.ssh:SshProvider",
+}
 
 
 @cache
@@ -40,9 +44,25 @@ def load(name: str) -> type[Provider]:
     return provider
 
 
-def settings_models() -> dict[str, type[ProviderSettings]]:
-    """{provider name: model of its settings}, for checking experiment files and for their schema."""
-    return {name: load(name).Settings for name in names()}
+def settings_models() -> Mapping[str, type[ProviderSettings]]:
+    """{provider name: model of its settings}, for checking experiment files and for their schema. One is loaded when it is asked for."""
+    return _SettingsModels()
+
+
+class _SettingsModels(Mapping[str, type[ProviderSettings]]):
+    def __getitem__(self, name: str) -> type[ProviderSettings]:
+        if name not in _references():
+            raise KeyError(name)
+        return load(name).Settings
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(names())
+
+    def __len__(self) -> int:
+        return len(_references())
+
+    def __contains__(self, name: object) -> bool:
+        return name in _references()
 
 
 def make(name: str, settings: Mapping[str, Any] | None = None) -> Provider:

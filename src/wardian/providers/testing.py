@@ -34,7 +34,7 @@ import pytest_asyncio
 
 from ..errors import BusyError, CommandError, NodeDownError
 from ..experiment.resources import Observed, Resource
-from .base import Process, Provider
+from .base import Fault, Process, Provider
 
 Key = tuple[str, str]
 
@@ -43,6 +43,9 @@ VARIATIONS: Mapping[Key, Any] = {
     ("link", "back"): {"delay": 0.005, "rate": 50_000_000},
     ("access", "up"): {"rate": 30_000_000},
     ("access", "down"): {"delay": 0.002},
+    ("access", "mtu"): 1400,
+    ("link", "mtu"): 1400,
+    ("network", "mtu"): 1400,
     ("names", "tables"): {"east": [["10.61.0.2", "server"]], "west": [["10.62.0.2", "client-0"]]},
     ("network", "routes"): [],
     ("node", "env"): {"PLANT": "moss"},
@@ -345,6 +348,73 @@ class ProviderContract(ABC):
         await create(provider, grown, again)
         assert states(await provider.observe(grown)) == {resource.key: "ready" for resource in self.resources()}
         assert (await run(provider, grown, "client[0]", "echo back"))[1] == b"back\n"
+
+    # Faults
+
+    async def test_a_paused_node_stands_still_and_goes_on(self, provider: Provider, grown: str) -> None:
+        """What runs on a paused node says nothing until the pause is undone, loses nothing by it, and the other nodes go on."""
+        fault = self._fault(provider, "pause", "client[0]")
+        still = await provider.channel(grown, "client[0]").start(["cat"])
+        other = await provider.channel(grown, "client[1]").start(["cat"])
+        for _ in range(2):
+            await provider.inflict(grown, "pause", ["client[0]"], [fault])
+        talking = asyncio.create_task(converse(still, b"hello"))
+        assert await converse(other, b"alive") == (b"alive", b"")
+        assert not talking.done()
+        for _ in range(2):
+            await self.fresh(provider).inflict(grown, "pause", ["client[0]"], [])
+        assert await talking == (b"hello", b"")
+        for process in (still, other):
+            await process.close()
+
+    async def test_a_paused_node_can_be_removed(self, provider: Provider, grown: str) -> None:
+        """Under a pause a node can be deleted and made anew, free of it, and an environment destroyed."""
+        faults = [self._fault(provider, "pause", node) for node in ("client[0]", "client[1]")]
+        await provider.inflict(grown, "pause", ["client[0]", "client[1]"], faults)
+        await provider.delete(grown, [("access", "client[0]/west")], quiet)
+        await provider.delete(grown, [("node", "client[0]")], quiet)
+        await create(provider, grown, [resource for resource in self.resources() if resource.name in ("client[0]", "client[0]/west")])
+        assert (await run(provider, grown, "client[0]", "echo back"))[1] == b"back\n"
+        await self.fresh(provider).destroy(grown, quiet)
+        assert await provider.observe(grown) == Observed()
+
+    @pytest.mark.parametrize("kind", ["pause", "slow", "partition", "flap"])
+    async def test_faults_can_be_repeated_and_undone(self, provider: Provider, grown: str, kind: str) -> None:
+        """A fault can be inflicted twice and undone twice; everything is ready and answers afterwards."""
+        targets = ("wan",) if kind == "flap" else ("server",)
+        values: dict[str, dict[str, Any]] = {"slow": {"cpu": 0.5}, "partition": {"deaf": {"server": ["10.62.0.2"]}}}
+        fault = self._fault(provider, kind, *targets, values=values.get(kind))
+        for faults in ([fault], [fault], [], []):
+            await self.fresh(provider).inflict(grown, kind, targets, faults)
+        assert states(await provider.observe(grown)) == {resource.key: "ready" for resource in self.resources()}
+        assert (await run(provider, grown, "server", "echo back"))[1] == b"back\n"
+
+    async def test_faults_of_what_is_gone(self, provider: Provider, grown: str) -> None:
+        """Undoing a fault of a node that died, or of a link that is not there, is no error."""
+        fault = self._fault(provider, "pause", "client[0]")
+        await provider.inflict(grown, "pause", ["client[0]"], [fault])
+        await provider.kill(grown, ["client[0]"])
+        await provider.inflict(grown, "pause", ["client[0]", "client[9]"], [fault])
+        for kind, target in (("pause", "client[0]"), ("pause", "client[9]"), ("partition", "client[0]"), ("flap", "nowhere")):
+            if kind in provider.faults:
+                await provider.inflict(grown, kind, [target], [])
+
+    async def test_a_killed_node(self, provider: Provider, grown: str) -> None:
+        """Killing a node ends what runs there; it is observed as stopped at once, and the others as ready."""
+        self._fault(provider, "kill")
+        process = await provider.channel(grown, "client[0]").start(["sleep", "600"])
+        await provider.kill(grown, ["client[0]"])
+        observed = states(await self.fresh(provider).observe(grown))
+        assert observed["node", "client[0]"] == "stopped"
+        assert observed["node", "client[1]"] == observed["node", "server"] == "ready"
+        with pytest.raises(NodeDownError):
+            await process.wait()
+        await process.close()
+
+    def _fault(self, provider: Provider, kind: str, *targets: str, values: Mapping[str, Any] | None = None) -> Fault:
+        if kind not in provider.faults:
+            pytest.skip(f"{provider.name} knows no {kind}")
+        return Fault(f"{kind}1", kind, targets, values or {})
 
     # The channel
 

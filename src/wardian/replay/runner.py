@@ -21,7 +21,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
+from ..environment import fidelity
 from ..environment.environment import Environment
+from ..environment.fidelity import Doubt
 from ..errors import ExperimentFileError, Problem, RunError, WardianError
 from ..experiment.model import Experiment
 from ..kernel.cells.binding import BindingError, bind
@@ -51,11 +53,12 @@ class Reporter(Protocol):
 
 @dataclass
 class Outcome:
-    """What a run left: its id in the journal, how long it took, and the files it wrote."""
+    """What a run left: its id in the journal, how long it took, the files it wrote, and why its numbers are in doubt, if they are."""
 
     run: str
     seconds: float = 0.0
     files: list[Path] = field(default_factory=list)
+    doubts: list[Doubt] = field(default_factory=list)
 
 
 async def run_notebook(
@@ -101,7 +104,10 @@ async def run_notebook(
     status, error = "failed", None
     try:
         reporter.phase(f"running {notebook.name}")
-        await _execute(document, notebook, environment, entry.id, reporter, allow_errors, timeout)
+        await environment.clocks(run=entry.id)
+        async with fidelity.watch(live.provider, live.record.id, environment.journal, run=entry.id) as watch:
+            outcome.doubts = watch.doubts
+            await _execute(document, notebook, environment, entry.id, reporter, allow_errors, timeout)
         status = "ok"
     except WardianError as failure:
         error = str(failure)

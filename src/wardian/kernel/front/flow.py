@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..places.place import Place
 from ..wire import Message
@@ -33,19 +33,55 @@ RATE, BURST = 550_000, 1_100_000
 MESSAGES, MESSAGE_BURST = 550, 1_100
 _WINDOW = 3.0
 
+LEFT_OUT = "left_out"
+"""In a stream's content, where it is a mark of an agent or of the journal: what it stands for."""
+_COUNTS = ("bytes", "lines", "dropped")
 
-@dataclass(frozen=True)
-class Omission:
-    """What was left out of a stream, and what comes after it: (name, text) pieces."""
+
+class LeftOut(NamedTuple):
+    """What a mark in a cell's text stands for. dropped: how many of its bytes a node's agent dropped, because its store was full."""
 
     size: int
     lines: int
-    tail: list[tuple[str, str]]
+    dropped: int
+
+
+class Printed(NamedTuple):
+    """A piece of a stream. name: of the stream. left_out: what was there, where the text is a mark for it."""
+
+    name: str
+    text: str
+    left_out: LeftOut | None = None
+
+    @classmethod
+    def of(cls, content: dict[str, Any]) -> Printed:
+        """A stream message's content."""
+        mark = content.get(LEFT_OUT)
+        left_out = None
+        if isinstance(mark, dict):
+            left_out = LeftOut(*(count if isinstance(count := mark.get(key), int) else 0 for key in _COUNTS))
+        return cls(str(content.get("name", "stdout")), str(content.get("text", "")), left_out)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """As a stream message's content."""
+        content: dict[str, Any] = {"name": self.name, "text": self.text}
+        return {**content, LEFT_OUT: dict(zip(_COUNTS, self.left_out, strict=True))} if self.left_out else content
+
+
+@dataclass(frozen=True)
+class Omission:
+    """What was left out of a stream, and what comes after it."""
+
+    left_out: LeftOut
+    tail: list[Printed]
 
     @property
     def what(self) -> str:
         """Its size in words."""
-        return f"{self.size:,} bytes ({self.lines:,} lines)"
+        size, lines, dropped = self.left_out
+        by_the_node = f"; the node, whose store was full, dropped {dropped:,} bytes of them" if dropped else ""
+        return f"{size:,} bytes ({lines:,} lines{by_the_node})"
 
 
 class Excerpt:
@@ -55,9 +91,9 @@ class Excerpt:
         """limit: bytes that pass. tail: characters that are kept of the end."""
         self._room = limit
         self._tail = tail
-        self._held: deque[tuple[str, str]] = deque()
+        self._held: deque[Printed] = deque()
         self._kept = 0
-        self._size = self._lines = 0
+        self._size = self._lines = self._dropped = 0
 
     def passes(self, size: int) -> bool:
         """Whether a piece of so many bytes passes as it is. What does not has to be given to `take`."""
@@ -66,28 +102,39 @@ class Excerpt:
         self._room -= size
         return True
 
-    def take(self, name: str, text: str) -> str:
-        """The beginning of a piece, as far as it passes; the rest is held, and so is everything after it. name: of the stream."""
+    def take(self, piece: Printed) -> str:
+        """The beginning of a piece, as far as it passes; the rest is held, and so is everything after it."""
         room, self._room = self._room, 0
+        text = piece.text
+        if piece.left_out:
+            self.hold(piece)
+            return ""
         cut = len(text)
         if cut > room:
             # at the end of a line, if there is one
             cut = text.rfind("\n", 0, room) + 1 or room
-            self.hold(name, text[cut:])
+            self.hold(Printed(piece.name, text[cut:]))
         return text[:cut]
 
-    def hold(self, name: str, text: str) -> None:
-        """Take a piece that does not pass; name: of the stream."""
-        self._held.append((name, text))
-        self._kept += len(text)
+    def hold(self, piece: Printed) -> None:
+        """Take a piece that does not pass."""
+        self._held.append(piece)
+        self._kept += len(piece.text)
         while self._kept > self._tail:
-            name, text = self._held.popleft()
+            name, text, left_out = self._held.popleft()
             over = self._kept - self._tail
             cut = len(text)
+            if left_out:
+                # not the mark is left out, but what it stands for
+                self._kept -= cut
+                self._size += left_out.size
+                self._lines += left_out.lines
+                self._dropped += left_out.dropped
+                continue
             if over < cut:
                 # at the end of a line, if there is one
                 cut = text.find("\n", over) + 1 or over
-                self._held.appendleft((name, text[cut:]))
+                self._held.appendleft(Printed(name, text[cut:]))
             self._kept -= cut
             self._size += cut if text.isascii() else len(text[:cut].encode("utf-8", "replace"))
             self._lines += text.count("\n", 0, cut)
@@ -96,9 +143,9 @@ class Excerpt:
         """What was left out since the last call, and the end that was kept; None where everything passed."""
         if not self._held and not self._size:
             return None
-        omission = Omission(self._size, self._lines, list(self._held))
+        omission = Omission(LeftOut(self._size, self._lines, self._dropped), list(self._held))
         self._held.clear()
-        self._kept = self._size = self._lines = 0
+        self._kept = self._size = self._lines = self._dropped = 0
         return omission
 
 
@@ -114,7 +161,7 @@ class _Piece:
     def __init__(self, message: Message) -> None:
         self.message = message
         self.parent, self.metadata = message.parent_bytes, message.metadata_bytes
-        self.name, text = _stream(message)
+        self.name, text, self.left_out = Printed.of(message.content)
         self.texts = [text]
         self.size = len(text)
 
@@ -122,8 +169,8 @@ class _Piece:
         """Add a message if it goes on with this; whether it does."""
         if message.parent_bytes != self.parent or message.metadata_bytes != self.metadata or self.size > PIECE:
             return False
-        name, text = _stream(message)
-        if name != self.name:
+        name, text, left_out = Printed.of(message.content)
+        if name != self.name or left_out or self.left_out:
             return False
         self.texts.append(text)
         self.size += len(text)
@@ -191,15 +238,16 @@ class Pace:
         for item in waiting:
             if isinstance(item, _Piece) and item.parent == parent:
                 mark = mark or item
-                excerpt.hold(item.name, "".join(item.texts))
+                excerpt.hold(Printed(item.name, "".join(item.texts), item.left_out))
                 if mark is item:
                     self._queue.append(item)
             else:
                 self._queue.append(item)
         omission = excerpt.release()
         if mark is not None and omission is not None:
-            text = [shown(omission)] if omission.size else []
-            mark.texts = [*text, *(text for _, text in omission.tail)]
+            text = [shown(omission)] if omission.left_out.size else []
+            mark.left_out = None
+            mark.texts = [*text, *(piece.text for piece in omission.tail)]
             mark.texts.append("")
         self._flush()
 
@@ -267,11 +315,6 @@ class Pace:
         self._send(message)
 
 
-def _stream(message: Message) -> tuple[str, str]:
-    content = message.content
-    return str(content.get("name", "stdout")), str(content.get("text", ""))
-
-
 def stream(name: str, text: str) -> bytes:
     """The content of a stream message."""
     return json.dumps({"name": name, "text": text}).encode()
@@ -298,13 +341,13 @@ class Cut:
         if excerpt.passes(len(message.content_bytes)):
             self._show(place, message)
             return
-        name, text = _stream(message)
-        head = excerpt.take(name, text)
+        piece = Printed.of(message.content)
+        head = excerpt.take(piece)
         # what the rest is made from
         self._last[place.name] = rest = message.copy()
-        rest.content = {"name": name, "text": ""}
+        rest.content = {"name": piece.name, "text": ""}
         if head:
-            message.content = {"name": name, "text": head}
+            message.content = {"name": piece.name, "text": head}
             self._show(place, message)
 
     def ended(self, place: Place) -> None:
@@ -313,15 +356,16 @@ class Cut:
         omission = excerpt.release() if excerpt is not None else None
         if omission is None:
             return
-        pieces = [("stderr", left_out(omission, self._name())), *omission.tail] if omission.size else omission.tail
-        for number, (name, text) in enumerate(pieces):
+        pieces = [Printed("stderr", left_out(omission, self._name())), *omission.tail] if omission.left_out.size else omission.tail
+        for number, piece in enumerate(pieces):
             message = self._last[place.name].copy()
             message.header["msg_id"] = f"{message.id}-{number}"
-            message.content = {"name": name, "text": text}
+            message.content = piece.content
             self._show(place, message)
 
 
 def left_out(omission: Omission, name: str | None) -> str:
     """The line that stands for what a notebook does not show. name: what `%output` knows the cell by."""
-    whole = f"; %output {name} --save FILE writes all of it" if name else ""
+    everything = "what is kept of it" if omission.left_out.dropped else "all of it"
+    whole = f"; %output {name} --save FILE writes {everything}" if name else ""
     return f"[{omission.what} are not shown here{whole}]\n"

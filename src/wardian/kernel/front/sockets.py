@@ -58,7 +58,12 @@ class Socket:
                 frames = self._socket.recv_multipart(_NOBLOCK)
             except zmq.Again:
                 return
-            self._received(frames)
+            try:
+                self._received(frames)
+            except BaseException:
+                # nothing would signal again what waits behind it
+                self._schedule()
+                raise
         self._schedule()
 
     def close(self, linger: int = 0) -> None:
@@ -135,11 +140,9 @@ class Front:
     def _request(self, channel: int, frames: list[bytes]) -> None:
         try:
             identities, parts = self._signer.unwrap(frames)
-            message = Message(parts)
+            self._received(Client(channel, identities), Message(parts))
         except MalformedMessage as error:
             log.warning("dropped what is no message: %s", error)
-            return
-        self._received(Client(channel, identities), message)
 
     def _subscribed(self, frames: list[bytes]) -> None:
         if frames[0][:1] == b"\x01":

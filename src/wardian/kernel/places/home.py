@@ -47,6 +47,7 @@ class HomePlace(Place):
         self._preloaded = preloaded
         self._process: _HomeProcess | None = None
         self._missing = {"answer", "output"}
+        self._early: list[tuple[int, Message]] = []
         self._asked: set[str] = set()
         self.info: dict[str, Any] | None = None
         self.on_open: Callable[[], None] = lambda: None
@@ -89,7 +90,13 @@ class HomePlace(Place):
         return _Started(process)
 
     def send(self, channel: int, message: Message) -> None:
-        """Give the kernel a message."""
+        """Give the kernel a message, now or once it is ready."""
+        if self._missing:
+            self._early.append((channel, message))
+        else:
+            self._give(channel, message)
+
+    def _give(self, channel: int, message: Message) -> None:
         self._sockets[channel].send(self._signer.wrap([], message.parts()))
 
     async def stop(self) -> None:
@@ -97,7 +104,7 @@ class HomePlace(Place):
         if self._process is None:
             return
         if self._process.returncode is None:
-            self.send(CONTROL, Message.new("shutdown_request", {"restart": False}, self._session))
+            self._give(CONTROL, Message.new("shutdown_request", {"restart": False}, self._session))
             with suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(self._watcher), _GRACE)
             if self._process.returncode is None:
@@ -121,19 +128,19 @@ class HomePlace(Place):
     def _frames(self, channel: int, frames: list[bytes]) -> None:
         try:
             message = Message(self._signer.unwrap(frames)[1])
-        except MalformedMessage:
-            return
-        if self._missing:
-            self._starting(channel, message)
-        elif message.parent_id not in self._asked:
-            self.received(channel, message)
+            if self._missing:
+                self._starting(channel, message)
+            elif message.parent_id not in self._asked:
+                self.received(channel, message)
+        except MalformedMessage as error:
+            log.warning("home sent what is no message: %s", error)
 
     def _ask(self) -> None:
         if not self._missing or self.error is not None:
             return
         request = Message.new("kernel_info_request", {}, self._session)
         self._asked.add(request.id)
-        self.send(SHELL, request)
+        self._give(SHELL, request)
 
     def _starting(self, channel: int, message: Message) -> None:
         """Ready is: the kernel answers, and our subscription is in effect, so that no output is missed.
@@ -148,6 +155,9 @@ class HomePlace(Place):
             self.info = message.content
             asyncio.get_running_loop().call_later(_ASKED_AGAIN, self._ask)
         if not self._missing:
+            early, self._early = self._early, []
+            for earlier in early:
+                self._give(*earlier)
             self.opened()
             self.on_open()
 

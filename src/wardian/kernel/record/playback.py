@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from ...errors import AgentError, WardianError
 from ..cells.ansi import plain
 from ..cells.summary import compact
-from ..front.flow import VIEW, Excerpt, left_out
+from ..front.flow import LEFT_OUT, VIEW, Excerpt, Printed, left_out
 from ..places.reach import Reach
-from .recording import LEFT_OUT, Recorder
+from .recording import Recorder
 
 if TYPE_CHECKING:
     from ...journal import Journal, LogEntry, Output
@@ -58,19 +58,19 @@ def shown(entry: LogEntry, outputs: Sequence[Output], limit: int = VIEW) -> Iter
     def rest(node: str | None) -> Iterator[Shown]:
         omission = excerpts[node].release()
         if omission is not None:
-            if omission.size:
+            if omission.left_out.size:
                 yield text(node, "stderr", left_out(omission, entry.id[-8:]))
-            for name, piece in omission.tail:
-                yield text(node, name, piece)
+            for piece in omission.tail:
+                yield text(node, piece.name, piece.text)
 
     for output in outputs:
         content, kind = dict(output.content), output.message_type
         if kind == "stream":
-            name, piece = str(content.get("name", "stdout")), str(content.get("text", ""))
-            if excerpts[output.node].passes(len(piece)):
-                yield text(output.node, name, piece)
-            elif head := excerpts[output.node].take(name, piece):
-                yield text(output.node, name, head)
+            piece = Printed.of(content)
+            if excerpts[output.node].passes(len(piece.text)):
+                yield text(output.node, piece.name, piece.text)
+            elif head := excerpts[output.node].take(piece):
+                yield text(output.node, piece.name, head)
             continue
         yield from rest(output.node)
         if kind == "error":

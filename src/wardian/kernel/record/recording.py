@@ -20,7 +20,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...errors import JournalError
-from ..front.flow import Excerpt
+from ..front.flow import Excerpt, Printed
 
 if TYPE_CHECKING:
     from ...journal import CellEntry, Journal, LogEntry, Output
@@ -33,9 +33,6 @@ RECORDED = frozenset({"stream", "display_data", "update_display_data", "execute_
 REPLY = "execute_reply"
 """Under this type the journal has how a cell ended on each of its nodes."""
 
-LEFT_OUT = "left_out"
-"""In a stream's content: how many bytes before it are not recorded."""
-
 LIMIT = int(os.environ.get("WARDIAN_RECORD_LIMIT", 16 * 2**20))
 """How much of what a cell prints on one node is recorded, bytes; beyond it only its end."""
 _FULL, _ROOM = 16 * 2**20, 8 * 2**20
@@ -44,6 +41,8 @@ _GATHERED = 256
 """How many turns are taken from the queue at once."""
 _GATHER = 0.03
 """How long the first of them waits for company, seconds: this thread and the cells that run want the same interpreter."""
+_MARK = b'"left_out"'
+"""In the content of a mark, which stays an entry of its own."""
 _PIECE = 2**16
 """How large pieces of a stream become that are recorded as one, bytes."""
 
@@ -330,11 +329,10 @@ class Record:
         if kind == "stream":
             excerpt = self._excerpts.get(node) or self._excerpts.setdefault(node, Excerpt(LIMIT))
             if not excerpt.passes(len(content)):
-                value = json.loads(content)
-                name = str(value.get("name", "stdout"))
-                head = excerpt.take(name, str(value.get("text", "")))
+                piece = Printed.of(json.loads(content))
+                head = excerpt.take(piece)
                 if head:
-                    self._recorder.put(_Output(self, node, kind, json.dumps({"name": name, "text": head}).encode()))
+                    self._put_piece(node, Printed(piece.name, head))
                 return
         else:
             self._release(node)
@@ -369,24 +367,23 @@ class Record:
         for output in outputs:
             if output.message_type == "stream":
                 excerpt = self._excerpts.setdefault(output.node, Excerpt(LIMIT))
-                text = str(output.content.get("text", ""))
-                if not excerpt.passes(len(text)):
-                    excerpt.take("stdout", text)
+                piece = Printed.of(dict(output.content))
+                if not excerpt.passes(len(piece.text)):
+                    excerpt.take(piece)
 
-    def put_alone(self, node: str | None, content: bytes) -> None:
-        """A piece of a stream that stays one entry."""
-        self._recorder.put(lambda journal: _Output(self, node, "stream", content).write())
+    def _put_piece(self, node: str | None, piece: Printed) -> None:
+        self._recorder.put(_Output(self, node, "stream", json.dumps(piece.content).encode()))
 
     def _release(self, node: str | None) -> None:
         excerpt = self._excerpts.get(node)
         omission = excerpt.release() if excerpt else None
         if omission is not None:
-            text = f"[{omission.what} are not recorded: of a cell the journal keeps {LIMIT} bytes a node, and the end]\n"
-            mark = {"name": "stderr", "text": text, LEFT_OUT: omission.size}
-            for value in [mark, *({"name": name, "text": piece} for name, piece in omission.tail)]:
-                # not gathered with others: the mark has to stay one
-                content = json.dumps(value).encode()
-                self.put_alone(node, content)
+            pieces = omission.tail
+            if omission.left_out.size:
+                text = f"[{omission.what} are not recorded: of a cell the journal keeps {LIMIT} bytes a node, and the end]\n"
+                pieces = [Printed("stderr", text, omission.left_out), *pieces]
+            for piece in pieces:
+                self._put_piece(node, piece)
 
     def _put(self, write: Callable[[CellEntry], None]) -> None:
         def work(journal: Journal) -> None:
@@ -411,6 +408,8 @@ def _joined(turn: _Turn, next_turn: _Turn) -> bool:
         return False
     one, other = turn.steps[0], next_turn.steps[0]
     if not (isinstance(one, _Output) and isinstance(other, _Output)) or one.kind != "stream" or other.kind != "stream":
+        return False
+    if _MARK in one.content or _MARK in other.content:
         return False
     if one.record is not other.record or one.node != other.node or max(one.size, len(one.content)) + len(other.content) > _PIECE:
         return False

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import ProviderError
+from ...errors import MissingToolError, ProviderError
 
 PERIOD = 100_000
 """The kernel's accounting period for processor time, microseconds."""
@@ -77,6 +77,37 @@ class Cgroups:
                     remedy="A memory limit below what is in use is refused; stop something on the node or ask for more.",
                 ) from error
 
+    def freeze(self, environment: str, node: str) -> None:
+        """Have every process of a node stand still, until `thaw`; also those that enter it meanwhile. Raises MissingToolError."""
+        if "freezer" in self.roots:
+            group = self._group(self.roots["freezer"], environment, node)
+            self._prepare(self.roots["freezer"], environment)
+            group.mkdir(exist_ok=True)
+            _write(group / "freezer.state", "FROZEN")
+            # what is moved in stands still at once, so this ends: only those still outside can fork
+            while outside := self.members(environment, node) - _members(group):
+                for pid in outside:
+                    with suppress(ProcessLookupError):
+                        _write(group / "cgroup.procs", str(pid))
+            _until(group / "freezer.state", "FROZEN")
+        elif self.version == 2 and self.member is not None:
+            group = self._group(self.member, environment, node)
+            _write(group / "cgroup.freeze", "1")
+            _until(group / "cgroup.events", "frozen 1")
+        else:
+            raise MissingToolError(
+                "this host cannot pause nodes: it has no control groups that freeze",
+                resource=f"node {node}",
+                remedy="Mount the freezer's hierarchy: mount -t cgroup -o freezer none /sys/fs/cgroup/freezer",
+            )
+
+    def thaw(self, environment: str, node: str | None = None) -> None:
+        """Let a node, or all nodes of an environment, go on. Without it those of version 1 cannot even be killed. Safe to repeat."""
+        for group in self._groups(environment, node):
+            for name, value in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
+                with suppress(OSError):
+                    _write(group / name, value)
+
     def folders(self, environment: str, node: str) -> list[Path]:
         """The groups of a node."""
         return [group for group in self._groups(environment, node) if group.is_dir()]
@@ -85,8 +116,7 @@ class Cgroups:
         """The processes of a node, or of all nodes of an environment."""
         found: set[int] = set()
         for group in self._groups(environment, node):
-            with suppress(OSError):
-                found |= {int(line) for line in (group / "cgroup.procs").read_text().split()}
+            found |= _members(group)
         return found
 
     def remove(self, environment: str, node: str | None = None) -> None:
@@ -101,6 +131,14 @@ class Cgroups:
             with suppress(OSError):
                 found |= {entry.name for entry in os.scandir(root / "wardian") if entry.is_dir()}
         return found
+
+    def age(self, environment: str) -> float:
+        """Seconds since the last of an environment's groups was made."""
+        made = 0.0
+        for root in self._all_roots():
+            with suppress(OSError):
+                made = max(made, (root / "wardian" / environment).stat().st_mtime)
+        return time.time() - made
 
     def _limits(self, cpus: float | None, memory: int | None) -> dict[Path, dict[str, str]]:
         limits: dict[Path, dict[str, str]] = {}
@@ -159,6 +197,22 @@ def _controllers(root: Path) -> set[str]:
         return set((root / "cgroup.controllers").read_text().split())
     except OSError:
         return set()
+
+
+def _members(group: Path) -> set[int]:
+    try:
+        return {int(line) for line in (group / "cgroup.procs").read_text().split()}
+    except OSError:
+        return set()
+
+
+def _until(path: Path, state: str) -> None:
+    """Return once the kernel says so of a group; it takes as long as system calls take to be left."""
+    for _attempt in range(1000):
+        if state in path.read_text():
+            return
+        time.sleep(0.002)
+    raise ProviderError(f"{path.parent.name} does not stand still", remedy="A process on it hangs in the kernel; try again.")
 
 
 def _write(path: Path, value: str) -> None:

@@ -10,8 +10,9 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ...errors import ProviderError
 from ..base import Finding
-from . import netlink, shaping
+from . import ceiling, limits, netlink, shaping
 from .cgroups import Cgroups
 from .kernel import (
     CLONE_NEWIPC,
@@ -37,7 +38,7 @@ def diagnose(state: State) -> list[Finding]:
     """What works here. Blocking."""
     if os.geteuid() != 0:
         return [Finding("root", "missing", f"this is user {os.geteuid()}", "Run as root: sudo wardian doctor.")]
-    return [Finding("root", "ok", "user 0"), *_namespaces(), _overlay(state), *_network(), _delay(), *_groups(), _translation()]
+    return [Finding("root", "ok", "user 0"), *_namespaces(), _overlay(state), *_network(), _delay(state), *_groups(), _translation()]
 
 
 def _namespaces() -> Iterator[Finding]:
@@ -87,17 +88,23 @@ def _network() -> Iterator[Finding]:
     )
 
 
-def _delay() -> Finding:
+def _delay(state: State) -> Finding:
     try:
         available = shaping.netem_available()
     except OSError as error:
         return Finding("delay and loss of links", "missing", error.strerror or str(error), _PRIVILEGED)
     if available:
         return Finding("delay and loss of links (netem)", "ok", "by the kernel")
+    try:
+        stand_in = limits.relay(ceiling.measure(state.root))
+    except (OSError, ProviderError) as error:
+        return Finding(
+            "delay and loss of links (netem)", "missing", f"this kernel has no netem, and its stand-in fails: {error}", _PRIVILEGED
+        )
     return Finding(
         "delay and loss of links (netem)",
         "limited",
-        f"this kernel has no netem; {shaping.RELAY_STAND_IN} stands in",
+        f"this kernel has no netem; {stand_in} stands in",
         "Load it where the kernel has it as a module (modprobe sch_netem), or use a distribution's full kernel.",
     )
 

@@ -32,6 +32,9 @@ GATEWAY_SYSCTLS = {
 }
 FABRIC_SYSCTLS = {**GATEWAY_SYSCTLS, "net/ipv4/ip_forward": "0"}
 
+MTU = 1500
+"""The largest packet where nothing is written, bytes."""
+
 INSIDE = "eth0"
 """The interface of a gateway towards its own network."""
 
@@ -190,6 +193,13 @@ class Fabric:
                     requests.append(netlink.route(route["to"], via=via, index=index, source=spec["gateway"], onlink=True))
             inside.send(requests)
 
+    def set_mtu(self, port: str, pid: int, interface: str, mtu: int) -> None:
+        """Have a port, and the interface at its other end in this process's namespace, carry packets of this size at most."""
+        self._netlink.send([netlink.change(port, mtu=mtu)])
+        with ExitStack() as stack:
+            inside = stack.enter_context(Netlink.into(_open_namespace(pid, stack)))
+            inside.send([netlink.change(interface, mtu=mtu)])
+
     def shape(self, segments: Sequence[Segment]) -> None:
         """Make these segments what they are asked to be."""
         shaping.apply(self.namespace, segments)
@@ -239,16 +249,16 @@ def link_addresses(number: int) -> tuple[str, str]:
     return str(ipaddress.IPv4Address(first)), str(ipaddress.IPv4Address(first + 1))
 
 
-def access_segment(name: str, spec: Mapping[str, Any]) -> Segment:
-    """The segment between a node's port and its network."""
+def access_segment(name: str, spec: Mapping[str, Any], began: float = 0.0) -> Segment:
+    """The segment between a node's port and its network. began: when its traces began."""
     near = node_port(spec["node"], spec["network"])
-    return Segment(f"access:{name}", near, far_bridge=bridge(spec["network"]), there=spec["up"], back=spec["down"])
+    return Segment(f"access:{name}", near, far_bridge=bridge(spec["network"]), there=spec["up"], back=spec["down"], began=began)
 
 
-def link_segment(name: str, spec: Mapping[str, Any]) -> Segment:
-    """The segment between the two ports of a link."""
+def link_segment(name: str, spec: Mapping[str, Any], began: float = 0.0) -> Segment:
+    """The segment between the two ports of a link. began: when its traces began."""
     near, far = link_ports(name)
-    return Segment(f"link:{name}", near, far_port=far, there=spec["there"], back=spec["back"])
+    return Segment(f"link:{name}", near, far_port=far, there=spec["there"], back=spec["back"], began=began)
 
 
 def mac(address: str) -> str:

@@ -9,6 +9,9 @@ from .cgroups import Cgroups
 from .growth import Growth
 from .state import EnvironmentFolder, State
 
+YOUNG = 60
+"""Control groups get their first member within this time of being made, seconds."""
+
 
 def collect(state: State, report: Progress) -> list[str]:
     """Remove what no environment owns, and environments none of whose nodes can come back; one line for each. Blocking."""
@@ -24,8 +27,8 @@ def collect(state: State, report: Progress) -> list[str]:
             removed.append(f"{len(pids)} processes of environment {environment}, which has no record")
     groups = Cgroups.find()
     for environment in groups.environments() - known:
-        # with members it is an environment of another state folder
-        if not groups.members(environment):
+        # with members it is an environment of another state folder, and without any it may be one that is being made there
+        if groups.age(environment) > YOUNG and not groups.members(environment):
             groups.remove(environment)
             removed.append(f"control groups of environment {environment}, which has no record")
     removed += layers.forget_unfinished(state)

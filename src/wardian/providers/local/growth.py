@@ -74,7 +74,10 @@ class Growth:
 
             def join(answers: list[dict[str, Any]]) -> None:
                 for answer in answers:
-                    wiring.add_gateway(gateways[answer["key"]], answer["pid"], specs[gateways[answer["key"]]])
+                    name = gateways[answer["key"]]
+                    wiring.add_gateway(name, answer["pid"], specs[name])
+                    if "mtu" in specs[name]:
+                        wiring.set_mtu(fabric.gateway_port(name), answer["pid"], fabric.INSIDE, specs[name]["mtu"])
 
             children = [
                 {
@@ -154,21 +157,28 @@ class Growth:
                 with _NUMBERS:
                     number = self._free_link_number()
                     folder = self._begin("link", resource.name, resource.spec, number=number)
+                facts = {"number": number, **_beginning(resource.spec)}
                 wiring.add_link(resource.name, number, resource.spec["networks"], gateways)
-                wiring.shape([fabric.link_segment(resource.name, resource.spec)])
+                self._set_mtu(wiring, resource)
+                wiring.shape([fabric.link_segment(resource.name, resource.spec, facts.get("began", 0.0))])
                 for network, pid in zip(resource.spec["networks"], gateways, strict=True):
                     self._route_links(wiring, network, pid, extra={resource.name: (number, resource.spec["networks"])})
-                folder.complete(resource.spec, number=number)
+                folder.complete(resource.spec, **facts)
                 self._report(resource.name, "ready")
         self._keep_relay()
 
     def _create_accesses(self, resources: Sequence[Resource]) -> None:
         folders = [self._begin("access", resource.name, resource.spec) for resource in resources]
+        facts = [_beginning(resource.spec) for resource in resources]
         with self._fabric() as wiring:
-            wiring.shape([fabric.access_segment(resource.name, resource.spec) for resource in resources])
+            for resource in resources:
+                self._set_mtu(wiring, resource)
+            beginnings = zip(resources, facts, strict=True)
+            wiring.shape([fabric.access_segment(item.name, item.spec, known.get("began", 0.0)) for item, known in beginnings])
+        for folder, resource, known in zip(folders, resources, facts, strict=True):
+            folder.complete(resource.spec, **known)
         self._keep_relay()
-        for folder, resource in zip(folders, resources, strict=True):
-            folder.complete(resource.spec)
+        for resource in resources:
             self._report(resource.name, "ready")
 
     def _create_names(self, resources: Sequence[Resource]) -> None:
@@ -206,11 +216,19 @@ class Growth:
     def _update_shapes(self, resources: Sequence[Resource]) -> None:
         folders = [self._existing(resource) for resource in resources]
         make = {"access": fabric.access_segment, "link": fabric.link_segment}
+        segments, facts = [], []
+        for (_, known), resource in zip(folders, resources, strict=True):
+            kept = {key: value for key, value in known["facts"].items() if key != "began"}
+            facts.append(kept | _beginning(resource.spec, known))
+            segments.append(make[resource.kind](resource.name, resource.spec, facts[-1].get("began", 0.0)))
         with self._fabric() as wiring:
-            wiring.shape([make[resource.kind](resource.name, resource.spec) for resource in resources])
+            for (_, known), resource in zip(folders, resources, strict=True):
+                if known["spec"].get("mtu") != resource.spec.get("mtu"):
+                    self._set_mtu(wiring, resource)
+            wiring.shape(segments)
+        for (folder, _), resource, known in zip(folders, resources, facts, strict=True):
+            folder.complete(resource.spec, **known)
         self._keep_relay()
-        for (folder, known), resource in zip(folders, resources, strict=True):
-            folder.complete(resource.spec, **known["facts"])
 
     def _update_one(self, resource: Resource) -> None:
         folder, known = self._existing(resource)
@@ -245,6 +263,8 @@ class Growth:
                 raise ProviderError("its gateway is not running", resource=str(resource), remedy=_REMEDY)
             return
         with self._fabric() as wiring:
+            if before.get("mtu") != resource.spec.get("mtu"):
+                wiring.set_mtu(fabric.gateway_port(resource.name), pid, fabric.INSIDE, resource.spec.get("mtu", fabric.MTU))
             wiring.change_routes(pid, before["routes"], resource.spec["routes"])
             self._route_links(wiring, resource.name, pid, spec=resource.spec, before=before)
 
@@ -281,6 +301,8 @@ class Growth:
             self._end(folders)
         if wiring is not None and (ports or segments):
             wiring.remove(ports, segments)
+        if wiring is not None and kind == "access":
+            self._rejoin(folders, wiring)
         if kind == "node":
             for name in names:
                 self._cgroups.remove(self._id, name)
@@ -292,6 +314,18 @@ class Growth:
         if segments:
             self._keep_relay()
 
+    def _rejoin(self, folders: Sequence[ResourceFolder], wiring: Fabric) -> None:
+        """Have nodes that go on without their access link's shape reach their network all the same."""
+        there = {link.name for link in wiring.interfaces()}
+        for folder in folders:
+            spec = (folder.read() or {}).get("spec")
+            if not spec or not {fabric.node_port(spec["node"], spec["network"]), fabric.bridge(spec["network"])} <= there:
+                continue
+            plain = {key: value for key, value in spec.items() if key != "mtu"} | {"up": {}, "down": {}}
+            wiring.shape([fabric.access_segment(folder.name, plain)])
+            if "mtu" in spec and self._folder.resource("node", spec["node"]).pid() is not None:
+                self._set_mtu(wiring, Resource("access", folder.name, plain))
+
     def _end(self, folders: Iterable[ResourceFolder]) -> None:
         doomed: set[int] = set()
         cut_short = False
@@ -300,6 +334,7 @@ class Growth:
             cut_short = cut_short or (identity is None and folder.path.exists())
             doomed |= processes.running([identity] if identity else [])
             if folder.kind == "node":
+                self._cgroups.thaw(self._id, folder.name)
                 doomed |= self._cgroups.members(self._id, folder.name)
         if cut_short:
             # a spawner that was killed between making a process and writing it down left it to be known by its variables alone
@@ -316,6 +351,7 @@ class Growth:
 
     def destroy(self) -> None:
         """Remove everything that carries the environment's id, its record last."""
+        self._cgroups.thaw(self._id)
         while doomed := self._alive():
             processes.end(doomed)
         self._cgroups.remove(self._id)
@@ -397,6 +433,20 @@ class Growth:
         gone = {route["to"] for route in (before or {}).get("routes", ()) if "link" in route} - {route["to"] for route in wanted["routes"]}
         wiring.route_links(pid, wanted, sides, gone)
 
+    def _set_mtu(self, wiring: Fabric, resource: Resource) -> None:
+        """Give both ends of an access link or a link the size that is written, or that of everything else."""
+        spec, mtu = resource.spec, resource.spec.get("mtu", fabric.MTU)
+        if resource.kind == "link":
+            for port, network in zip(fabric.link_ports(resource.name), spec["networks"], strict=True):
+                wiring.set_mtu(port, self._gateway(network, resource), fabric.link_interface(resource.name), mtu)
+            return
+        folder = self._folder.resource("node", spec["node"])
+        pid, known = folder.pid(), folder.read()
+        if pid is None or known is None:
+            raise ProviderError(f"node {spec['node']} is not running", resource=str(resource), remedy=_REMEDY)
+        interface = next(item["name"] for item in known["spec"]["interfaces"] if item["network"] == spec["network"])
+        wiring.set_mtu(fabric.node_port(spec["node"], spec["network"]), pid, interface, mtu)
+
     def _tables(self) -> Mapping[str, Any]:
         for folder in self._folder.resources("names"):
             known = folder.read()
@@ -426,6 +476,19 @@ _NUMBERS = threading.Lock()
 def _record(environment: str, spec: Mapping[str, Any], created: float) -> EnvironmentRecord:
     fields = {name: spec[name] for name in ("name", "instance", "file", "user", "host")}
     return EnvironmentRecord(id=environment, provider="local", created=created, spec=dict(spec), **fields)
+
+
+def _beginning(spec: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> dict[str, float]:
+    """When the traces of a link begin: now, unless they are those that it had before; nothing where there are none."""
+
+    def traces(shapes: Mapping[str, Any]) -> list[Any]:
+        return [shapes.get(way, {}).get("trace") for way in ("there", "back", "up", "down")]
+
+    if not any(traces(spec)):
+        return {}
+    if before is not None and traces(before["spec"]) == traces(spec) and "began" in before["facts"]:
+        return {"began": before["facts"]["began"]}
+    return {"began": time.time()}
 
 
 def _by_kind(resources: Sequence[Resource]) -> dict[str, list[Resource]]:

@@ -83,7 +83,8 @@ def remove(environment: str, state: State, known: Mapping[str, Any] | None) -> N
     if table(environment) in _tables():
         _nft(f"delete table ip {table(environment)}", "removing address translation")
     others = [folder for folder in state.environments() if folder.id != environment and (folder.path / "uplink.json").exists()]
-    if known is not None and not others:
+    # environments of other state folders need the host to forward, too
+    if known is not None and not others and not any(link.alias.startswith("wardian ") for link in _links()):
         _FORWARD.write_text(known["forwarding"])
 
 

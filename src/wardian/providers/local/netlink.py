@@ -459,22 +459,45 @@ def netem(
     limit: int,
     delay: float = 0.0,
     jitter: float = 0.0,
+    distribution: Sequence[int] = (),
     loss: float = 0.0,
+    burst: float | None = None,
     duplicate: float = 0.0,
     reorder: float = 0.0,
     rate: float | None = None,
 ) -> bytes:
-    """Options of tc-netem(8): limit in packets, delay and jitter in seconds, the others as fractions, rate in bits a second."""
+    """Options of tc-netem(8): limit in packets, delay and jitter in seconds, the others as fractions, rate in bits a second.
+
+    distribution: quantiles of the jitter at equal steps, in 8192ths of it. burst: how many packets in a row are lost on average
+    (the simple Gilbert model); None for independent losses.
+    """
     ticks = [min(round(value / TICK), 0xFFFFFFFF) for value in (delay, jitter)]
-    head = struct.pack("=IIIIII", ticks[0], limit, _share(loss), 1 if reorder else 0, _share(duplicate), ticks[1])
+    independent = loss if burst is None else 0.0
+    head = struct.pack("=IIIIII", ticks[0], limit, _share(independent), 1 if reorder else 0, _share(duplicate), ticks[1])
     options = head + _attribute(10, struct.pack("=q", round(delay * 1e9))) + _attribute(11, struct.pack("=q", round(jitter * 1e9)))
     if reorder:
         options += _attribute(3, struct.pack("=II", _share(reorder), 0))
+    if distribution:
+        options += _attribute(2, struct.pack(f"={len(distribution)}h", *distribution))
+    if loss and burst is not None:
+        begin, end = gilbert(loss, burst)
+        options += _nest(5, _attribute(2, struct.pack("=IIII", _share(begin), _share(end), 0, 0)))
     if rate:
         octets = int(rate / 8)
         options += _attribute(6, struct.pack("=IiIi", min(octets, 0xFFFFFFFF), 0, 0, 0))
         options += _attribute(8, struct.pack("=Q", octets)) if octets > 0xFFFFFFFF else b""
     return options
+
+
+def gilbert(loss: float, burst: float) -> tuple[float, float]:
+    """The chances that a run of losses begins and ends at a packet, for a share of losses and their mean number in a row."""
+    end = 0.0 if loss == 1 else 1 / burst
+    return (1.0 if loss == 1 else min(loss * end / (1 - loss), 1.0)), end
+
+
+def managed(limit: int) -> bytes:
+    """Options of `codel`, `fq_codel` and `pie`: limit in packets; the rest is the kernel's choice."""
+    return _u32(2, limit)
 
 
 def fifo(limit: int) -> bytes:

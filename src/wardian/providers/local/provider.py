@@ -16,8 +16,9 @@ from ...errors import MissingToolError, NodeDownError
 from ...experiment.resources import Capabilities, EnvironmentRecord, Observed, Resource
 from ...paths import state_folder
 from .. import base
-from ..base import Channel, Finding, Progress, Provider
-from . import doctor, garbage, limits, observation, relays
+from ..base import Channel, Fault, Finding, Progress, Provider
+from . import doctor, garbage, limits, observation, relays, vantage
+from . import faults as afflictions
 from .channel import LocalChannel
 from .growth import Growth
 from .layers import Stop
@@ -27,9 +28,9 @@ _T = TypeVar("_T")
 
 IN_PLACE = frozenset(
     {("environment", key) for key in ("lease", "collect", "parameters", "user", "host")}
-    | {("network", "routes"), ("names", "tables")}
+    | {("network", "routes"), ("network", "mtu"), ("names", "tables")}
     | {("node", key) for key in ("env", "cpus", "memory", "group", "index", "roles", "site", "routes", "routes_between")}
-    | {("access", "up"), ("access", "down"), ("link", "there"), ("link", "back")}
+    | {("access", "up"), ("access", "down"), ("access", "mtu"), ("link", "there"), ("link", "back"), ("link", "mtu")}
 )
 
 
@@ -44,6 +45,7 @@ class LocalProvider(Provider):
 
     name: ClassVar[str] = "local"
     Settings: ClassVar[type[base.ProviderSettings]] = LocalSettings
+    faults: ClassVar[frozenset[str]] = frozenset({"pause", "slow", "partition", "flap", "kill"})
 
     @functools.cached_property
     def state(self) -> State:
@@ -53,7 +55,7 @@ class LocalProvider(Provider):
 
     async def capabilities(self, desired: Sequence[Resource]) -> Capabilities:
         _require_root()
-        return Capabilities(IN_PLACE, tuple(await self._work(lambda _: limits.caveats(desired))))
+        return Capabilities(IN_PLACE, tuple(await self._work(lambda _: limits.caveats(desired, self.state.root))))
 
     async def environments(self) -> list[EnvironmentRecord]:
         return await self._work(lambda _: [record for folder in self.state.environments() if (record := folder.record())])
@@ -95,8 +97,19 @@ class LocalProvider(Provider):
     def channel(self, environment: str, node: str) -> Channel:
         return LocalChannel(node, self.state.environment(environment).resource("node", node).path, environment)
 
+    def vantage(self, environment: str, link: str) -> tuple[Channel, str]:
+        return vantage.of_link(self.state.environment(environment), self.state, link)
+
     async def keep(self, environment: str) -> list[int]:
         return await self._work(lambda _: relays.keep(self.state.environment(environment), self.state))
+
+    async def inflict(self, environment: str, kind: str, targets: Sequence[str], faults: Sequence[Fault]) -> None:
+        _require_root()
+        await self._work(lambda _: afflictions.inflict(self.state.environment(environment), kind, targets, faults))
+
+    async def kill(self, environment: str, nodes: Sequence[str]) -> None:
+        _require_root()
+        await self._work(lambda _: afflictions.kill(self.state.environment(environment), nodes))
 
     async def collect_garbage(self, progress: Progress) -> list[str]:
         return await self._work(lambda report: garbage.collect(self.state, report), progress)

@@ -1,4 +1,4 @@
-"""The relay: holds and loses Ethernet frames in user space, where the kernel has no netem.
+"""The relay: holds, loses, doubles and reorders Ethernet frames in user space, where the kernel has no netem.
 
     python -S -E relay.py CONFIG
 
@@ -8,8 +8,13 @@ in front of it, as the queueing discipline of the TAP that a frame leaves by.
 
     {"netns": "/proc/4711/ns/net" | null,    entered first; null when started in the right one
      "counters": path of the file to which the counters are written, at most every two seconds, and on SIGUSR1,
-     "pairs": [{"id", "near": TAP, "far": TAP, "there": DIRECTION, "back": DIRECTION}]}
-    DIRECTION is {"delay": seconds, "loss": fraction, "limit": bytes, "seed": text}; there is from near to far
+     "pairs": [{"id", "near": TAP, "far": TAP, "mtu": bytes, "there": DIRECTION, "back": DIRECTION}]}
+    DIRECTION is {"limit": bytes, "seed": text}, from near to far and back; and where wanted "delay": seconds, "jitter": seconds,
+    "distribution": "uniform" | "normal" | "pareto", "loss": fraction, "loss_burst": mean number lost in a row, "duplicate": fraction,
+    "reorder": fraction that does not wait, "trace": {"began": seconds since the epoch, "length", "repeat",
+    "steps": [[seconds, {delay, jitter, loss: value}], …]}, whose values go before those beside it
+
+What the words mean is as tc-netem(8) has it; the losses in a row are its simple Gilbert model.
 
 SIGHUP: read the configuration again; frames under way stay so. Start it with SIGHUP and SIGUSR1 blocked: it unblocks them once it can
 take them, and one that was sent before that does not end it. As with netem, a frame is sent when it is due: after the delay was
@@ -26,6 +31,7 @@ import fcntl
 import gc
 import heapq
 import json
+import math
 import os
 import random
 import select
@@ -34,6 +40,7 @@ import socket
 import struct
 import sys
 import time
+from bisect import bisect_right
 from collections import deque
 from contextlib import suppress
 from typing import Any
@@ -46,11 +53,14 @@ LATE = 1_000_000
 """Nanoseconds after its time from which on a sent frame counts as late."""
 FRAME = 2048
 """Bytes read at once, unless a TAP's MTU asks for more."""
+FARTHEST = 4.0
+"""How many jitters a frame may be off; what netem's tables hold."""
+NEVER = 2**63
+"""Later than any time of the monotonic clock."""
 
 TUNSETIFF = 0x400454CA
 IFF_TAP = 0x0002
 IFF_NO_PI = 0x1000
-SIOCGIFMTU = 0x8921
 CLONE_NEWNET = 0x40000000
 CLOCK_MONOTONIC = 1
 TFD_NONBLOCK = os.O_NONBLOCK
@@ -59,40 +69,57 @@ TFD_TIMER_ABSTIME = 1
 
 
 class Direction:
-    """One way across a pair: its queue of frames under way, and what was counted."""
+    """One way across a pair: its frames under way, and what was counted."""
 
-    COUNTERS = ("frames", "bytes", "lost", "dropped", "late")
+    COUNTERS = ("frames", "bytes", "lost", "dropped", "late", "duplicated", "reordered")
 
     def __init__(self) -> None:
         self.source = self.target = -1
         self.size = FRAME
-        self.delay = 0
-        self.loss = 0.0
+        self.asked: dict[str, Any] = {}
+        self.moments: list[float] = []
+        self.changes = NEVER
+        self.delay = self.jitter = 0
+        self.loss = self.duplicate = self.reorder = 0.0
         self.limit = 0
         self.seed: Any = None
         self.random = random.Random()  # noqa: S311
+        self.vary = self._uniform
+        self.lose = self._lose_at_random
+        self.in_burst = False
+        # what is due after all that came before it, and what is due earlier than some of that
         self.queue: deque[tuple[int, bytes]] = deque()
+        self.overtaking: list[tuple[int, int, bytes]] = []
+        self.order = 0
         self.held = 0
         self.scheduled = 0
-        self.frames = self.bytes = self.lost = self.dropped = self.late = 0
+        self.frames = self.bytes = self.lost = self.dropped = self.late = self.duplicated = self.reordered = 0
 
     def configure(self, wanted: dict[str, Any]) -> None:
-        self.delay = round(wanted.get("delay", 0.0) * 1e9)
-        self.loss = float(wanted.get("loss", 0.0))
         self.limit = int(wanted["limit"])
         if wanted.get("seed") != self.seed:
             self.seed = wanted.get("seed")
             self.random = random.Random(self.seed)  # noqa: S311
+        self.asked = wanted
+        trace = wanted.get("trace")
+        self.moments = [step[0] for step in trace["steps"]] if trace else []
+        self.changes = 0 if trace else NEVER
+        self._set(wanted)
 
     def receive(self, now: int) -> None:
         """Take in the frames that wait at the source. Raises OSError when the source is gone."""
+        if now >= self.changes:
+            self._follow_trace(now)
+        if self.jitter or self.duplicate or self.reorder:
+            self._receive_one_by_one(now)
+            return
         read, source, size, queue, limit = os.read, self.source, self.size, self.queue, self.limit
-        loss, draw, held, due = self.loss, self.random.random, self.held, now + self.delay
+        lose, held, due = self.lose if self.loss else None, self.held, now + self.delay
         in_order = not queue or queue[-1][0] <= due
         try:
             for _ in range(BATCH):
                 frame = read(source, size)
-                if loss and draw() < loss:
+                if lose and lose():
                     self.lost += 1
                 elif held >= limit:
                     self.dropped += 1
@@ -101,7 +128,7 @@ class Direction:
                     if in_order:
                         queue.append((due, frame))
                     else:
-                        queue.insert(_position(queue, due), (due, frame))
+                        self._put_between(due, frame)
         except BlockingIOError:
             pass
         finally:
@@ -112,8 +139,8 @@ class Direction:
         write, target, queue = os.write, self.target, self.queue
         frames = size = 0
         try:
-            while queue and queue[0][0] <= now:
-                due, frame = queue.popleft()
+            while (due := self.due()) <= now:
+                frame = queue.popleft()[1] if not self.overtaking or self.overtaking[0][0] > due else heapq.heappop(self.overtaking)[2]
                 size += len(frame)
                 try:
                     write(target, frame)
@@ -130,8 +157,104 @@ class Direction:
             self.bytes += size
             self.held -= size
 
+    def due(self) -> int:
+        """When the next frame is to be sent, nanoseconds of the monotonic clock."""
+        due = self.queue[0][0] if self.queue else NEVER
+        return min(due, self.overtaking[0][0]) if self.overtaking else due
+
+    def clear(self) -> None:
+        """Forget what is under way."""
+        self.queue.clear()
+        self.overtaking.clear()
+        self.held = self.scheduled = 0
+
     def counters(self) -> dict[str, int]:
         return {name: getattr(self, name) for name in self.COUNTERS}
+
+    def _set(self, wanted: dict[str, Any]) -> None:
+        self.delay = round(wanted.get("delay", 0.0) * 1e9)
+        self.jitter = round(wanted.get("jitter", 0.0) * 1e9)
+        self.vary = {"normal": self._normal, "pareto": self._pareto}.get(wanted.get("distribution", ""), self._uniform)
+        self.loss = float(wanted.get("loss", 0.0))
+        self.duplicate = float(wanted.get("duplicate", 0.0))
+        self.reorder = float(wanted.get("reorder", 0.0))
+        burst = wanted.get("loss_burst")
+        self.lose = self._lose_at_random
+        if burst and 0 < self.loss < 1:
+            self.lose = self._lose_in_bursts
+            self.burst_ends = 1 / burst
+            self.burst_begins = min(self.loss * self.burst_ends / (1 - self.loss), 1.0)
+
+    def _follow_trace(self, now: int) -> None:
+        """Take up the step that the trace is at, and note when the next one comes."""
+        trace = self.asked["trace"]
+        steps, length = trace["steps"], trace["length"]
+        position = max(time.time() - trace["began"], 0.0)
+        if trace["repeat"]:
+            position %= length
+        number = max(bisect_right(self.moments, position) - 1, 0)
+        self._set({**self.asked, **steps[number][1]})
+        ahead = steps[number + 1][0] if number + 1 < len(steps) else length if trace["repeat"] else math.inf
+        self.changes = now + max(round((ahead - position) * 1e9), 1) if ahead < math.inf else NEVER
+
+    def _receive_one_by_one(self, now: int) -> None:
+        """The same for a direction each of whose frames has its own delay."""
+        draw = self.random.random
+        try:
+            for _ in range(BATCH):
+                frame = os.read(self.source, self.size)
+                copies = 1
+                if self.duplicate and draw() < self.duplicate:
+                    copies = 2
+                    self.duplicated += 1
+                if self.loss and self.lose():
+                    copies -= 1
+                    self.lost += 1
+                for _ in range(copies):
+                    self._hold(now, frame, draw)
+        except BlockingIOError:
+            pass
+
+    def _hold(self, now: int, frame: bytes, draw: Any) -> None:
+        if self.held >= self.limit:
+            self.dropped += 1
+            return
+        due = now + self.delay
+        if self.reorder and draw() < self.reorder:
+            due = now
+            self.reordered += 1
+        elif self.jitter:
+            due = max(due + round(self.jitter * self.vary()), now)
+        self.held += len(frame)
+        self._put_between(due, frame)
+
+    def _put_between(self, due: int, frame: bytes) -> None:
+        if not self.queue or self.queue[-1][0] <= due:
+            self.queue.append((due, frame))
+        else:
+            self.order += 1
+            heapq.heappush(self.overtaking, (due, self.order, frame))
+
+    def _lose_at_random(self) -> bool:
+        return self.random.random() < self.loss
+
+    def _lose_in_bursts(self) -> bool:
+        lost = self.in_burst
+        chance = self.burst_ends if lost else self.burst_begins
+        if self.random.random() < chance:
+            self.in_burst = not lost
+        return lost
+
+    def _uniform(self) -> float:
+        return 2 * self.random.random() - 1
+
+    def _normal(self) -> float:
+        return min(max(self.random.gauss(0.0, 1.0), -FARTHEST), FARTHEST)
+
+    def _pareto(self) -> float:
+        # of shape 3, brought to mean 0 and standard deviation 1
+        drawn: float = (1 - self.random.random()) ** (-1 / 3)
+        return min((drawn - 1.5) / math.sqrt(0.75), FARTHEST)
 
 
 class Pair:
@@ -151,19 +274,21 @@ class Pair:
             for tap in taps:
                 os.close(tap)
             return False
-        sizes = [max(FRAME, mtu(name) + 64) for name in self.names]
         self.there.source = self.back.target = taps[0]
         self.back.source = self.there.target = taps[1]
-        self.there.size, self.back.size = sizes
         return True
+
+    def configure(self, wanted: dict[str, Any]) -> None:
+        self.there.size = self.back.size = max(FRAME, wanted.get("mtu", 0) + 64)
+        self.there.configure(wanted["there"])
+        self.back.configure(wanted["back"])
 
     def close(self) -> None:
         for direction in (self.there, self.back):
             if direction.source >= 0:
                 os.close(direction.source)
             direction.source = -1
-            direction.queue.clear()
-            direction.held = direction.scheduled = 0
+            direction.clear()
         self.there.target = self.back.target = -1
 
     @property
@@ -245,8 +370,8 @@ class Relay:
         except OSError:
             self._lose(pair)
             return
-        queue = direction.queue
-        if queue and (not direction.scheduled or queue[0][0] < direction.scheduled):
+        due = direction.due()
+        if due < NEVER and (not direction.scheduled or due < direction.scheduled):
             self._schedule(pair, direction)
 
     def _send(self, now: int) -> None:
@@ -259,11 +384,11 @@ class Relay:
         except OSError:
             self._lose(pair)
             return
-        if direction.queue:
+        if direction.due() < NEVER:
             self._schedule(pair, direction)
 
     def _schedule(self, pair: Pair, direction: Direction) -> None:
-        direction.scheduled = direction.queue[0][0]
+        direction.scheduled = direction.due()
         self._order += 1
         heapq.heappush(self._due, (direction.scheduled, self._order, pair, direction))
 
@@ -294,8 +419,7 @@ class Relay:
                 self._lose(self._pairs.pop(name))
         for name, item in wanted.items():
             pair = self._pairs.setdefault(name, Pair(item["near"], item["far"]))
-            pair.there.configure(item["there"])
-            pair.back.configure(item["back"])
+            pair.configure(item)
         self._open_missing()
 
     def _catch_signals(self) -> int:
@@ -349,13 +473,6 @@ def open_tap(name: str) -> int:
     return tap
 
 
-def mtu(name: str) -> int:
-    """The MTU of an interface, bytes."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        reply = fcntl.ioctl(asking, SIOCGIFMTU, struct.pack("16si20x", name.encode(), 0))
-    return int(struct.unpack("16si20x", reply)[1])
-
-
 def enter_netns(path: str) -> None:
     """Move this process into a network namespace."""
     libc = ctypes.CDLL(None, use_errno=True)
@@ -375,14 +492,6 @@ def go_first() -> None:
         # a control group may have no share of real time to give
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, -15)
-
-
-def _position(queue: deque[tuple[int, bytes]], due: int) -> int:
-    """Where in the queue a frame belongs that is due before the last one; from the end, for few overtake many."""
-    position = len(queue)
-    while position and queue[position - 1][0] > due:
-        position -= 1
-    return position
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Segments: what stands between a port and a bridge, or between two ports, so that a link has its rate, queue, delay and loss.
 
 A port is the end of a veth in the environment's fabric namespace; its other end is in a node. All that a segment is made of stands in
-the fabric, out of reach of what runs on nodes. A direction's rate and queue come first (`tbf`), then its delay and loss. Four forms:
+the fabric, out of reach of what runs on nodes. A direction's rate and queue come first (`tbf`), then all the rest. Four forms:
 
     plain   port ─ far bridge                                        nothing is shaped, or one direction towards the port
             port ─ b1 ─ far port                                     likewise; rate and queue stand on the ports
@@ -12,6 +12,9 @@ the fabric, out of reach of what runs on nodes. A direction's rate and queue com
 
 Everything is read back from the kernel: interfaces are named after the segment's hash and carry `segment ID FORM` as their alias, the
 TAPs also what the relay has to do with the frames that leave by them. So `apply` makes, changes or repairs, whatever is there.
+
+A fabric is any network namespace, by its file descriptor. For containers of another engine it is the host's: `near` is the host's end
+of the container's veth, `far_bridge` the engine's bridge, and `relay_config` with `relays.serve` has the frames relayed.
 """
 
 from __future__ import annotations
@@ -20,23 +23,17 @@ import ctypes
 import functools
 import hashlib
 import os
-import struct
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...errors import ProviderError
-from . import netlink
+from ...experiment.resources import DISTRIBUTIONS
+from . import netlink, qdiscs, traces
 from .netlink import Link, Netlink, Request
+from .qdiscs import Qdisc, Shape
 
-HEADER = 14
-"""Bytes of an Ethernet header, which count against a rate."""
-DEFAULT_QUEUE = 0.1
-"""Seconds that the queue in front of a rate holds where none is written, at least ten frames."""
-BURST = 0.001
-"""Seconds of a rate that may pass at once after a pause; a timer that fires this late costs no throughput."""
-SMALLEST_BURST, LARGEST_BURST = 2, 43
-"""The same in full frames. A kernel's large segments are cut to frames where they exceed the burst."""
 TAP_QUEUE = 5000
 """Frames that wait for the relay before any is dropped."""
 
@@ -46,21 +43,16 @@ RELAY_FRAMES = 40_000
 """Frames a second, likewise."""
 RELAY_DELAY = 0.0003
 """Seconds that the relay adds to a one-way delay, typically."""
-RELAY_STAND_IN = (
-    f"a user-space relay, good for about {RELAY_RATE / 1e6:.0f} Mbit/s or {RELAY_FRAMES:,} frames a second in all, "
-    f"whose delays come out up to {RELAY_DELAY * 1e3:.1f} ms longer"
-)
-"""What stands in for netem, for the caveat of a plan."""
 
 RELAY_SLACK = 4 * 2**20
-UNLIMITED = 10e9
-NETEM_LARGEST = 2**31 - 1
 CLONE_NEWNET = 0x40000000
 DOOMED = 0x77617264
 """The group that interfaces are put in to be removed."""
 ENOENT, ENODEV, EOPNOTSUPP = 2, 19, 95
 
-Shape = Mapping[str, Any]
+_WORDS = {"delay": "d", "jitter": "j", "distribution": "t", "loss": "l", "loss_burst": "b", "duplicate": "c", "reorder": "r"}
+"""Short, since an alias has 255 characters."""
+_DISTRIBUTIONS = {name[0]: name for name in DISTRIBUTIONS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +62,7 @@ class Segment:
     id: its name within the environment, no spaces. near: the port it begins at.
     far_bridge, far_port: where it ends, exactly one of them.
     there, back: SHAPEs (see `experiment.resources`) from near to far and from far to near.
+    began: when their traces began, seconds since the epoch.
     """
 
     id: str
@@ -78,6 +71,12 @@ class Segment:
     far_port: str | None = None
     there: Shape = field(default_factory=dict)
     back: Shape = field(default_factory=dict)
+    began: float = 0.0
+
+    def at(self, moment: float) -> Segment:
+        """This with its shapes as they are at a moment, seconds since the epoch."""
+        elapsed = moment - self.began
+        return replace(self, there=traces.at(self.there, elapsed), back=traces.at(self.back, elapsed))
 
     @property
     def far(self) -> str:
@@ -89,14 +88,16 @@ class Layout:
     """What a segment is made of.
 
     kinds: {interface to be made: "bridge", "veth" (the first of a pair) or "tap"}; pairs: {veth: its peer}.
-    masters: {interface or port: the bridge it is in}. qdiscs: {interface or port: (kind, options)}. aliases: {made interface: alias}.
+    masters: {interface or port: the bridge it is in}. aliases: {made interface: alias}. qdiscs: {interface or port: its queueing
+    discipline}; inner: what waits in it, where it is a token bucket. whole_frames: which must carry no large segments.
     """
 
     form: str
     kinds: Mapping[str, str] = field(default_factory=dict)
     pairs: Mapping[str, str] = field(default_factory=dict)
     masters: Mapping[str, str] = field(default_factory=dict)
-    qdiscs: Mapping[str, tuple[str, bytes]] = field(default_factory=dict)
+    qdiscs: Mapping[str, Qdisc] = field(default_factory=dict)
+    inner: Mapping[str, Qdisc] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     whole_frames: tuple[str, ...] = ()
 
@@ -106,9 +107,15 @@ class Layout:
         return {*self.kinds, *self.pairs.values()}
 
 
-@functools.cache
 def netem_available() -> bool:
-    """Whether this kernel delays and loses packets itself; tried once in a namespace that nobody sees."""
+    """Whether this kernel delays and loses packets itself; tried once."""
+    return qdisc_available("netem")
+
+
+@functools.cache
+def qdisc_available(kind: str) -> bool:
+    """Whether this kernel has a queueing discipline; tried once in a namespace that nobody sees."""
+    options = {"netem": netlink.netem(limit=10, delay=0.001)}.get(kind, netlink.managed(10))
 
     def attempt() -> bool:
         libc = ctypes.CDLL(None, use_errno=True)
@@ -117,7 +124,7 @@ def netem_available() -> bool:
             raise OSError(error, f"making a network namespace: {os.strerror(error)}")
         with Netlink() as socket:
             try:
-                socket.send([netlink.qdisc(socket.index("lo"), "netem", netlink.netem(limit=10, delay=0.001))])
+                socket.send([netlink.qdisc(socket.index("lo"), kind, options)])
             except OSError as error:
                 if error.errno in (ENOENT, EOPNOTSUPP):
                     return False
@@ -133,11 +140,10 @@ def netem_available() -> bool:
 
 
 def layout(segment: Segment, mtu: int = 1500, *, netem: bool) -> Layout:
-    """What `segment` has to be made of; netem: whether the kernel has it. Pure."""
-    delayed = any(shape.get("delay") or shape.get("loss") for shape in (segment.there, segment.back))
-    if delayed:
+    """What `segment`, its shapes as they are at a moment, has to be made of; netem: whether the kernel has it. Pure."""
+    if qdiscs.impairs(segment.there) or qdiscs.impairs(segment.back):
         return _netem(segment, mtu) if netem else _relay(segment, mtu)
-    if segment.far_bridge and segment.there.get("rate"):
+    if segment.far_bridge and qdiscs.limits(segment.there):
         return _rate(segment, mtu)
     return _plain(segment, mtu)
 
@@ -152,7 +158,7 @@ def apply(namespace: int, segments: Sequence[Segment], *, netem: bool | None = N
     use_netem = netem_available() if netem is None else netem
     try:
         with Netlink.into(namespace) as socket:
-            _Work(namespace, socket, segments, use_netem).do()
+            _Work(namespace, socket, [current(segment) for segment in segments], use_netem).do()
     except OSError as error:
         names = ", ".join(segment.id for segment in segments[:3]) + (", …" if len(segments) > 3 else "")
         raise ProviderError(str(error), resource=f"shaping {names}") from error
@@ -170,8 +176,21 @@ def differences(namespace: int, segments: Sequence[Segment], *, netem: bool | No
     with Netlink.into(namespace) as socket:
         state = _State(socket)
         use_netem = netem_available() if netem is None else netem
-        found = {segment.id: list(_differences(segment, state, use_netem)) for segment in segments}
+        found = {segment.id: list(_differences(current(segment), state, use_netem)) for segment in segments}
     return {identity: words for identity, words in found.items() if words}
+
+
+def current(segment: Segment, moment: float | None = None) -> Segment:
+    """A segment as it is on this kernel: its traces at a moment (now, unless given), and first in, first out where a discipline lacks."""
+    now = segment.at(time.time() if moment is None else moment)
+    return replace(now, there=_possible(now.there), back=_possible(now.back))
+
+
+def _possible(shape: Shape) -> Shape:
+    queue = shape.get("queue") or {}
+    if "discipline" not in queue or qdisc_available(queue["discipline"]):
+        return shape
+    return {**shape, "queue": {key: value for key, value in queue.items() if key != "discipline"}}
 
 
 def describe(links: Iterable[Link]) -> dict[str, str]:
@@ -187,25 +206,53 @@ def describe(links: Iterable[Link]) -> dict[str, str]:
     return found
 
 
-def relay_config(links: Iterable[Link], *, counters: str, seed: str = "", netns: str | None = None) -> dict[str, Any]:
+def relay_config(
+    links: Iterable[Link], *, counters: str, seed: str = "", netns: str | None = None, segments: Iterable[Segment] = ()
+) -> dict[str, Any]:
     """What the relay of a fabric with these interfaces must do, see `relay.py`; no pairs when it is not needed.
 
     counters: path of the file it counts into. seed: what its losses are drawn from, with the segment's id and direction.
     netns: path of the namespace that it shall enter, None when it is started there.
+    segments: those with a trace, for what an alias has no room for.
     """
-    directions: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {}
+    words = {word: part for part, word in _WORDS.items()}
+    traced = {segment.id: segment for segment in segments}
+    directions: dict[str, dict[str, dict[str, Any]]] = {}
     for link in links:
-        words = link.alias.split(" ")
-        if len(words) == 7 and words[0] == "segment" and words[2] == "relay":
-            identity, way, delay, loss, limit = words[1], words[3], float(words[4]), float(words[5]), int(words[6])
-            asked = {"delay": delay, "loss": loss, "limit": limit, "seed": f"{seed}/{identity}/{way}"}
-            directions.setdefault(identity, {})[way] = link.name, asked
+        head, *rest = link.alias.split(" ")
+        if head != "segment" or len(rest) < 4 or rest[1] != "relay":
+            continue
+        identity, _, way, *parts = rest
+        given = dict(part.split("=", 1) for part in parts)
+        asked: dict[str, Any] = {
+            words[word]: _DISTRIBUTIONS[value] if word == "t" else float(value) for word, value in given.items() if word in words
+        }
+        asked |= {"limit": int(given["q"]), "seed": f"{seed}/{identity}/{way}"}
+        if "x" in given and identity in traced:
+            asked["trace"] = _relayed_trace(traced[identity], way)
+        directions.setdefault(identity, {})[way] = {"tap": link.name, "mtu": link.mtu, "asked": asked}
     pairs = [
-        {"id": identity, "near": ways["there"][0], "far": ways["back"][0], "there": ways["there"][1], "back": ways["back"][1]}
+        {
+            "id": identity,
+            "near": ways["there"]["tap"],
+            "far": ways["back"]["tap"],
+            "mtu": ways["there"]["mtu"],
+            "there": ways["there"]["asked"],
+            "back": ways["back"]["asked"],
+        }
         for identity, ways in sorted(directions.items())
         if len(ways) == 2
     ]
     return {"netns": netns, "counters": counters, "pairs": pairs}
+
+
+def _relayed_trace(segment: Segment, way: str) -> dict[str, Any] | None:
+    shape = segment.there if way == "there" else segment.back
+    if traces.columns(shape).isdisjoint(qdiscs.IMPAIRMENTS):
+        return None
+    trace = shape["trace"]
+    steps = [[moment, {part: values[part] for part in qdiscs.IMPAIRMENTS if part in values}] for moment, values in trace["steps"]]
+    return {"began": segment.began, "length": trace["length"], "repeat": trace["repeat"], "steps": steps}
 
 
 # The forms
@@ -213,31 +260,22 @@ def relay_config(links: Iterable[Link], *, counters: str, seed: str = "", netns:
 
 def _plain(segment: Segment, mtu: int) -> Layout:
     if segment.far_bridge:
-        return Layout("plain", masters={segment.near: segment.far_bridge}, qdiscs=_tbf({segment.near: segment.back}, mtu))
-    return _aliased(
-        segment,
-        Layout(
-            "plain",
-            kinds={_name(segment, "b1"): "bridge"},
-            masters=dict.fromkeys((segment.near, segment.far), _name(segment, "b1")),
-            qdiscs=_tbf({segment.far: segment.there, segment.near: segment.back}, mtu),
-        ),
-    )
+        return _limited(Layout("plain", masters={segment.near: segment.far_bridge}), {segment.near: segment.back}, mtu)
+    b1 = _name(segment, "b1")
+    made = Layout("plain", kinds={b1: "bridge"}, masters=dict.fromkeys((segment.near, segment.far), b1))
+    return _aliased(segment, _limited(made, {segment.far: segment.there, segment.near: segment.back}, mtu))
 
 
 def _rate(segment: Segment, mtu: int) -> Layout:
     b1, u0, v0 = (_name(segment, part) for part in ("b1", "u0", "v0"))
-    return _aliased(
-        segment,
-        Layout(
-            "rate",
-            kinds={b1: "bridge", u0: "veth"},
-            pairs={u0: v0},
-            masters={segment.near: b1, u0: b1, v0: segment.far},
-            qdiscs=_tbf({u0: segment.there, v0: segment.back}, mtu),
-            whole_frames=(u0, v0),
-        ),
+    made = Layout(
+        "rate",
+        kinds={b1: "bridge", u0: "veth"},
+        pairs={u0: v0},
+        masters={segment.near: b1, u0: b1, v0: segment.far},
+        whole_frames=(u0, v0),
     )
+    return _aliased(segment, _limited(made, {u0: segment.there, v0: segment.back}, mtu))
 
 
 def _netem(segment: Segment, mtu: int) -> Layout:
@@ -250,13 +288,12 @@ def _netem(segment: Segment, mtu: int) -> Layout:
     else:
         masters[segment.far] = b2
         stages = {"there": (u0, segment.far), "back": (v0, segment.near)}
-    qdiscs = _tbf({stages["there"][0]: segment.there, stages["back"][0]: segment.back}, mtu)
-    for way, shape in (("there", segment.there), ("back", segment.back)):
-        if shape.get("delay") or shape.get("loss"):
-            options = netlink.netem(limit=netem_limit(shape, mtu), delay=shape.get("delay", 0.0), loss=shape.get("loss", 0.0))
-            qdiscs[stages[way][1]] = "netem", options
     # netem counts, loses and delays what it is given: frames, not the kernel's larger segments
-    return _aliased(segment, Layout("netem", kinds, pairs, masters, qdiscs, whole_frames=(stages["there"][0], stages["back"][0])))
+    made = Layout("netem", kinds, pairs, masters, whole_frames=(stages["there"][0], stages["back"][0]))
+    limited = _limited(made, {stages["there"][0]: segment.there, stages["back"][0]: segment.back}, mtu)
+    seconds = {stages["there"][1]: segment.there, stages["back"][1]: segment.back}
+    impaired = {name: qdiscs.impairment(shape, mtu) for name, shape in seconds.items() if qdiscs.impairs(shape)}
+    return _aliased(segment, replace(limited, qdiscs={**limited.qdiscs, **impaired}))
 
 
 def _relay(segment: Segment, mtu: int) -> Layout:
@@ -267,68 +304,56 @@ def _relay(segment: Segment, mtu: int) -> Layout:
     else:
         kinds[b2] = "bridge"
         masters |= {t1: b2, segment.far: b2}
-    made = _aliased(segment, Layout("relay", kinds, {}, masters, _tbf({t0: segment.there, t1: segment.back}, mtu)))
+    made = _aliased(segment, _limited(Layout("relay", kinds, {}, masters), {t0: segment.there, t1: segment.back}, mtu))
     aliases = dict(made.aliases)
     for tap, way, shape in ((t0, "there", segment.there), (t1, "back", segment.back)):
-        aliases[tap] += f" {way} {shape.get('delay', 0.0)!r} {shape.get('loss', 0.0)!r} {relay_limit(shape)}"
+        aliases[tap] += f" {way} {_relay_words(shape, segment.began)}"
     return replace(made, aliases=aliases)
+
+
+def _relay_words(shape: Shape, began: float) -> str:
+    # what a trace changes is told from its beginning, so that the alias stays as it is all the while
+    first = traces.at(shape, 0.0)
+    given = {word: value for part, word in _WORDS.items() if (value := first.get(part))}
+    words = [f"{word}={value[0] if isinstance(value, str) else format(value, '.6g')}" for word, value in given.items()]
+    if not traces.columns(shape).isdisjoint(qdiscs.IMPAIRMENTS):
+        words.append(f"x={traces.digest(shape['trace'], began)}")
+    return " ".join([*words, f"q={relay_limit(shape)}"])
+
+
+def _limited(made: Layout, shapes: Mapping[str, Shape], mtu: int) -> Layout:
+    """A layout with the token buckets of these interfaces."""
+    wanted = {name: shape for name, shape in shapes.items() if qdiscs.limits(shape)}
+    return replace(
+        made,
+        qdiscs={name: qdiscs.bucket(shape, mtu) for name, shape in wanted.items()},
+        inner={name: qdiscs.waiting(shape, mtu) for name, shape in wanted.items()},
+    )
 
 
 def _aliased(segment: Segment, made: Layout) -> Layout:
     return replace(made, aliases=dict.fromkeys(sorted(made.interfaces), f"segment {segment.id} {made.form}"))
 
 
-# What a shape comes to in numbers
-
-
-def queue_bytes(shape: Shape, mtu: int) -> int:
-    """How many bytes wait in front of a direction's rate before frames are dropped."""
-    frame, queue = mtu + HEADER, shape.get("queue") or {}
-    if "packets" in queue:
-        return int(queue["packets"]) * frame
-    if "bytes" in queue:
-        return max(int(queue["bytes"]), frame)
-    return max(int(shape["rate"] / 8 * DEFAULT_QUEUE), 10 * frame)
-
-
-def burst_bytes(shape: Shape, mtu: int) -> int:
-    """How many bytes pass at once after a pause."""
-    frame = mtu + HEADER
-    return min(max(int(shape["rate"] / 8 * BURST), SMALLEST_BURST * frame), max(LARGEST_BURST * 1514, SMALLEST_BURST * frame))
-
-
-def netem_limit(shape: Shape, mtu: int) -> int:
-    """Packets that netem must hold so that it never drops one: the rate's packets under way, as if all were small, and their burst."""
-    octets = (shape.get("rate") or UNLIMITED) / 8 * shape.get("delay", 0.0)
-    smallest = 64 if shape.get("rate") else mtu
-    waiting = queue_bytes(shape, mtu) // smallest if shape.get("rate") else 0
-    return min(int(octets / smallest * 1.25) + waiting + 1000, NETEM_LARGEST)
-
-
 def relay_limit(shape: Shape) -> int:
     """Bytes that the relay may hold for a direction: what is under way at its rate, or at the relay's own, and some."""
-    return int(min(shape.get("rate") or 4 * RELAY_RATE, 4 * RELAY_RATE) / 8 * shape.get("delay", 0.0) * 1.25) + RELAY_SLACK
-
-
-def _tbf(shapes: Mapping[str, Shape], mtu: int) -> dict[str, tuple[str, bytes]]:
-    return {
-        name: ("tbf", netlink.tbf(shape["rate"], burst=burst_bytes(shape, mtu), limit=queue_bytes(shape, mtu)))
-        for name, shape in shapes.items()
-        if shape.get("rate")
-    }
+    rate = min(traces.largest(shape, "rate") or 4 * RELAY_RATE, 4 * RELAY_RATE)
+    return int(rate / 8 * qdiscs.longest(shape) * 1.25) + RELAY_SLACK
 
 
 # Bringing the kernel there
 
 
 class _State:
-    """What is in the fabric: its interfaces by name and by index, and their outermost queueing disciplines by index."""
+    """What is in the fabric: its interfaces by name and by index, and their queueing disciplines by index: outermost, and next inner."""
 
     def __init__(self, socket: Netlink) -> None:
         self.links = {link.name: link for link in socket.links()}
         self.names = {link.index: link.name for link in self.links.values()}
         # the kernel's own choice has no handle
-        self.qdiscs = {qdisc.index: qdisc for qdisc in socket.qdiscs() if qdisc.parent == netlink.ROOT and qdisc.handle}
+        found = [qdisc for qdisc in socket.qdiscs() if qdisc.handle]
+        self.qdiscs = {qdisc.index: qdisc for qdisc in found if qdisc.parent == netlink.ROOT}
+        self.inner = {qdisc.index: qdisc for qdisc in found if qdisc.parent == qdiscs.BUCKET + 1}
 
     def master(self, name: str) -> str | None:
         link = self.links.get(name)
@@ -394,24 +419,41 @@ class _Work:
         ports = {segment.near, *([segment.far_port] if segment.far_port else [])}
         # shaped before it is joined, so that nothing crosses it unshaped
         for name in sorted(made.interfaces | ports):
-            index = state.links[name].index
-            wanted, there = made.qdiscs.get(name), state.qdiscs.get(index)
-            if wanted is None and there is not None:
-                yield netlink.remove_qdisc(index)
-            elif wanted is not None and (there is None or _essence(there.kind, there.options) != _essence(*wanted)):
-                if there is not None and there.kind != wanted[0]:
-                    yield netlink.remove_qdisc(index)
-                yield netlink.qdisc(index, *wanted, handle=0x10000)
+            yield from self._queueing(name, made)
+            if state.mtu(name) != state.mtu(segment.near):
+                yield netlink.change(state.links[name].index, mtu=state.mtu(segment.near))
         for name, alias in made.aliases.items():
             if state.links[name].alias != alias:
                 queue = TAP_QUEUE if made.kinds.get(name) == "tap" else None
-                yield netlink.change(state.links[name].index, alias=alias, queue=queue, mtu=state.mtu(segment.near))
+                yield netlink.change(state.links[name].index, alias=alias, queue=queue)
         for name, bridge in made.masters.items():
             if state.master(name) != bridge:
                 yield netlink.change(state.links[name].index, master=state.links[bridge].index)
         for name in sorted(made.interfaces):
             if not state.links[name].up:
                 yield netlink.change(state.links[name].index, up=True)
+
+    def _queueing(self, name: str, made: Layout) -> Iterator[Request]:
+        index = self.state.links[name].index
+        wanted, there = made.qdiscs.get(name), self.state.qdiscs.get(index)
+        if wanted is None:
+            if there is not None:
+                yield netlink.remove_qdisc(index)
+            return
+        if there is not None and there.kind != wanted[0]:
+            yield netlink.remove_qdisc(index)
+        if not _is(there, wanted) or _is_unreadable(wanted):
+            yield netlink.qdisc(index, *wanted, handle=qdiscs.BUCKET)
+        elif _is(self.state.inner.get(index), made.inner.get(name)):
+            return
+        if name in made.inner:
+            # always after the bucket, which gives a queue of packets its own limit in bytes
+            yield inner_request(index, made.inner[name])
+
+
+def inner_request(index: int, wanted: Qdisc) -> Request:
+    """Put this into the token bucket of an interface."""
+    return netlink.qdisc(index, *wanted, handle=qdiscs.WAITING[wanted[0]], parent=qdiscs.BUCKET + 1)
 
 
 def _differences(segment: Segment, state: _State, netem: bool) -> Iterator[str]:
@@ -429,31 +471,20 @@ def _differences(segment: Segment, state: _State, netem: bool) -> Iterator[str]:
             yield f"{name} is down"
     ports = {segment.near, *([segment.far_port] if segment.far_port else [])}
     for name in sorted((made.interfaces | ports) - missing):
-        wanted, there = made.qdiscs.get(name), state.qdiscs.get(state.links[name].index)
-        if (_essence(*wanted) if wanted else None) != (_essence(there.kind, there.options) if there else None):
-            yield f"{name} has {there.kind if there else 'no queueing discipline'}, not {wanted[0] if wanted else 'none'} as asked for"
+        index = state.links[name].index
+        for wanted, there in ((made.qdiscs.get(name), state.qdiscs.get(index)), (made.inner.get(name), state.inner.get(index))):
+            if not _is(there, wanted):
+                yield f"{name} has {there.kind if there else 'no queueing discipline'}, not {wanted[0] if wanted else 'none'} as asked for"
 
 
-def _essence(kind: str, options: bytes) -> tuple[Any, ...]:
-    """What of a queueing discipline's options the kernel gives back as it was set."""
-    if kind == "tbf":
-        parameters = _attribute(options, 1)
-        rate, limit = struct.unpack_from("=I", parameters, 8)[0], struct.unpack_from("=I", parameters, 24)[0]
-        return kind, rate, limit
-    if kind == "netem":
-        latency, limit, loss = struct.unpack_from("=III", options)
-        return kind, round(latency / 4), limit, loss
-    return kind, options
+def _is(there: netlink.Qdisc | None, wanted: Qdisc | None) -> bool:
+    """Whether a queueing discipline is what is wanted, as far as the kernel tells."""
+    return (qdiscs.essence(there.kind, there.options) if there else None) == (qdiscs.essence(*wanted) if wanted else None)
 
 
-def _attribute(options: bytes, wanted: int) -> bytes:
-    offset = 0
-    while offset + 4 <= len(options):
-        length, kind = struct.unpack_from("=HH", options, offset)
-        if kind & 0x3FFF == wanted:
-            return options[offset + 4 : offset + length]
-        offset += max((length + 3) & ~3, 4)
-    return bytes(36)
+def _is_unreadable(wanted: Qdisc) -> bool:
+    """Whether the kernel does not tell all of it: netem keeps its tables to itself."""
+    return wanted[0] == "netem" and len(wanted[1]) > 2 * qdiscs.QUANTILES
 
 
 def _remove(socket: Netlink, doomed: Sequence[int]) -> bool:

@@ -1,0 +1,34 @@
+"""Doing several things at once, and doing one to its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def all_of(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do these at once. Raises the first error when all have ended; cancelled, all are, and have ended before it goes on."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    except asyncio.CancelledError:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+
+
+async def uncut(work: Coroutine[Any, Any, T]) -> T:
+    """Do this; cancelled, finish it all the same before the cancellation goes on: the Engine does what it was asked, heard or not."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise

@@ -1,0 +1,277 @@
+"""What a node's container is made from: an image by its name, pulled where it is not there; one built from a Dockerfile; one out of a
+tar or a folder with a root file system; and what a `setup:` script made of one of those. Everything made here is named after what went
+into it, so that it is made once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import tarfile
+import tempfile
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from ...errors import ProviderError
+from . import context, credentials
+from .channel import DockerChannel
+from .container import IDLE
+from .engine import Engine, EngineError
+from .names import OWNER, PREFIX, owner
+
+BUILT, UNPACKED, PREPARED = "wardian-build", "wardian-image", "wardian-setup"
+"""Repositories of what is built, unpacked and prepared; tags are hashes of what it is made from."""
+
+TAIL = 20
+"""Lines of a failing script's output that its error shows."""
+
+_MADE = {f"{PREFIX}image": "yes"}
+_CHUNK = 1 << 20
+
+Report = Callable[[str], None]
+
+
+def is_path(image: str) -> bool:
+    """Whether an image is written as a path, and not as a name of the Engine's."""
+    return image.startswith(("/", "./", "../", "~")) or image.endswith((".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2"))
+
+
+class Images:
+    """Those that the nodes of one call need. folder: that of the experiment file. default: for nodes that name none."""
+
+    def __init__(self, engine: Engine, folder: Path, default: str) -> None:
+        self._engine = engine
+        self._folder = folder
+        self._default = default
+        self._tasks: dict[str, asyncio.Task[dict[str, Any]]] = {}
+        self._with_shell: set[str] = set()
+
+    async def image(self, node: str, spec: Mapping[str, Any], report: Report) -> dict[str, Any]:
+        """What the Engine says of the image that this node is made from, made if need be. report: told what is done.
+
+        Raises ProviderError saying what cannot be had.
+        """
+        key = json.dumps([spec.get("build"), spec["image"], spec["setup"]])
+        task = self._tasks.get(key)
+        if task is None:
+            task = self._tasks[key] = asyncio.create_task(self._make(node, spec, report))
+        elif not task.done():
+            report("waiting for its image")
+        try:
+            return await asyncio.shield(task)
+        except ProviderError as error:
+            raise ProviderError(error.message, resource=f"node {node}", remedy=error.remedy) from error
+
+    async def require_shell(self, node: str, container: str, image: Mapping[str, Any]) -> None:
+        """Raise ProviderError where an image, of which this is a container, has no shell; looked for once."""
+        if image["Name"] in self._with_shell:
+            return
+        try:
+            await self._engine.request("HEAD", f"/containers/{container}/archive", query={"path": "/bin/sh"})
+        except EngineError as error:
+            if error.status != 404:
+                raise
+            remedy = "Use an image that has one: nothing runs on a node without it."
+            raise ProviderError(f"image {image['Name']} has no /bin/sh", resource=f"node {node}", remedy=remedy) from None
+        self._with_shell.add(image["Name"])
+
+    async def close(self) -> None:
+        """Cut short what is still being made."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def _make(self, node: str, spec: Mapping[str, Any], report: Report) -> dict[str, Any]:
+        if build := spec.get("build"):
+            image = await self._built(build, report)
+        else:
+            image = await self._named(spec["image"] or self._default, report)
+        return await self._prepared(image, spec, report) if spec["setup"] is not None else image
+
+    async def _named(self, name: str, report: Report) -> dict[str, Any]:
+        if is_path(name):
+            return await self._unpacked(self._folder / Path(name).expanduser(), report)
+        return await self._present(name) or await self._pulled(name, report)
+
+    async def _present(self, name: str) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = {**await self._engine.get(f"/images/{name}/json"), "Name": name}
+        except EngineError as error:
+            if error.status == 404:
+                return None
+            raise
+        return found
+
+    async def _pulled(self, name: str, report: Report) -> dict[str, Any]:
+        report(f"pulling {name}")
+        headers = await asyncio.to_thread(credentials.header, name)
+        bare, _, tag = name.rpartition(":")
+        whole = name if "@" in name or (bare and "/" not in tag) else f"{name}:latest"
+        layers: dict[str, tuple[int, int]] = {}
+        try:
+            async for item in self._engine.lines("POST", "/images/create", query={"fromImage": whole}, headers=headers):
+                detail = item.get("progressDetail") or {}
+                if detail.get("total") and item.get("status") == "Downloading":
+                    layers[item["id"]] = detail["current"], detail["total"]
+                    done, total = (sum(part) for part in zip(*layers.values(), strict=True))
+                    report(f"pulling {name}: {done / 2**20:.0f} of {total / 2**20:.0f} MiB")
+        except EngineError as error:
+            said = f"there is no image {name} here, and it cannot be pulled: {error.message}"
+            remedy = "Check its name; `docker login` gives access to a private one, and `docker load` brings one without a registry."
+            raise ProviderError(said, remedy=error.remedy or remedy) from error
+        found = await self._present(name)
+        if found is None:
+            raise ProviderError(f"the Engine pulled {name} and does not have it")
+        return found
+
+    async def _unpacked(self, path: Path, report: Report) -> dict[str, Any]:
+        """An image from a tar: of `docker save`, or of a root file system; or from a folder that is one."""
+        if not path.exists():
+            remedy = "Write the name of an image, or the path of a folder or tar with a root file system."
+            raise ProviderError(f"there is no image {path}", remedy=remedy)
+        if path.is_dir():
+            stat = path.stat()
+            number = hashlib.sha256(f"{path.resolve()}\0{stat.st_mtime_ns}".encode()).hexdigest()
+        else:
+            number = await asyncio.to_thread(_file_digest, path)
+        name = f"{UNPACKED}:{number[:32]}"
+        if found := await self._present(name):
+            return found
+        report(f"unpacking {path.name}")
+        repository, _, tag = name.partition(":")
+        if path.is_dir():
+            with tempfile.TemporaryFile() as file:
+                await asyncio.to_thread(_pack_root, path, file)
+                await self._imported(_chunks(file), repository, tag)
+        elif await asyncio.to_thread(_is_saved, path):
+            await self._loaded(path, repository, tag)
+        else:
+            with open(path, "rb") as file:
+                await self._imported(_chunks(file), repository, tag)
+        found = await self._present(name)
+        if found is None:
+            raise ProviderError(f"the Engine took {path} and does not have it")
+        return found
+
+    async def _imported(self, body: AsyncIterator[bytes], repository: str, tag: str) -> None:
+        changes = [f"LABEL {name}={value}" for name, value in _MADE.items()]
+        query = {"fromSrc": "-", "repo": repository, "tag": tag, "changes": changes[0]}
+        async for _ in self._engine.lines("POST", "/images/create", body=body, query=query):
+            pass
+
+    async def _loaded(self, path: Path, repository: str, tag: str) -> None:
+        loaded = ""
+        with open(path, "rb") as file:
+            async for item in self._engine.lines("POST", "/images/load", body=_chunks(file), query={"quiet": True}):
+                words = item.get("stream", "").strip()
+                if words.startswith("Loaded image"):
+                    loaded = words.partition(": ")[2]
+        if not loaded:
+            raise ProviderError(f"{path} holds no image", remedy="Write it with `docker save -o`.")
+        await self._engine.post(f"/images/{loaded}/tag", repo=repository, tag=tag)
+
+    async def _built(self, build: Mapping[str, Any], report: Report) -> dict[str, Any]:
+        folder = self._folder / build["context"]
+        whole = hashlib.sha256(json.dumps(build, sort_keys=True).encode()).hexdigest()
+        name = f"{BUILT}:{whole[:32]}"
+        if found := await self._present(name):
+            return found
+        report(f"building {build['context']}")
+        query = {"t": name, "rm": True, "forcerm": True, "labels": _MADE, "buildargs": build.get("args") or {}}
+        query |= {"dockerfile": build["dockerfile"]} if build.get("dockerfile") else {}
+        query |= {"target": build["target"]} if build.get("target") else {}
+        tail: deque[str] = deque(maxlen=TAIL)
+        try:
+            with tempfile.TemporaryFile() as file:
+                await asyncio.to_thread(context.pack, folder, build.get("dockerfile"), file)
+                async for item in self._engine.lines("POST", "/build", body=_chunks(file), query=query):
+                    if line := item.get("stream", "").strip():
+                        tail.append(line)
+                        report(f"building: {line.splitlines()[-1][:200]}")
+                    elif "status" in item:
+                        report(f"building: {item['status']}")
+        except OSError as error:
+            raise ProviderError(f"{folder} cannot be built: {error.strerror or error}: {error.filename}") from error
+        except EngineError as error:
+            shown = "".join(f"\n    {line}" for line in tail)
+            raise ProviderError(f"building {folder} failed: {error.message}{shown}", remedy=error.remedy) from error
+        found = await self._present(name)
+        if found is None:
+            raise ProviderError(f"the Engine built {folder} and does not have it")
+        return found
+
+    async def _prepared(self, base: Mapping[str, Any], spec: Mapping[str, Any], report: Report) -> dict[str, Any]:
+        """The image that the script makes of another, in a container with the Engine's way out."""
+        script = spec["setup"]
+        number = hashlib.sha256(json.dumps([base["Id"], script]).encode()).hexdigest()[:32]
+        if found := await self._present(f"{PREPARED}:{number}"):
+            return found
+        report("running setup")
+        name = f"wardian-setup-{number[:12]}-{os.urandom(4).hex()}"
+        body = {"Image": base["Id"], "Entrypoint": IDLE, "Cmd": [], "User": "0"}
+        body |= {"Labels": {f"{PREFIX}setup": number, OWNER: owner()}, "HostConfig": {"LogConfig": {"Type": "none"}}}
+        made = await self._engine.post("/containers/create", body, name=name)
+        try:
+            await self._engine.post(f"/containers/{made['Id']}/start")
+            await self._run_setup(name, script, spec["env"], report)
+            original = base.get("Config") or {}
+            config = {name: original.get(name) for name in ("Entrypoint", "Cmd", "Env", "User")}
+            config |= {"Labels": {**(original.get("Labels") or {}), **_MADE}}
+            report("keeping what setup made")
+            await self._engine.post("/commit", config, container=made["Id"], repo=PREPARED, tag=number)
+        finally:
+            await asyncio.shield(self._engine.delete(f"/containers/{made['Id']}", force=True, v=True))
+        found = await self._present(f"{PREPARED}:{number}")
+        if found is None:
+            raise ProviderError("the Engine kept what setup made and does not have it")
+        return found
+
+    async def _run_setup(self, container: str, script: str, env: Mapping[str, str], report: Report) -> None:
+        channel = DockerChannel.of_container(self._engine, container)
+        process = await channel.start(
+            ["/bin/sh", "-e", "-c", script],
+            env={**env, "DEBIAN_FRONTEND": "noninteractive"},
+            stdin=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        tail: deque[str] = deque(maxlen=TAIL)
+        try:
+            while process.stdout is not None and (chunk := await process.stdout.read(1 << 16)):
+                lines = [line for line in chunk.decode(errors="replace").splitlines() if line.strip()]
+                tail.extend(lines)
+                if lines:
+                    report(f"setup: {lines[-1][:200]}")
+            if code := await process.wait():
+                shown = "".join(f"\n    {line}" for line in tail)
+                raise ProviderError(f"setup ended with exit code {code}; its last lines:{shown}")
+        finally:
+            await process.close()
+
+
+async def _chunks(file: IO[bytes]) -> AsyncIterator[bytes]:
+    file.seek(0)
+    while chunk := await asyncio.to_thread(file.read, _CHUNK):
+        yield chunk
+
+
+def _file_digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _pack_root(folder: Path, target: IO[bytes]) -> None:
+    with tarfile.open(fileobj=target, mode="w") as archive:
+        archive.add(folder, ".")
+
+
+def _is_saved(path: Path) -> bool:
+    """Whether a tar is one of `docker save`."""
+    try:
+        with tarfile.open(path) as archive:
+            return any(member.name in ("manifest.json", "repositories") for member in archive)
+    except tarfile.TarError as error:
+        raise ProviderError(f"image {path} cannot be unpacked: {error}", remedy="Make it anew, as a tar of a root file system.") from error

@@ -1,0 +1,37 @@
+"""What runs on nodes needs no newer Python than 3.8."""
+
+from __future__ import annotations
+
+import ast
+from importlib.resources import files
+
+import pytest
+import vermin
+
+from wardian.kernel.places import alignment
+from wardian.nodes import agent, kernels, link, ports
+
+OLDEST = (3, 8)
+SOURCES = {
+    "the agent": files("wardian.nodes").joinpath("agent.py").read_text(),
+    "its start": link.BOOT,
+    "a kernel's start": agent.PythonKernel.LAUNCHER,
+    "packages": kernels.UNPACK,
+    "ports": ports._PYTHON,
+    "values": files("wardian.kernel.values").joinpath("encoding.py").read_text(),
+    "prompts": alignment.SOURCE,
+}
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=list(SOURCES))
+def test_what_runs_on_nodes_is_of_an_old_python(source: str) -> None:
+    """Each piece of Python that is sent to nodes has the syntax of 3.8, and uses nothing of the library that came later."""
+    ast.parse(source, feature_version=OLDEST)
+    assert (vermin.visit(source, config=vermin.Config()).minimum_versions()[1] or OLDEST) <= OLDEST
+
+
+def test_newer_code_is_recognised() -> None:
+    """The check notices a function that came with 3.9, and syntax that came with 3.10."""
+    assert vermin.visit("'ab'.removeprefix('a')", config=vermin.Config()).minimum_versions()[1] > OLDEST
+    with pytest.raises(SyntaxError):
+        ast.parse("match 1:\n    case 1: pass", feature_version=OLDEST)
