@@ -48,6 +48,10 @@ def link_command() -> None:
     """Show and change what links do.
 
     NAME is a link of the file (`wan`, also with `*`), or SELECTOR/NETWORK for access links of nodes: `client[0]/west`, `all/*`.
+
+    \b
+    wardian link show
+    wardian link set wan --delay 80ms --loss 1%
     """
 
 

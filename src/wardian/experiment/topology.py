@@ -401,10 +401,15 @@ def _compose(shape: dict[str, Any], other: Mapping[str, float]) -> dict[str, Any
 
 def _free_subnet(size: int, taken: Iterable[ipaddress.IPv4Network]) -> ipaddress.IPv4Network:
     prefix = min(24, 32 - (size + 3).bit_length())
-    used = list(taken)
-    for candidate in POOL.subnets(new_prefix=prefix):
-        if not any(candidate.overlaps(other) for other in used):
-            return candidate
+    step = 1 << (32 - prefix)
+    found = int(POOL.network_address)
+    for first, last in sorted((int(other.network_address), int(other.broadcast_address)) for other in taken):
+        if found + step <= first:
+            break
+        if last >= found:
+            found = -(-(last + 1) // step) * step
+    if found + step - 1 <= int(POOL.broadcast_address):
+        return ipaddress.IPv4Network((found, prefix))
     raise PlanError("no subnet is left for another network", remedy="write smaller subnets in the file")
 
 
