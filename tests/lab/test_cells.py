@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from .conftest import Notebook
 
-pytestmark = [pytest.mark.slow, pytest.mark.long]
+pytestmark = pytest.mark.slow
 
 WHERE = "import os\nprint('I am on', os.environ.get('WARDIAN_TEST_NODE', 'no node'))"
 

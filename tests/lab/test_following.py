@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from .conftest import Notebook, Server
 
-pytestmark = [pytest.mark.slow, pytest.mark.long]
+pytestmark = pytest.mark.slow
 
 COUNTING = """import os, time
 print('first')

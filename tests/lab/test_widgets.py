@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 
 from .conftest import Notebook, Server
 
-pytestmark = [pytest.mark.slow, pytest.mark.long]
+pytestmark = pytest.mark.slow
 
 NODE = "%%on server\nimport os\nimport ipywidgets as widgets\nfrom IPython.display import display\nnode = os.environ['WARDIAN_TEST_NODE']\n"
 

@@ -322,7 +322,13 @@ class Growth:
             if not spec or not {fabric.node_port(spec["node"], spec["network"]), fabric.bridge(spec["network"])} <= there:
                 continue
             plain = {key: value for key, value in spec.items() if key != "mtu"} | {"up": {}, "down": {}}
-            wiring.shape([fabric.access_segment(folder.name, plain)])
+            try:
+                wiring.shape([fabric.access_segment(folder.name, plain)])
+            except ProviderError:
+                # a node that ended just now takes its port along, a moment later
+                if fabric.node_port(spec["node"], spec["network"]) in {link.name for link in wiring.interfaces()}:
+                    raise
+                continue
             if "mtu" in spec and self._folder.resource("node", spec["node"]).pid() is not None:
                 self._set_mtu(wiring, Resource("access", folder.name, plain))
 
