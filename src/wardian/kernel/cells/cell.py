@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -105,7 +106,7 @@ class Ending:
 Ended = Callable[["Run", dict[str, Any]], None]
 
 
-class Run:
+class Run(ABC):
     """A cell on its places. Give it to `start`; `ended(run, reply content)` is called once."""
 
     def __init__(self, cell: Cell, code: str, binding: Binding, places: Sequence[Place], output: Output, ended: Ended) -> None:
@@ -246,14 +247,14 @@ class Run:
             self._text.setdefault(place.name, []).append(text[: _KEPT_TEXT - self._kept])
             self._kept += len(text)
 
-    def _show(self, place: Place, message: Message) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _show(self, place: Place, message: Message) -> None: ...
 
-    def _failed(self, place: Place, content: dict[str, Any]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _failed(self, place: Place, content: dict[str, Any]) -> None: ...
 
-    def _place_ended(self, place: Place, content: dict[str, Any], metadata: dict[str, Any] | None) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _place_ended(self, place: Place, content: dict[str, Any], metadata: dict[str, Any] | None) -> None: ...
 
 
 class SingleRun(Run):
