@@ -5,14 +5,11 @@ All work goes to one background thread that has an event loop of its own.
 
 from __future__ import annotations
 
-import asyncio
-import atexit
 import os
-import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from .environment import environment as core
 from .environment.apply import Listener
@@ -27,39 +24,9 @@ from .experiment.plan import Plan
 from .experiment.resources import Observed
 from .nodes.files import Transfer
 from .nodes.run import Result
+from .portal import Portal
 
-T = TypeVar("T")
-
-
-class _Portal:
-    """One thread with one event loop, started at first use."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._process = 0
-
-    def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work` there and wait for it; Ctrl-C cancels it and waits until it has let go."""
-        future = asyncio.run_coroutine_threadsafe(work, self._running())
-        try:
-            return future.result()
-        except KeyboardInterrupt:
-            future.cancel()
-            raise
-
-    def _running(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            # a forked child has the loop but not the thread that runs it
-            if self._loop is None or self._process != os.getpid():
-                self._loop = asyncio.new_event_loop()
-                self._process = os.getpid()
-                threading.Thread(target=self._loop.run_forever, name="wardian", daemon=True).start()
-                atexit.register(self._loop.call_soon_threadsafe, self._loop.stop)
-            return self._loop
-
-
-_portal = _Portal()
+_portal = Portal()
 
 
 def load(file: str | os.PathLike[str], parameters: Mapping[str, object] | None = None) -> Experiment:

@@ -11,8 +11,7 @@ from jupyter_server.gateway.connections import GatewayWebSocketConnection
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 
 from tests.kernel.conftest import ROOT
-from wardian import lab
-from wardian.lab.websocket import PromptWebsocketConnection
+from wardian.lab.websocket import PromptWebsocketConnection, prompt_websockets
 
 
 class Chosen(ZMQChannelsWebsocketConnection):
@@ -31,7 +30,7 @@ def test_the_connection_class(given: type, expected: type) -> None:
     """The server's own class is replaced; a gateway's and the user's are left."""
     settings = {"kernel_websocket_connection_class": given}
     server = SimpleNamespace(kernel_websocket_connection_class=given, web_app=SimpleNamespace(settings=settings))
-    lab._load_jupyter_server_extension(server)  # type: ignore[arg-type]
+    prompt_websockets(server)  # type: ignore[arg-type]
     assert server.kernel_websocket_connection_class is settings["kernel_websocket_connection_class"] is expected
 
 

@@ -96,11 +96,25 @@ class Environment:
         """The experiment as the file says, with the parameters set. Raises ExperimentFileError."""
         return sources.load(self.file, self.parameters)
 
+    def as_grown(self, observed: Observed) -> tuple[Experiment, list[Resource]]:
+        """The experiment as the file says now, with the parameters that it was grown with as far as it still has them, and its resources.
+
+        Digests of files are left out. Raises ExperimentFileError and PlanError.
+        """
+        used = observed.environment.spec.get("parameters", {}) if observed.environment else {}
+        declared = self.load().parameters
+        experiment = sources.load(self.file, {name: value for name, value in used.items() if name in declared} | self.parameters)
+        return experiment, expand(experiment, observed, tables=sources.read_tables(experiment, self.folder, str(self.file)))
+
     async def plan(self, *, strict: bool = False) -> Plan:
         """What `up` would do. With `strict`, a caveat is a PlanError."""
+        return (await self.planned(strict=strict))[0]
+
+    async def planned(self, *, strict: bool = False) -> tuple[Plan, Observed]:
+        """What `up` would do, and what exists now."""
         desired = self._desired(self.load())
         observed = await self._observe(desired.provider)
-        return await desired.plan(observed, strict=strict)
+        return await desired.plan(observed, strict=strict), observed
 
     async def up(self, *, strict: bool = False, confirm: Confirm | None = None, listen: Listener | None = None) -> Plan:
         """Make the environment as the file says, and give the plan that was carried out.
@@ -115,7 +129,7 @@ class Environment:
             observed = await self._observe(desired.provider)
             plan = await desired.plan(observed, strict=strict)
             identity = observed.environment.id if observed.environment else f"{desired.experiment.name}-{secrets.token_hex(4)}"
-            if plan and (confirm is None or confirm(plan, _lost(plan, observed))):
+            if plan and (confirm is None or confirm(plan, lost(plan, observed))):
                 await apply(plan, desired.provider, identity, self.instance, self.folder, self.journal, listen or _nobody)
             if observed.environment or plan:
                 await keeper.ensure(desired.provider, identity, bool(desired.experiment.lease))
@@ -243,20 +257,13 @@ class Environment:
             environment=environment.record.id, instance=self.instance, action="verify", kind="link", targets=names or ["all"]
         )
         with entry:
-            desired = self._as_written(environment)
+            _, desired = self.as_grown(environment.observed)
             async with fidelity.watch(environment.provider, environment.record.id, self.journal, kind="verify.doubt"):
                 report = await verify(environment, desired, only=only, all_pairs=all_pairs, seconds=seconds, listen=listen)
             self.journal.event(environment=environment.record.id, kind="verify", detail=report.to_json())
             if not report.ok:
                 entry.done("failed", report.summary())
         return report
-
-    def _as_written(self, environment: LiveEnvironment) -> list[Resource]:
-        """What the file asks for, with the parameters of an environment as far as it still has them."""
-        used = environment.record.spec.get("parameters", {})
-        declared = sources.load(self.file, self.parameters).parameters
-        experiment = sources.load(self.file, {name: value for name, value in used.items() if name in declared} | self.parameters)
-        return expand(experiment, environment.observed, tables=sources.read_tables(experiment, self.folder, str(self.file)))
 
     async def _reshape(
         self, environment: LiveEnvironment, items: Sequence[ObservedResource], wanted: Sequence[Resource], reason: str
@@ -387,7 +394,7 @@ async def tear_down(
     return Down(True, tuple(transfers), target if transfers else None)
 
 
-def _lost(plan: Plan, observed: Observed) -> list[str]:
+def lost(plan: Plan, observed: Observed) -> list[str]:
     """Nodes and networks that a plan removes although nothing is wrong with them."""
     removed = [
         target for item in plan.operations if item.action == "delete" and item.kind in ("node", "network") for target in item.targets

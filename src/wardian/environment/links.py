@@ -53,7 +53,14 @@ class LinkView:
 
 def views(observed: Observed) -> list[LinkView]:
     """All links, then every node's access links, with those of which nothing is set."""
-    return [_view(item) for item in _every(observed).values()]
+    return [view(item, "ready" if item.state == "absent" else item.state) for item in _every(observed).values()]
+
+
+def view(item: Resource | ObservedResource, state: str) -> LinkView:
+    """A link or access link whose spec is known."""
+    spec = item.spec
+    first, second = spec["networks"] if item.kind == "link" else (spec["node"], spec["network"])
+    return LinkView(item.name, item.kind, (first, second), {way: spec[way] for way in WAYS[item.kind]}, spec.get("mtu"), state)
 
 
 def pick(live: LiveEnvironment, name: str) -> list[ObservedResource]:
@@ -124,13 +131,6 @@ def _every(observed: Observed) -> dict[tuple[str, str], ObservedResource]:
             existing = observed.resources.get(plain.key)
             found[plain.key] = existing if existing and existing.spec else plain
     return found
-
-
-def _view(item: ObservedResource) -> LinkView:
-    spec = item.spec
-    first, second = spec["networks"] if item.kind == "link" else (spec["node"], spec["network"])
-    state = "ready" if item.state == "absent" else item.state
-    return LinkView(item.name, item.kind, (first, second), {way: spec[way] for way in WAYS[item.kind]}, spec.get("mtu"), state)
 
 
 def _is(network: str, item: ObservedResource) -> bool:

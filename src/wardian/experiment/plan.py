@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from . import units
-from .resources import KINDS, SHAPE, Capabilities, Caveat, Observed, ObservedResource, Resource
+from .resources import KINDS, SHAPE, Capabilities, Caveat, Observed, ObservedResource, Resource, digest
 
 Action = Literal["create", "update", "delete"]
 
@@ -80,6 +80,16 @@ class Plan:
             return "Nothing to do: the environment is as the file says."
         counts = {action: sum(len(item.targets) for item in self.operations if item.action == action) for action in _SIGNS}
         return f"{counts['create']} to create, {counts['update']} to change, {counts['delete']} to delete"
+
+    @property
+    def digest(self) -> str:
+        """Hash of all that it would do, and to what: equal ones do the same."""
+        steps = [
+            {"action": item.action, "kind": item.kind, "targets": {target.name: target.spec for target in item.targets},
+             "before": {name: dict(spec) for name, spec in item.before.items()}, "after": list(item.after)}
+            for item in self.operations
+        ]  # fmt: skip
+        return digest({"operations": steps})
 
     def to_json(self) -> dict[str, Any]:
         """As scripts read it."""

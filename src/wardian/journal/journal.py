@@ -246,15 +246,24 @@ class Journal:
         run: str | None = None,
         since: float | None = None,
         limit: int | None = None,
+        *,
+        ongoing: bool = False,
+        until: float | None = None,
+        before: tuple[float, str] | None = None,
+        ids: Sequence[str] | None = None,
     ) -> list[LogEntry]:
         """What happened, oldest first; with a limit, the latest so many. Includes what this process recorded until now.
 
-        kinds: of `records.KINDS`. since: seconds since the epoch.
+        kinds: of `records.KINDS`. since, until: when it began, seconds since the epoch; ongoing: also what began before `since` and had not
+        ended then. before: (started, id) of an entry, for the page of entries that come before it. ids: these entries only.
         """
         from . import queries
 
         self.flush()
-        return queries.entries(self._writer.opened(), kinds=kinds, node=node, environment=environment, run=run, since=since, limit=limit)
+        return queries.entries(
+            self._writer.opened(), kinds=kinds, node=node, environment=environment, run=run, since=since, limit=limit,
+            ongoing=ongoing, until=until, before=before, ids=ids,
+        )  # fmt: skip
 
     def runs(self, limit: int | None = None) -> list[LogEntry]:
         """The runs, oldest first."""

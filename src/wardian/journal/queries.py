@@ -28,6 +28,10 @@ def entries(
     run: str | None = None,
     since: float | None = None,
     limit: int | None = None,
+    ongoing: bool = False,
+    until: float | None = None,
+    before: tuple[float, str] | None = None,
+    ids: Sequence[str] | None = None,
 ) -> list[LogEntry]:
     """One merged time line, oldest first; with a limit, the latest so many. Raises JournalError for a kind that does not exist."""
     if unknown := set(kinds or ()) - set(KINDS):
@@ -48,13 +52,23 @@ def entries(
             if run is not None:
                 query = query.where(table.c.run == run)
             if since is not None:
-                query = query.where(moment >= since)
+                query = query.where(or_(moment >= since, _lasts(table, since)) if ongoing and kind != "event" else moment >= since)
+            if until is not None:
+                query = query.where(moment < until)
+            if before is not None:
+                query = query.where(or_(moment < before[0], and_(moment == before[0], table.c.id < before[1])))
+            if ids is not None:
+                query = query.where(table.c.id.in_(ids))
             found += [_entry(kind, row, alive) for row in connection.execute(query).mappings()]
         if any(entry.kind == "run" for entry in found):
             doubts = set(connection.execute(select(tables.events.c.run).where(tables.events.c.kind == DOUBT)).scalars())
             found = [replace(entry, summary=f"{entry.summary} (in doubt)") if entry.id in doubts else entry for entry in found]
     found.sort(key=lambda entry: (entry.started, entry.id))
     return found[-limit:] if limit else ([] if limit == 0 else found)
+
+
+def _lasts(table: Table, since: float) -> ColumnElement[bool]:
+    return or_(table.c.ended.is_(None), table.c.ended >= since)
 
 
 def show(store: Store, run: str) -> RunRecord:

@@ -18,6 +18,15 @@ def _jupyter_labextension_paths() -> list[dict[str, str]]:
 
 def _load_jupyter_server_extension(server: ServerApp) -> None:
     """Called by the server as it starts."""
+    from . import api
     from .websocket import prompt_websockets
 
     prompt_websockets(server)
+    api.serve(server)
+
+
+async def _stop_jupyter_server_extension(server: ServerApp) -> None:
+    """Called by the server as it ends."""
+    from . import api
+
+    await api.end(server)
