@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # how many files of tests run at once: most of them wait more than they work
 WORKERS ?= 2
 
-.PHONY: help demo test test-all bench compiled lint docs system clean
+.PHONY: help demo test test-all bench compiled lab lint docs system clean
 
 help:            ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -18,13 +18,13 @@ demo: $(STAMP)   ## run the demo experiment; leaves a notebook and a page in exa
 
 test: $(STAMP)   ## what CI runs
 	scripts/system-packages test
-	$(MAKE) --no-print-directory lint compiled
+	$(MAKE) --no-print-directory lab lint compiled
 	$(BIN)/python -m pytest -m "not long" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-all: $(STAMP) ## the same, with soak and chaos at length
 	scripts/system-packages test
 	scripts/system-packages long
-	$(MAKE) --no-print-directory lint compiled
+	$(MAKE) --no-print-directory lab lint compiled
 	$(BIN)/python -m pytest
 
 bench: $(STAMP)  ## measure beside peers; tables and JSON in benchmarks/out/
@@ -32,10 +32,14 @@ bench: $(STAMP)  ## measure beside peers; tables and JSON in benchmarks/out/
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m benchmarks
 
-lint: $(STAMP)   ## style and types
+lint: $(STAMP) lab ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	cd src/wardian/lab/labextension && PATH="$$PATH:$(CURDIR)/$(BIN)" jlpm prettier --check --log-level warn .
+
+lab: $(STAMP)    ## build the JupyterLab extension, where its sources have changed
+	$(BIN)/python hatch_build.py
 
 # Where PYTHONDONTWRITEBYTECODE is set, each of a thousand processes would compile all modules anew.
 compiled: $(STAMP)

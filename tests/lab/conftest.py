@@ -59,7 +59,7 @@ class Server:
         quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
         extension = folder / "first" / "labextensions" / "wardian"
         extension.parent.mkdir(parents=True)
-        extension.symlink_to(ROOT / "src" / "wardian" / "lab" / "labextension")
+        extension.symlink_to(ROOT / "src" / "wardian" / "lab" / "labextension" / "built")
         if kernel is not None:
             spec = folder / "first" / "kernels" / "wardian"
             spec.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Wardian in JupyterLab: a server extension, and beside it in `labextension/` one of the front end, which needs no build."""
+"""Wardian in JupyterLab: a server extension, and beside it in `labextension/` one of the front end"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 
 
 def _jupyter_labextension_paths() -> list[dict[str, str]]:
-    return [{"src": "labextension", "dest": "wardian"}]
+    return [{"src": "labextension/built", "dest": "wardian"}]
 
 
 def _load_jupyter_server_extension(server: ServerApp) -> None:
