@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from wardian.errors import ProviderError
+from wardian.errors import CommandError, NodeDownError, ProviderError
 from wardian.experiment.resources import EnvironmentRecord
 from wardian.providers.docker import context, credentials
 from wardian.providers.docker.address import dial, engine_address
@@ -294,3 +294,32 @@ async def test_a_command_without_an_engine_is_a_node_that_is_down(tmp_path: Path
     with pytest.raises(Exception, match="does not answer") as caught:
         await DockerChannel(Engine(f"unix://{tmp_path}/none"), "id", "server").start(["true"])
     assert type(caught.value).__name__ == "NodeDownError"
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "words"),
+    [
+        ({"Running": False, "Paused": False}, NodeDownError, "not running"),
+        ({"Running": True, "Paused": True}, NodeDownError, "paused"),
+        ({"Running": True, "Paused": False}, CommandError, "Exited"),
+        (None, NodeDownError, "no such node"),
+    ],
+)
+async def test_what_a_refused_start_means(tmp_path: Path, state: dict[str, bool] | None, error: type[Exception], words: str) -> None:
+    """A refused start says that the node is down where its container is, whatever the status: one that just ended gets 500."""
+    answers = {
+        "/containers/id.server/exec": (201, {"Id": "1"}),
+        "/exec/1/start": (500, {"message": "Container 1 is not running: Exited (137) Less than a second ago"}),
+        "/containers/id.server/json": (200, {"State": state}) if state else (404, {"message": "No such container"}),
+    }
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        path = (await reader.readuntil(b"\r\n\r\n")).split()[1].decode()
+        status, body = answers[path][0], json.dumps(answers[path][1]).encode()
+        writer.write(b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (status, len(body)) + body)
+        writer.close()
+
+    server = await asyncio.start_unix_server(serve, tmp_path / "s")
+    async with server:
+        with pytest.raises(error, match=words):
+            await DockerChannel(Engine(f"unix://{tmp_path}/s"), "id", "server").start(["true"])

@@ -109,7 +109,7 @@ class DockerChannel(Channel):
             if state["Running"]:
                 state = await self._until_ended(identity)
             code = state["ExitCode"]
-            if code is None or (code == 128 + signal.SIGKILL and not await self._is_up()):
+            if code is None or (code == 128 + signal.SIGKILL and not await self.is_up()):
                 return None
         except ProviderError:
             return None
@@ -156,7 +156,7 @@ class DockerChannel(Channel):
         """The error for a node that is gone."""
         return NodeDownError(self.node, what, remedy=_REMEDY)
 
-    async def _is_up(self) -> bool:
+    async def is_up(self) -> bool:
         """Whether something can be started there: what the Engine says of a container may be of a moment ago."""
         try:
             await self._short(["/bin/sh", "-c", ":"])
@@ -178,17 +178,30 @@ class DockerChannel(Channel):
             body = json.dumps({"Detach": False, "Tty": terminal}).encode()
             return made["Id"], await ExecStream.open(self._engine, f"/exec/{made['Id']}/start", body, raw=terminal)
         except EngineDownError as error:
-            raise NodeDownError(self.node, error.message, remedy=error.remedy) from error
+            raise self._unreachable(error) from error
         except EngineError as error:
-            if error.status == 404:
-                raise NodeDownError(self.node, "there is no such node", remedy="`wardian up` makes it.") from None
-            if error.status == 409:
-                paused = "paused" in error.message
-                remedy = f"`docker unpause {self._container}` lets it go on." if paused else _REMEDY
-                raise NodeDownError(self.node, f"the node is {'paused' if paused else 'not running'}", remedy=remedy) from None
-            raise CommandError(self.node, f"nothing can be started there: {error.message}") from error
+            raise await self._refused(error) from error
         except OSError as error:
             raise self.down(f"the Engine went away: {error}") from error
+
+    async def _refused(self, error: EngineError) -> CommandError | NodeDownError:
+        """What a refused `exec` means. Its status does not tell: of a container that just ended the Engine says 404, 409 or 500."""
+        try:
+            state = (await self._engine.get(f"/containers/{self._container}/json"))["State"]
+        except EngineDownError as silence:
+            return self._unreachable(silence)
+        except EngineError:
+            return NodeDownError(self.node, "there is no such node", remedy="`wardian up` makes it.")
+        if state["Paused"]:
+            return NodeDownError(self.node, "the node is paused", remedy=f"`docker unpause {self._container}` lets it go on.")
+        return (
+            CommandError(self.node, f"nothing can be started there: {error.message}")
+            if state["Running"]
+            else self.down("the node is not running")
+        )
+
+    def _unreachable(self, error: EngineDownError) -> NodeDownError:
+        return NodeDownError(self.node, error.message, remedy=error.remedy)
 
 
 class DockerProcess:
@@ -257,6 +270,7 @@ class DockerProcess:
         if first == b"!program":
             return CommandError(node, f"{program} cannot be executed: there is no such program")
         said = (first + b" " + await self._stream.stdout.read() + await self._stream.stderr.read()).decode(errors="replace").strip()
-        if await self._channel.exit_code(self._identity) is None:
+        # what runs containers says in words of its own that one of them is gone
+        if await self._channel.exit_code(self._identity) is None or not await self._channel.is_up():
             return self._channel.down("the node went away while a command was started")
         return CommandError(node, f"{program} cannot be executed: {said or 'the Engine gave no reason'}")

@@ -64,7 +64,7 @@ class Engine:
         async with self._exchange(method, path, body, query, headers) as answer:
             data = await answer.read() if method != "HEAD" else b""
         if answer.status >= 300:
-            raise EngineError(answer.status, _reason(data, answer.status))
+            raise EngineError(answer.status, reason(data, answer.status))
         return json.loads(data) if data and answer.headers.get("content-type", "").startswith("application/json") else None
 
     async def lines(
@@ -82,7 +82,7 @@ class Engine:
         """
         async with self._exchange(method, path, body, query, headers) as answer:
             if answer.status >= 300:
-                raise EngineError(answer.status, _reason(await answer.read(), answer.status))
+                raise EngineError(answer.status, reason(await answer.read(), answer.status))
             decoder, text = json.JSONDecoder(), ""
             async for chunk in answer.chunks():
                 text += chunk.decode(errors="replace")
@@ -216,7 +216,8 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value) if isinstance(value, dict | list) else str(value)
 
 
-def _reason(data: bytes, status: int) -> str:
+def reason(data: bytes, status: int) -> str:
+    """Why the Engine refused something, from the body of its answer."""
     try:
         return str(json.loads(data)["message"]).strip()
     except (ValueError, KeyError, TypeError):

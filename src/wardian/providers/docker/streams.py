@@ -11,7 +11,7 @@ import functools
 import struct
 from typing import Any
 
-from .engine import Engine, EngineError, head, parse_head
+from .engine import Engine, EngineError, head, parse_head, reason
 
 STREAM_LIMIT = 1 << 20
 """How much of a stream waits here unread before its process has to wait, in bytes."""
@@ -49,8 +49,7 @@ class ExecStream(asyncio.streams.FlowControlMixin):
             raise
         if stream.status not in (101, 200):
             stream.abort()
-            text = said.decode(errors="replace")
-            raise EngineError(stream.status, text.partition('"message":"')[2].rstrip().rstrip('"}') or text.strip())
+            raise EngineError(stream.status, reason(said, stream.status))
         for number, reader in stream._readers.items():
             reader.set_transport(_Tap(stream, number))
         return stream
