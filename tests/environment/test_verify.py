@@ -2,11 +2,13 @@
 
 import math
 import random
+import socket
+import sys
 
 import pytest
 
 from wardian.environment.verify import paths, report
-from wardian.environment.verify.probe import Train, summary
+from wardian.environment.verify.probe import SLOT, Inbox, ManyInbox, Train, inbox_of, summary
 from wardian.environment.verify.report import Check, Report, interval, packets_for
 from wardian.experiment import file
 from wardian.experiment.resources import Observed, ObservedResource
@@ -187,3 +189,30 @@ def test_a_figure_is_drawn(tmp_path, ending):
     path = tmp_path / f"links.{ending}"
     example().figure(str(path))
     assert path.read_bytes()[:5] in (b"<?xml", b"\x89PNG\r")
+
+
+@pytest.mark.parametrize("kind", [Inbox, ManyInbox])
+def test_packets_are_taken_singly_or_together(kind):
+    """What comes is taken whole and in order, each with who sent it, by the plain call and by the one that takes many."""
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as target,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as first,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as second,
+    ):
+        for each in (target, first, second):
+            each.bind(("127.0.0.1", 0))
+        sent = [((first, second)[number % 2], random.Random(number).randbytes(1 + 29 * number)) for number in range(50)]
+        for source, packet in sent:
+            source.sendto(packet, target.getsockname())
+        inbox, came = kind(target), []
+        while len(came) < len(sent):
+            for slot, size in enumerate(inbox.wait()):
+                came.append((inbox.sender(slot), bytes(inbox.buffer[slot * SLOT : slot * SLOT + size])))
+        assert came == [(source.getsockname(), packet) for source, packet in sent]
+
+
+def test_without_ctypes_packets_are_taken_singly(monkeypatch):
+    """A node whose Python lacks ctypes has a probe all the same."""
+    monkeypatch.setitem(sys.modules, "ctypes", None)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as target:
+        assert type(inbox_of(target)) is Inbox

@@ -20,6 +20,8 @@ SOURCES = {
     "ports": ports._PYTHON,
     "values": files("wardian.kernel.values").joinpath("encoding.py").read_text(),
     "prompts": alignment.SOURCE,
+    "the probe of links": files("wardian.environment.verify").joinpath("probe.py").read_text(),
+    "captures": files("wardian.environment").joinpath("sniffer.py").read_text(),
 }
 
 

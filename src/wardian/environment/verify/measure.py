@@ -39,8 +39,8 @@ GENTLE = 0.25
 HICCUP = 0.04
 """Seconds that a busy host may keep packets back, to let them go all at once."""
 TIMED, TIMED_JITTERED = 50, 400
-FLOOD = 1.3
-"""How much of a rate is offered when it is measured."""
+FLOOD, FAST_FLOOD, FAST = 1.3, 1.1, 2e8
+"""How much of a rate is offered when it is measured, and how much of one beyond so many bits a second, where each packet costs the host."""
 FLOOD_SECONDS, FLOOD_PACKETS = 1.5, 150
 FASTEST = 3e9
 """Bits a second that a probe can offer at all; where the file has more, less is offered."""
@@ -227,10 +227,10 @@ class Pair:
     async def _flood(self, way: Direction, source: Probe, target: Probe) -> list[Check]:
         rate = way.expected.rate or 0.0
         size = (min(way.expected.mtu or 1500, 1500) if rate >= 1e6 else 300) - IP_HEADERS
-        frame, fills = size + HEADERS, _queue_seconds(way.expected)
-        seconds = max(FLOOD_SECONDS, FLOOD_PACKETS * frame * 8 / rate, 3 * fills / (FLOOD - 1))
+        frame, fills, flood = size + HEADERS, _queue_seconds(way.expected), FLOOD if rate < FAST else FAST_FLOOD
+        seconds = max(FLOOD_SECONDS, FLOOD_PACKETS * frame * 8 / rate, 3 * fills / (flood - 1))
         before = max(1 - way.expected.lost_before, 0.01)
-        interval = frame * 8 / min(FLOOD * rate / before, FASTEST)
+        interval = frame * 8 / min(flood * rate / before, FASTEST)
         count, number = math.ceil(seconds / interval), self._number()
         linger = way.expected.delay + 4 * way.expected.jitter + fills + 0.3
         sent = await source.ask("send", train=number, to=[target.address, target.port], count=count, interval=interval, size=size,
