@@ -8,8 +8,9 @@
             print(result.node, result.stdout)
 
 In a notebook that runs on the Wardian kernel, or after `%load_ext wardian` in another IPython kernel, `wardian.results` holds the last
-values by node, `wardian.nodes["client"]["x"]` is a variable of a node's kernel, `wardian.fetch` brings files and `wardian.forward` opens
-ports. `wardian.aio` is the asynchronous mirror. Everything is imported at first use, so that `import wardian` costs next to nothing.
+values by node, `wardian.nodes["client"]["x"]` is a variable of a node's kernel, `wardian.fetch` brings files, `wardian.forward` opens
+ports, and `wardian.record` writes down what was measured. `wardian.aio` is the asynchronous mirror. Everything is imported at first use,
+so that `import wardian` costs next to nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .kernel.session.forward import forward as forward
     from .kernel.values.fetching import fetch as fetch
     from .nodes.run import Result as Result
+    from .replay.rows import record as record
     from .sync import Environment as Environment
     from .sync import load as load
 
@@ -38,10 +40,11 @@ _EXPORTS = {
     "fetch": ".kernel.values.fetching",
     "forward": ".kernel.session.forward",
     "load": ".sync",
+    "record": ".replay.rows",
     "results": ".kernel.values.results",
 }
 
-__all__ = ["Environment", "Experiment", "Plan", "Result", "WardianError", "aio", "fetch", "forward", "load", "nodes", "results"]
+__all__ = ["Environment", "Experiment", "Plan", "Result", "WardianError", "aio", "fetch", "forward", "load", "nodes", "record", "results"]
 
 
 def __getattr__(name: str) -> Any:

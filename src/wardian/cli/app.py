@@ -29,6 +29,7 @@ COMMANDS = {
     "fault": "faults",
     "capture": "capture",
     "run": "notebooks",
+    "sweep": "sweeps",
     "log": "records",
     "doctor": "records",
 }

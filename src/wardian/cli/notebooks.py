@@ -7,13 +7,14 @@ from pathlib import Path
 
 import click
 
-from .common import console, environment, experiment_options, growth_options, style, wait
+from .common import console, environment, experiment_options, growth_options, json_option, print_json, style, wait
 
 
 @click.command("run")
 @click.argument("notebook", type=click.Path(path_type=Path, dir_okay=False))
 @experiment_options
 @growth_options
+@json_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Where the executed notebook goes (default: out/NOTEBOOK beside it).")
 @click.option("--html", "as_html", is_flag=True, help="Write a page with the results beside the output, too.")
 @click.option("--keep", is_flag=True, help="Leave the environment up afterwards.")
@@ -25,6 +26,7 @@ def run_command(
     instance: str | None,
     parameters: dict[str, str],
     provider: str | None,
+    as_json: bool,
     output: Path | None,
     as_html: bool,
     keep: bool,
@@ -62,6 +64,10 @@ def run_command(
     finally:
         reporter.close()
         target.close()
+    if as_json:
+        doubts, files = [str(doubt) for doubt in outcome.doubts], [str(made) for made in outcome.files]
+        print_json({"run": outcome.run, "seconds": outcome.seconds, "files": files, "doubts": doubts})
+        return
     click.echo(style("done", fg="green", bold=True) + f" in {outcome.seconds:.1f} s, run {outcome.run}")
     for doubt in outcome.doubts:
         click.echo(style("in doubt: ", fg="yellow", bold=True) + str(doubt))

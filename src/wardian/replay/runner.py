@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,6 +128,14 @@ async def run_notebook(
                 outcome.files.append(down.folder)
     outcome.seconds = time.monotonic() - begun
     return outcome
+
+
+def check_parameters(notebook: Path, environment: Environment, several: Sequence[Mapping[str, str]]) -> None:
+    """Raise what running `notebook` with any of these parameters would raise for them, before anything is grown."""
+    document = _read(notebook)
+    for parameters in several:
+        environment.parameters, _ = _split(parameters, environment, document)
+        environment.load()
 
 
 class _Client(NotebookClient):  # type: ignore[misc]
