@@ -19,10 +19,14 @@ import pytest_asyncio
 from wardian.errors import CommandError, NodeDownError, ProviderError
 from wardian.experiment.plan import reconcile
 from wardian.experiment.resources import Resource
+from wardian.nodes.run import run
 from wardian.providers.base import Fault
-from wardian.providers.docker import DockerProvider, DockerSettings
+from wardian.providers.docker import DockerProvider, DockerSettings, within
+from wardian.providers.docker.channel import DockerChannel
 from wardian.providers.docker.container import CAPABILITIES
 from wardian.providers.docker.names import container_name
+from wardian.providers.docker.wiring import HostWiring
+from wardian.providers.local.channel import LocalProcess
 from wardian.providers.testing import quiet, small_environment
 
 from .. import engine as engines
@@ -62,6 +66,14 @@ class Grown:
             return output.rstrip("\n")
         finally:
             await process.close()
+
+    async def init(self, node: str) -> Path:
+        """Where the process 1 of a node is written down, once that takes requests: it takes a moment to begin."""
+        process = HostWiring(self.provider.folder).process(self.id, node)
+        while (connection := await within.connection(node, process)) is None:
+            await asyncio.sleep(0.01)
+        connection.close()
+        return process
 
     async def states(self) -> dict[tuple[str, str], tuple[str, str]]:
         return {key: (item.state, item.detail) for key, item in (await self.provider.observe(self.id)).resources.items()}
@@ -332,6 +344,89 @@ async def test_arguments_past_the_kernels_limit_are_an_error(empty: Grown) -> No
     await empty.grow(node("a"))
     with pytest.raises(CommandError, match="too long"):
         await empty.provider.channel(empty.id, "a").start(["echo", "x" * 2**18])
+
+
+# Processes that process 1 of a node starts
+
+_WHAT_IT_IS = """
+import os, resource
+fields = "Uid Gid Groups CapInh CapPrm CapEff CapBnd CapAmb NoNewPrivs Seccomp Seccomp_filters SigBlk SigIgn SigCgt".split()
+with open("/proc/self/status") as file:
+    lines = [line.split() for line in file if line.partition(":")[0] in fields]
+# two signals are the C library's own, which ignores them in what it spawns
+found = [f"{name} {int(rest[0], 16) & ~(3 << 31):x}" if name == "SigIgn:" else f"{name} {rest}" for name, *rest in lines]
+for name in ("cgroup", "oom_score_adj", "limits", "attr/current", "mountinfo"):
+    try:
+        with open(f"/proc/self/{name}") as file:
+            found.append(name + " " + file.read())
+    except OSError as error:
+        found.append(f"{name} {error.strerror}")
+found += [os.readlink(f"/proc/self/ns/{name}") for name in sorted(os.listdir("/proc/self/ns"))]
+found += [f"{os.umask(0):o}", os.getcwd(), str(os.getsid(0) == os.getpid()), str(sorted(os.listdir("/proc/self/fd")))]
+found += sorted(f"{name}={value}" for name, value in os.environ.items() if name not in ("PWD", "OLDPWD", "SHLVL", "_"))
+print("\\n".join(found))
+"""
+
+
+async def test_what_process_1_starts_is_what_docker_exec_starts(empty: Grown) -> None:
+    """A process is the same in all that the kernel knows of it, whether process 1 of the node started it or the Engine."""
+    spec = {"env": {"PLANT": "fern"}, "memory": 2**28, "cpus": 0.5, "capabilities": ["NET_ADMIN"]}
+    await empty.grow(node("a", **spec))
+    said = []
+    for process in (await empty.init("a"), None):
+        channel = DockerChannel(empty.provider.engine, empty.id, "a", process)
+        result = await run(channel, "a", ["python3", "-c", _WHAT_IT_IS], env={"SOIL": "wet"})
+        assert result.ok, result.stderr
+        said.append(result.stdout)
+    assert "SOIL=wet" in said[0]
+    assert said[0] == said[1]
+
+
+async def test_process_1_serves_nobody_on_its_node(empty: Grown) -> None:
+    """Whoever runs on a node gets nothing from its process 1, which would start programs with all that the node may do."""
+    await empty.grow(node("a"))
+    await empty.init("a")
+    script = "import socket; s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.connect('/dev/wardian.sock'); print(s.recv(99))"
+    assert await empty.sh("a", f'python3 -c "{script}"') == "b''"
+
+
+async def test_a_stranger_in_the_place_of_process_1_is_told_nothing(empty: Grown) -> None:
+    """Something of the node's that listens in the place of its process 1 is not asked, and commands run all the same."""
+    await empty.grow(node("a"))
+    await empty.init("a")
+    channel = empty.provider.channel(empty.id, "a")
+    script = (
+        "import os, socket; os.unlink('/dev/wardian.sock'); s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET);"
+        "s.bind('/dev/wardian.sock'); s.listen(); print('listening', flush=True); print(s.accept()[0].recv(99), flush=True)"
+    )
+    stranger = await channel.start(["python3", "-c", script])
+    assert stranger.stdout is not None
+    assert await stranger.stdout.readline() == b"listening\n"
+    assert await empty.sh("a", "echo alive") == "alive"
+    assert await stranger.stdout.readline() == b"b''\n"
+    await stranger.close()
+
+
+async def test_a_process_ends_with_who_asked_for_it(empty: Grown) -> None:
+    """When the connection of a process breaks, process 1 hangs up on it, and kills what ignores that."""
+    await empty.grow(node("a"))
+    await empty.init("a")
+    process = await empty.provider.channel(empty.id, "a").start(["sh", "-c", "trap '' HUP; echo $$; while :; do sleep 600; done"])
+    assert isinstance(process, LocalProcess)
+    assert process.stdout is not None
+    number = (await process.stdout.readline()).decode().strip()
+    process._let_go()
+    await empty.sh("a", f"while [ -e /proc/{number} ]; do sleep 0.05; done")
+    await process.close()
+
+
+async def test_a_script_without_a_first_line_runs(empty: Grown) -> None:
+    """What is executable and no program is run by the shell, as shells do, whoever starts it."""
+    await empty.grow(node("a"), node("b", "10.74.0.3", image=BARE))
+    await empty.init("a")
+    for name in ("a", "b"):
+        await empty.sh(name, "echo 'echo grown $1' > /bin/plant; chmod +x /bin/plant")
+        assert (await run(empty.provider.channel(empty.id, name), name, ["plant", "fern"])).stdout == "grown fern\n"
 
 
 # Faults

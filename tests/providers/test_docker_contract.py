@@ -16,7 +16,7 @@ from wardian.providers.docker import DockerProvider, DockerSettings
 from wardian.providers.docker.names import container_name
 from wardian.providers.testing import ProviderContract, create, new_id, quiet, small_environment
 
-from ..engine import IMAGE, Daemon
+from ..engine import BARE, IMAGE, Daemon
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -36,6 +36,7 @@ class TestDockerProvider(ProviderContract):
     """Every promise of the contract, kept by containers that this host's kernel joins."""
 
     wiring = "host"
+    image = IMAGE
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -45,7 +46,7 @@ class TestDockerProvider(ProviderContract):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("WARDIAN_STATE", str(folder))
             patch.setenv("DOCKER_HOST", engine.address)
-            provider = DockerProvider(DockerSettings(image=IMAGE, wiring=cls.wiring))
+            provider = DockerProvider(DockerSettings(image=cls.image, wiring=cls.wiring))
             asyncio.run(create(provider, environment, cls().resources()))
             yield folder, environment
             patch.setenv("WARDIAN_STATE", str(folder))
@@ -58,7 +59,7 @@ class TestDockerProvider(ProviderContract):
         folder = request.getfixturevalue("shared")[0] if harmless else request.getfixturevalue("state_folder")
         monkeypatch.setenv("WARDIAN_STATE", str(folder))
         monkeypatch.setenv("DOCKER_HOST", engine.address)
-        return DockerProvider(DockerSettings(image=IMAGE, wiring=self.wiring))
+        return DockerProvider(DockerSettings(image=self.image, wiring=self.wiring))
 
     @pytest_asyncio.fixture
     async def grown(self, provider: DockerProvider, environment: str, request: pytest.FixtureRequest) -> str:
@@ -75,6 +76,16 @@ class TestDockerProvider(ProviderContract):
     async def stop_node(self, provider: DockerProvider, environment: str, node: str) -> None:
         await provider.engine.post(f"/containers/{container_name(environment, node)}/kill")
         await provider.engine.post(f"/containers/{container_name(environment, node)}/wait")
+
+
+class TestWithoutPython(TestDockerProvider):
+    """What concerns the channel alone, kept by nodes that have nothing but a shell, where the Engine starts each process."""
+
+    image = BARE
+
+
+for name in [name for name in dir(ProviderContract) if name.startswith("test_") and name not in HARMLESS]:
+    setattr(TestWithoutPython, name, None)
 
 
 @pytest.mark.long

@@ -1,4 +1,4 @@
-"""The way to a node: `exec` in its container, as `base.Channel` promises."""
+"""The way to a node, as `base.Channel` promises: its own process 1 starts what is asked for, or the Engine does, by `exec`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing, suppress
+from pathlib import Path
 from typing import Any
 
 from ...errors import CommandError, NodeDownError, ProviderError
-from ..base import Channel
+from ..base import Channel, Process
+from ..local.channel import StreamsRefusedError, started
+from . import within
 from .engine import Engine, EngineDownError, EngineError
 from .names import container_name
 from .streams import ExecStream
@@ -59,8 +62,10 @@ _SIGNAL = 'kill "-$1" "-$2" 2>/dev/null'
 class DockerChannel(Channel):
     """Starts processes in the container of a node."""
 
-    def __init__(self, engine: Engine, environment: str, node: str) -> None:
+    def __init__(self, engine: Engine, environment: str, node: str, process: Path | None = None) -> None:
+        """process: where the node's process 1 is written down, where that is one of this machine's and may be asked."""
         self._engine = engine
+        self._process = process
         self.node = node
         self._container = container_name(environment, node)
 
@@ -81,12 +86,29 @@ class DockerChannel(Channel):
         stdout: int | None = None,
         stderr: int | None = None,
         terminal: tuple[int, int] | None = None,
+    ) -> Process:
+        init = await within.connection(self.node, self._process) if self._process else None
+        if init is not None:
+            with suppress(StreamsRefusedError):
+                request = within.request(self.node, argv, env or {}, cwd, terminal)
+                return await started(self.node, init, request, argv, cwd, None if terminal else (stdin, stdout, stderr))
+        return await self._executed(argv, env or {}, cwd, (stdin, stdout, stderr), terminal)
+
+    async def _executed(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cwd: str | None,
+        streams: tuple[int | None, int | None, int | None],
+        terminal: tuple[int, int] | None,
     ) -> DockerProcess:
+        """A process that the Engine starts."""
+        stdin, stdout, stderr = streams
         null, merge = asyncio.subprocess.DEVNULL, asyncio.subprocess.STDOUT
         redirected = [(stdin == null, "i"), (stdout == null, "o"), (stderr == null, "e"), (stderr == merge, "m")]
-        streams = "t" if terminal else "".join(letter for wanted, letter in redirected if wanted)
-        command = ["/bin/sh", "-c", _BEGIN, "sh", cwd or "", streams, *argv]
-        given = [f"{name}={value}" for name, value in (env or {}).items()]
+        letters = "t" if terminal else "".join(letter for wanted, letter in redirected if wanted)
+        command = ["/bin/sh", "-c", _BEGIN, "sh", cwd or "", letters, *argv]
+        given = [f"{name}={value}" for name, value in env.items()]
         identity, stream = await self._exec(command, given, terminal=terminal is not None)
         process = DockerProcess(self, identity, stream)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,20 @@ CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_S
 IDLE = ["/bin/sh", "-c", "while :; do /bin/sh -c 'kill -STOP $$'; done"]
 """The node's first process, which takes a shell and nothing else: it waits for one that stands still, and while it waits it reaps orphans.
 Who kills every process of the node kills the second; the first, which no signal from within reaches, starts another."""
+
+_BEGIN = """
+for python in python3 python; do
+  if "$python" -IS -c "$2" 2>/dev/null; then
+    exec "$python" -IS - <<END
+$1
+END
+  fi
+done
+shift 2
+exec "$@"
+"""
+_SUITS = "import sys, _signal, _socket, posix, select; sys.exit(sys.version_info < (3, 8))"
+"""Asked first, since what becomes process 1 and ends takes the node with it."""
 
 NO_LIMIT = 2**60
 """Bytes of memory that say that a container's limit is taken away: the Engine takes no word for it."""
@@ -41,7 +56,7 @@ def body(
         "User": "0",
         "WorkingDir": "/",
         "Env": [f"{name}={value}" for name, value in _variables(node, spec, image).items()],
-        "Entrypoint": IDLE,
+        "Entrypoint": ["/bin/sh", "-c", _BEGIN, "sh", _init(), _SUITS, *IDLE],
         "Cmd": [],
         "StopSignal": "SIGKILL",
         "Labels": labels(identity, "node", node, spec),
@@ -59,6 +74,12 @@ def body(
         },
         "NetworkingConfig": {"EndpointsConfig": endpoints},
     }
+
+
+@cache
+def _init() -> str:
+    """The program of process 1 where the node has Python."""
+    return Path(__file__).with_name("init.py").read_text()
 
 
 def limits(spec: Mapping[str, Any], *, changed: bool = False) -> dict[str, int]:

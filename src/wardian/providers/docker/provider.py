@@ -175,7 +175,8 @@ class DockerProvider(Provider):
         return (await snapshot(self._engine(environment), environment)).notes()
 
     def channel(self, environment: str, node: str) -> Channel:
-        return DockerChannel(self._engine(environment), environment, node)
+        process = HostWiring(self.folder).process(environment, node) if os.geteuid() == 0 else None
+        return DockerChannel(self._engine(environment), environment, node, process)
 
     async def keep(self, environment: str) -> list[int]:
         return await HostWiring(self.folder).keep(environment) if (self.folder / "environments").is_dir() else []

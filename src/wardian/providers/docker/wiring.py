@@ -132,6 +132,10 @@ class HostWiring(Wiring):
         """As `Provider.vantage`."""
         return self._local.vantage(environment, link)
 
+    def process(self, environment: str, node: str) -> Path:
+        """Where the first process of a container that was joined is written down."""
+        return self._local.state.environment(environment).resource("node", node).path / "process.json"
+
     async def collect_garbage(self, progress: Progress) -> list[str]:
         """Remove what dead processes left of environments that nobody knows."""
         return await self._local.collect_garbage(progress)
@@ -158,7 +162,7 @@ class HostWiring(Wiring):
             raise ProviderError("the process that holds its networks is not running", resource=f"environment {environment}", remedy=remedy)
         folder.begin(spec)
         try:
-            write_json(folder.path / "process.json", process_identity(pid))
+            write_json(self.process(environment, node), process_identity(pid))
             with Fabric(fabric) as wires:
                 wires.add_nodes([(node, pid, spec)])
         except OSError as error:

@@ -54,30 +54,9 @@ class LocalChannel(Channel):
         stderr: int | None = None,
         terminal: tuple[int, int] | None = None,
     ) -> LocalProcess:
-        request = {"argv": list(argv), "env": dict(env or {}), "cwd": cwd, "terminal": terminal}
+        request = json.dumps({"argv": list(argv), "env": dict(env or {}), "cwd": cwd, "terminal": terminal}).encode()
         connection = _connect(self._node, self._folder)
-        ends = _Ends()
-        try:
-            if not terminal:
-                ends.make(stdin, stdout, stderr)
-            try:
-                socket.send_fds(connection, [json.dumps(request).encode()], ends.theirs)
-            except OSError as error:
-                if error.errno == errno.EMSGSIZE:
-                    raise CommandError(self._node, f"{argv[0]} cannot be executed: its arguments are too long") from None
-                raise NodeDownError(self._node, "the node went away", remedy=_REMEDY) from None
-            ends.close_theirs()
-            answer, master = await self._answer(connection)
-            if "error" in answer:
-                what = f"cannot be executed in folder {cwd}" if answer["what"] == "cwd" else "cannot be executed"
-                raise CommandError(self._node, f"{argv[0]} {what}: {answer['error']}")
-            process = LocalProcess(self._node, connection, master)
-            await process.attach(ends)
-        except BaseException:
-            ends.close()
-            connection.close()
-            raise
-        return process
+        return await started(self._node, connection, request, argv, cwd, None if terminal else (stdin, stdout, stderr))
 
     async def fork(self, preloaded: Preloaded, program: str) -> LocalProcess | None:
         identity = read_json(self._folder / "process.json")
@@ -99,7 +78,7 @@ class LocalChannel(Channel):
             finally:
                 os.close(init)
             ends.close_theirs()
-            answer, _ = await self._answer(connection)
+            answer, _ = await answer_of(self._node, connection)
             if "error" in answer:
                 log.info("%s is reached by a new process: %s", self._node, answer["error"])
                 return None
@@ -120,25 +99,68 @@ class LocalChannel(Channel):
         """What a process of the node starts with; None of a node whose init was made by a Wardian that does not tell."""
         with _connect(self._node, self._folder) as connection:
             connection.send(json.dumps({"ask": "variables", "argv": []}).encode())
-            answer, _ = await self._answer(connection)
+            answer, _ = await answer_of(self._node, connection)
         env: dict[str, str] | None = answer.get("variables")
         return env
 
-    async def _answer(self, connection: socket.socket) -> tuple[dict[str, Any], int]:
-        readable = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        loop.add_reader(connection, readable.set)
+
+class StreamsRefusedError(CommandError):
+    """The streams of a process could not be given to it."""
+
+
+async def started(
+    node: str,
+    connection: socket.socket,
+    request: bytes,
+    argv: Sequence[str],
+    cwd: str | None,
+    streams: tuple[int | None, int | None, int | None] | None,
+) -> LocalProcess:
+    """The process that an init starts when it is told `request`; argv and cwd are what that says.
+
+    connection: to the init, which from here on is the process's own. streams: as `Channel.start` takes them; None for a terminal.
+    """
+    ends = _Ends()
+    try:
+        if streams:
+            ends.make(*streams)
         try:
-            await readable.wait()
-        finally:
-            loop.remove_reader(connection)
-        try:
-            raw, descriptors = receive(connection, 1 << 16, 1)
-        except ConnectionError:
-            raw, descriptors = b"", []
-        if not raw:
-            raise NodeDownError(self._node, "the node went away while a command was started", remedy=_REMEDY)
-        return json.loads(raw), descriptors[0] if descriptors else -1
+            socket.send_fds(connection, [request], ends.theirs)
+        except OSError as error:
+            if error.errno == errno.EMSGSIZE:
+                raise CommandError(node, f"{argv[0]} cannot be executed: its arguments are too long") from None
+            raise NodeDownError(node, "the node went away", remedy=_REMEDY) from None
+        ends.close_theirs()
+        answer, master = await answer_of(node, connection)
+        if "error" in answer:
+            what = f"cannot be executed in folder {cwd}" if answer["what"] == "cwd" else "cannot be executed"
+            kind = StreamsRefusedError if answer["what"] == "streams" else CommandError
+            raise kind(node, f"{argv[0]} {what}: {answer['error']}")
+        process = LocalProcess(node, connection, master)
+        await process.attach(ends)
+    except BaseException:
+        ends.close()
+        connection.close()
+        raise
+    return process
+
+
+async def answer_of(node: str, connection: socket.socket) -> tuple[dict[str, Any], int]:
+    """What an init says next, and the descriptor that came with it, or -1. Raises NodeDownError at its end."""
+    readable = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(connection, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(connection)
+    try:
+        raw, descriptors = receive(connection, 1 << 16, 1)
+    except ConnectionError:
+        raw, descriptors = b"", []
+    if not raw:
+        raise NodeDownError(node, "the node went away while a command was started", remedy=_REMEDY)
+    return json.loads(raw), descriptors[0] if descriptors else -1
 
 
 class LocalProcess:
