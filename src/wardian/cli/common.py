@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import sys
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..environment.environment import Environment
+    from ..environment.live import LiveEnvironment
 
 T = TypeVar("T")
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -67,9 +69,21 @@ def _parameters(context: click.Context, option: click.Parameter, values: tuple[s
     return result
 
 
-def environment(file: Path | None, instance: str | None, **options: Any) -> Environment:
-    """The environment that -f and -e name. Raises ExperimentFileError or NotUpError when there is no such file."""
+def environment(file: Path | None, instance: str | None, *, gone: bool = False, **options: Any) -> Environment:
+    """The environment that -f and -e name. Raises ExperimentFileError or NotUpError when there is no such file, unless it may be gone."""
     from ..environment.environment import Environment
+
+    return Environment(_experiment_file(file, gone=gone), instance=instance, **options)
+
+
+async def live_environment(file: Path | None, instance: str | None, *, glance: bool = True) -> LiveEnvironment:
+    """The same as it exists, for commands that need no more of it: what plans and grows it takes longer to import than they take."""
+    from ..environment.live import default_instance, find
+
+    return await find(_experiment_file(file), instance or default_instance(), glance=glance)
+
+
+def _experiment_file(file: Path | None, *, gone: bool = False) -> Path:
     from ..environment.live import FILE, experiment_file
     from ..errors import ExperimentFileError, NotUpError, Problem
 
@@ -78,14 +92,15 @@ def environment(file: Path | None, instance: str | None, **options: Any) -> Envi
         raise NotUpError(f"there is no {FILE} in this folder or above it", remedy="write one with `wardian init`, or name it with -f FILE")
     if path.is_dir():
         path = path / FILE
-    if not path.exists() and not options.pop("gone", False):
+    if not path.exists() and not gone:
         raise ExperimentFileError([Problem("", "there is no such file", file=str(path))])
-    options.pop("gone", None)
-    return Environment(path, instance=instance, **options)
+    return path
 
 
 def wait(work: Coroutine[Any, Any, T]) -> T:
     """Run to the end; Ctrl-C cancels it, and what it holds is let go of in order."""
+    gc.freeze()
+    gc.enable()
     return asyncio.run(work)
 
 

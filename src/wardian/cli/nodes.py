@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import console, environment, experiment_options, json_option, print_json, style, wait
+from .common import console, environment, experiment_options, json_option, live_environment, print_json, style, wait
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -30,7 +30,7 @@ def complete_selector(context: click.Context, parameter: click.Parameter, incomp
     from ..experiment import selectors
 
     try:
-        live = wait(environment(context.params.get("file"), context.params.get("instance")).live())
+        live = wait(live_environment(context.params.get("file"), context.params.get("instance")))
     except WardianError:
         return []
     return [name for name in selectors.names(live.references()) if name.startswith(incomplete)]
@@ -79,12 +79,11 @@ def exec_command(
     """
     from ..nodes.prefix import LinePrefixer
 
-    target = environment(file, instance)
     env = dict(variable.partition("=")[::2] for variable in variables)
     argv = list(command[1:] if command[0] == "--" else command)
 
     async def work() -> list[Any]:
-        live = await target.live(glance=True)
+        live = await live_environment(file, instance)
         nodes = live.select(selector)
         printer = None if as_json else LinePrefixer(nodes) if len(nodes) > 1 else _Plain()
         from ..nodes.run import run_on
@@ -143,10 +142,8 @@ def shell_command(file: Path | None, instance: str | None, node: str, command: t
     from ..errors import SelectorError
     from ..nodes.terminal import interact
 
-    target = environment(file, instance)
-
     async def work() -> int:
-        live = await target.live(glance=True)
+        live = await live_environment(file, instance)
         names = live.select(node)
         if len(names) != 1:
             raise SelectorError(f"{node!r} is {len(names)} nodes, and a shell is on one", remedy=f"name one, such as {names[0]!r}")

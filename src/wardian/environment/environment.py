@@ -157,14 +157,7 @@ class Environment:
 
     async def live(self, *, glance: bool = False) -> live.LiveEnvironment:
         """The environment as it exists; with `glance`, nodes far away are not asked how they are. Raises NotUpError if there is none."""
-        found = await self._find()
-        if found is None:
-            raise live.not_up(str(self.file), self.instance)
-        record, provider = found
-        await keeper.revive(provider, record)
-        environment = live.LiveEnvironment(record, provider)
-        await environment.refresh(glance=glance)
-        return environment
+        return await live.find(self.file, self.instance, glance=glance)
 
     async def observe(self) -> Observed:
         """Everything that exists of it, with files and services; empty if there is nothing."""

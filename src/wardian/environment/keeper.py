@@ -25,7 +25,6 @@ from ..experiment.resources import EnvironmentRecord
 from ..paths import state_folder
 from ..providers import registry
 from ..providers.base import Provider
-from . import faults
 
 RETRY, LONGEST_RETRY = 5.0, 300.0
 """Seconds until what failed at the end of a lease is tried again; twice as long each time, up to the second."""
@@ -36,6 +35,9 @@ ENDING = 10.0
 
 async def ensure(provider: Provider, environment: str, lease: bool) -> None:
     """Start the keeper of an environment unless it is not needed; have one that runs look again. Starts what the provider needs running."""
+    # every command imports this module, and few need what faults take
+    from . import faults
+
     needed = bool(await provider.keep(environment)) or lease or bool(await faults.in_force(provider, environment))
     if not needed and not _held(environment):
         return
@@ -208,6 +210,7 @@ class Keeper:
 
     async def _tend_faults(self, record: EnvironmentRecord) -> tuple[float | None, list[int]]:
         """Undo faults that are over. Gives when to look again, and the processes with which others end."""
+        from . import faults
         from .environment import open_journal
 
         try:

@@ -14,6 +14,7 @@ from ..experiment import selectors
 from ..experiment.resources import EnvironmentRecord, Observed
 from ..providers import registry
 from ..providers.base import Channel, Provider
+from . import keeper
 
 FILE = "experiment.yaml"
 
@@ -113,15 +114,19 @@ async def environments() -> list[tuple[EnvironmentRecord, Provider]]:
     return [(record, provider) for provider, records in zip(providers, found, strict=True) for record in records]
 
 
-async def find(file: Path | None, instance: str = "default") -> LiveEnvironment:
-    """The environment grown from `file` under that instance name. Raises NotUpError if there is none."""
+async def find(file: Path | None, instance: str = "default", *, glance: bool = False) -> LiveEnvironment:
+    """The environment grown from `file` under that instance name. Raises NotUpError if there is none.
+
+    glance: nodes far away are not asked how they are.
+    """
     if file is None:
         raise NotUpError(f"there is no {FILE} in this folder or above it", remedy=f"write one (`wardian init`), or name it with -f {FILE}")
     path = str(file.resolve())
     for record, provider in await environments():
         if record.file == path and record.instance == instance:
+            await keeper.revive(provider, record)
             live = LiveEnvironment(record, provider)
-            await live.refresh()
+            await live.refresh(glance=glance)
             return live
     raise not_up(path, instance)
 

@@ -101,10 +101,13 @@ async def list_containers(engine: Engine, *wanted: str) -> list[Container]:
     return sorted((item for item in made if item.state != "removing"), key=lambda item: _natural(item.node))
 
 
-def observed(seen: Snapshot, wired: Mapping[tuple[str, str], ObservedResource], images: Mapping[str, str]) -> Observed:
-    """All of an environment. wired: what the wiring sees. images: {name of an image: its number now}."""
+def observed(
+    seen: Snapshot, wiring: Mapping[tuple[str, str], ObservedResource] | None = None, images: Mapping[str, str] | None = None
+) -> Observed:
+    """All of an environment. wiring: what that sees. images: {name of an image: its number now}. None of what was not looked at."""
     if seen.identity is None:
         return Observed()
+    wired, images = wiring or {}, images or {}
     specs = seen.specs()
     nodes = [
         ObservedResource(
@@ -114,16 +117,16 @@ def observed(seen: Snapshot, wired: Mapping[tuple[str, str], ObservedResource], 
     ]
     others = [item for item in wired.values() if item.kind not in ("environment", "node")]
     kept = [ObservedResource(entry.kind, entry.name, entry.value) for entry in seen.entries if entry.kind in ("link", "access", "names")]
-    return Observed.collect(seen.identity.record, [_environment(seen, seen.identity, wired), *others, *nodes, *kept])
+    return Observed.collect(seen.identity.record, [_environment(seen, seen.identity, wiring), *others, *nodes, *kept])
 
 
-def _environment(seen: Snapshot, identity: Identity, wired: Mapping[tuple[str, str], ObservedResource]) -> ObservedResource:
+def _environment(seen: Snapshot, identity: Identity, wiring: Mapping[tuple[str, str], ObservedResource] | None) -> ObservedResource:
     record = identity.record
-    found = wired.get(("environment", record.name))
+    found = wiring.get(("environment", record.name)) if wiring is not None else None
     state, detail = (found.state, found.detail) if found else ("ready", "")
     if not seen.recorded:
         state, detail = "incomplete", "its record is gone"
-    elif identity.wiring == "host" and found is None:
+    elif identity.wiring == "host" and wiring is not None and found is None:
         state, detail = "incomplete", "its making was cut short"
     return ObservedResource("environment", record.name, record.spec, state, detail)
 

@@ -104,6 +104,9 @@ class DockerProvider(Provider):
         wiring = self._wiring(engine, seen.identity.wiring)
         return observation.observed(seen, await wiring.observe(environment), images)
 
+    async def glance(self, environment: str) -> Observed:
+        return observation.observed(await snapshot(self._engine(environment), environment))
+
     async def create(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
         engine = self._engine(environment)
         for kind, group in groupby(resources, key=lambda resource: resource.kind):

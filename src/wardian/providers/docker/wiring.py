@@ -20,7 +20,6 @@ from typing import Any
 from ...errors import ProviderError
 from ...experiment.resources import Caveat, ObservedResource, Resource
 from ..base import Channel, Fault, Progress
-from ..local.fabric import Fabric
 from ..local.kernel import process_identity
 from ..local.provider import IN_PLACE as LOCAL_IN_PLACE
 from ..local.provider import LocalProvider, LocalSettings
@@ -155,6 +154,8 @@ class HostWiring(Wiring):
         await self._local.update(environment, [Resource("node", node, _known(spec))], _quiet)
 
     def _join(self, environment: str, node: str, pid: int, spec: Mapping[str, Any]) -> None:
+        from ..local.fabric import Fabric
+
         known = self._local.state.environment(environment)
         fabric, folder = known.fabric_pid(), known.resource("node", node)
         if fabric is None:

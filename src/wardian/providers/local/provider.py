@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import Field
 
@@ -17,12 +17,12 @@ from ...experiment.resources import Capabilities, EnvironmentRecord, Observed, R
 from ...paths import state_folder
 from .. import base
 from ..base import Channel, Fault, Finding, Progress, Provider
-from . import doctor, garbage, limits, observation, relays, vantage
-from . import faults as afflictions
 from .channel import LocalChannel
-from .growth import Growth
-from .layers import Stop
 from .state import State
+
+if TYPE_CHECKING:
+    # every command imports this, whichever provider it is about, so that the rest is imported where it is used
+    from .layers import Stop
 
 _T = TypeVar("_T")
 
@@ -54,6 +54,8 @@ class LocalProvider(Provider):
         return State((chosen or state_folder()).absolute())
 
     async def capabilities(self, desired: Sequence[Resource]) -> Capabilities:
+        from . import limits
+
         _require_root()
         return Capabilities(IN_PLACE, tuple(await self._work(lambda _: limits.caveats(desired, self.state.root))))
 
@@ -67,21 +69,32 @@ class LocalProvider(Provider):
             yield
 
     async def observe(self, environment: str) -> Observed:
+        from . import observation
+
         return await self._work(lambda _: observation.observe(self.state.environment(environment)))
 
     async def create(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
+        from .growth import Growth
+        from .layers import Stop
+
         _require_root()
         stop = Stop()
         await self._work(lambda report: Growth(self.state, environment, report, stop).create(resources), progress, stop)
 
     async def update(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
+        from .growth import Growth
+
         _require_root()
         await self._work(lambda report: Growth(self.state, environment, report).update(resources), progress)
 
     async def delete(self, environment: str, resources: Sequence[tuple[str, str]], progress: Progress) -> None:
+        from .growth import Growth
+
         await self._work(lambda report: Growth(self.state, environment, report).delete(resources), progress)
 
     async def destroy(self, environment: str, progress: Progress) -> None:
+        from .growth import Growth
+
         await self._work(lambda report: Growth(self.state, environment, report).destroy(), progress)
 
     async def note(self, environment: str, node: str, name: str, value: Mapping[str, Any] | None) -> None:
@@ -98,23 +111,35 @@ class LocalProvider(Provider):
         return LocalChannel(node, self.state.environment(environment).resource("node", node).path, environment)
 
     def vantage(self, environment: str, link: str) -> tuple[Channel, str]:
+        from . import vantage
+
         return vantage.of_link(self.state.environment(environment), self.state, link)
 
     async def keep(self, environment: str) -> list[int]:
+        from . import relays
+
         return await self._work(lambda _: relays.keep(self.state.environment(environment), self.state))
 
     async def inflict(self, environment: str, kind: str, targets: Sequence[str], faults: Sequence[Fault]) -> None:
+        from . import faults as afflictions
+
         _require_root()
         await self._work(lambda _: afflictions.inflict(self.state.environment(environment), kind, targets, faults))
 
     async def kill(self, environment: str, nodes: Sequence[str]) -> None:
+        from . import faults as afflictions
+
         _require_root()
         await self._work(lambda _: afflictions.kill(self.state.environment(environment), nodes))
 
     async def collect_garbage(self, progress: Progress) -> list[str]:
+        from . import garbage
+
         return await self._work(lambda report: garbage.collect(self.state, report), progress)
 
     async def diagnose(self) -> list[Finding]:
+        from . import doctor
+
         return await self._work(lambda _: doctor.diagnose(self.state))
 
     async def _work(self, work: Callable[[Progress], _T], progress: Progress | None = None, stop: Stop | None = None) -> _T:
