@@ -184,15 +184,19 @@ def test_the_registry_of_an_image(image: str, registry: str) -> None:
 
 def test_credentials_come_from_dockers_configuration(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Passwords written down and those that a helper keeps are passed on, and none where nothing is known."""
-    assert credentials.header("ghcr.io/image") == {}
+    assert credentials.for_image("ghcr.io/image").header == {}
     written = {"ghcr.io": {"auth": base64.b64encode(b"me:pass:word").decode()}}
     (config / "config.json").write_text(json.dumps({"auths": written, "credHelpers": {"lab.example": "jar"}}))
-    assert _told(credentials.header("ghcr.io/image")) == {"username": "me", "password": "pass:word", "serveraddress": "ghcr.io"}
+    assert _told(credentials.for_image("ghcr.io/image").header) == {
+        "username": "me",
+        "password": "pass:word",
+        "serveraddress": "ghcr.io",
+    }
     helper = config / "docker-credential-jar"
     helper.write_text('#!/bin/sh\nread -r registry\necho "{\\"Username\\": \\"you\\", \\"Secret\\": \\"$registry\\"}"\n')
     helper.chmod(0o755)
     monkeypatch.setenv("PATH", f"{config}:/usr/bin:/bin")
-    assert _told(credentials.header("lab.example/image"))["password"] == "lab.example"
+    assert _told(credentials.for_image("lab.example/image").header)["password"] == "lab.example"
 
 
 def _told(header: dict[str, str]) -> dict[str, str]:

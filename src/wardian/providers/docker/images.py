@@ -20,6 +20,7 @@ from ...errors import ProviderError
 from . import context, credentials
 from .channel import DockerChannel
 from .container import IDLE
+from .credentials import Credentials
 from .engine import Engine, EngineError
 from .names import OWNER, PREFIX, owner
 
@@ -108,12 +109,12 @@ class Images:
 
     async def _pulled(self, name: str, report: Report) -> dict[str, Any]:
         report(f"pulling {name}")
-        headers = await asyncio.to_thread(credentials.header, name)
+        known = await asyncio.to_thread(credentials.for_image, name)
         bare, _, tag = name.rpartition(":")
         whole = name if "@" in name or (bare and "/" not in tag) else f"{name}:latest"
         layers: dict[str, tuple[int, int]] = {}
         try:
-            async for item in self._engine.lines("POST", "/images/create", query={"fromImage": whole}, headers=headers):
+            async for item in self._engine.lines("POST", "/images/create", query={"fromImage": whole}, headers=known.header):
                 detail = item.get("progressDetail") or {}
                 if detail.get("total") and item.get("status") == "Downloading":
                     layers[item["id"]] = detail["current"], detail["total"]
@@ -121,8 +122,7 @@ class Images:
                     report(f"pulling {name}: {done / 2**20:.0f} of {total / 2**20:.0f} MiB")
         except EngineError as error:
             said = f"there is no image {name} here, and it cannot be pulled: {error.message}"
-            remedy = "Check its name; `docker login` gives access to a private one, and `docker load` brings one without a registry."
-            raise ProviderError(said, remedy=error.remedy or remedy) from error
+            raise ProviderError(said, remedy=error.remedy or _pull_remedy(error.message, known)) from error
         found = await self._present(name)
         if found is None:
             raise ProviderError(f"the Engine pulled {name} and does not have it")
@@ -184,11 +184,12 @@ class Images:
         query = {"t": name, "rm": True, "forcerm": True, "labels": _MADE, "buildargs": build.get("args") or {}}
         query |= {"dockerfile": build["dockerfile"]} if build.get("dockerfile") else {}
         query |= {"target": build["target"]} if build.get("target") else {}
+        headers = await asyncio.to_thread(credentials.for_builds)
         tail: deque[str] = deque(maxlen=TAIL)
         try:
             with tempfile.TemporaryFile() as file:
                 await asyncio.to_thread(context.pack, folder, build.get("dockerfile"), file)
-                async for item in self._engine.lines("POST", "/build", body=_chunks(file), query=query):
+                async for item in self._engine.lines("POST", "/build", body=_chunks(file), query=query, headers=headers):
                     if line := item.get("stream", "").strip():
                         tail.append(line)
                         report(f"building: {line.splitlines()[-1][:200]}")
@@ -256,6 +257,21 @@ async def _chunks(file: IO[bytes]) -> AsyncIterator[bytes]:
     file.seek(0)
     while chunk := await asyncio.to_thread(file.read, _CHUNK):
         yield chunk
+
+
+def _pull_remedy(said: str, known: Credentials) -> str:
+    """What to do about an image that cannot be pulled, for these words of the Engine's."""
+    words = said.lower()
+    if any(word in words for word in ("unauthorized", "denied", "no basic auth", "forbidden")):
+        if known.failure:
+            return f"{known.failure}: mend that, or write the password down with {known.login}."
+        if known.told:
+            return f"The registry refuses what {known.source} has for it: {known.login} renews that. Or the name of the image is wrong."
+        return f"{known.login} gives access to a private image. Or its name is wrong."
+    if any(word in words for word in ("dial tcp", "no such host", "timeout", "deadline")):
+        place = credentials.host(known.registry)
+        return f"The Engine does not reach {place}: check that name, and the Engine's network; `docker load` brings an image without it."
+    return "Check its name and tag; `docker load` brings an image without a registry."
 
 
 def _file_digest(path: Path) -> str:
