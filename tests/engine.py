@@ -35,14 +35,18 @@ _PATIENCE = 60
 
 
 class Daemon:
-    """A daemon that can be ended and started again. network: path of the network namespace that it is in, one of its own without."""
+    """A daemon that can be ended and started again.
 
-    def __init__(self, *, network: str | None = None) -> None:
+    network: path of the network namespace that it is in, one of its own without. size: bytes that its disk has, or as many as there are.
+    """
+
+    def __init__(self, *, network: str | None = None, size: int | None = None) -> None:
         # a short path, since the daemon makes sockets below it; in memory where there is room, since it writes and removes much
         roomy = os.path.isdir("/dev/shm") and shutil.disk_usage("/dev/shm").free > 4 * 2**30
         self.folder = Path(tempfile.mkdtemp(prefix="we", dir="/dev/shm" if roomy else "/var/tmp"))
         self.address = f"unix://{self.folder}/docker.sock"
         self._network = network
+        self._size = size
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -51,12 +55,19 @@ class Daemon:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def disk(self) -> Path:
+        """Where it keeps its data, as this process sees it."""
+        return Path(f"/proc/{self.pid}/root{self.folder}/data")
+
     def start(self) -> None:
         """Start it, and return once it answers."""
         if self._process is None or self._process.poll() is not None:
             (self.folder / "pid").unlink(missing_ok=True)
             apart = ["nsenter", f"--net={self._network}", "unshare", "--mount"] if self._network else ["unshare", "--mount", "--net"]
-            namespaces = [*apart, "/bin/sh", "-c", 'ip link set lo up; exec "$@"', "sh"]
+            disk = f"mount -t tmpfs -o size={self._size} disk {self.folder}/data; " if self._size else ""
+            (self.folder / "data").mkdir(exist_ok=True)
+            namespaces = [*apart, "/bin/sh", "-c", f'ip link set lo up; {disk}exec "$@"', "sh"]
             places = ["--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/run", "--pidfile", f"{self.folder}/pid"]
             with open(self.folder / "log", "ab") as log:
                 self._process = subprocess.Popen(

@@ -42,9 +42,9 @@ def fetched(name: str, release: str, package: str) -> Path:
 
 
 def with_pandas() -> Path:
-    """The same with pandas, and what moves its tables."""
+    """The same with pandas and what moves its tables, without most of what nothing here needs of them: an Engine unpacks it in each run."""
     base = with_tools()
-    target = base.with_name("debian12-pandas")
+    target = base.with_name("debian12-tables")
     with open(target.with_name(f".{target.name}.lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.is_dir():
@@ -54,6 +54,9 @@ def with_pandas() -> Path:
             packages = part / "usr" / "lib" / "python3" / "dist-packages"
             pip = [sys.executable, "-m", "pip", "install", "--quiet", "--python-version", "3.11", "--only-binary", ":all:"]
             _run([*pip, "--target", str(packages), "pandas", "pyarrow"])
+            for name in ("tests", "include", "libarrow_flight*", "libarrow_s3*"):
+                for found in [*packages.glob(f"*/{name}")]:
+                    shutil.rmtree(found) if found.is_dir() else found.unlink()
             part.rename(target)
     return target
 

@@ -106,7 +106,6 @@ def test_a_killed_up_leaves_what_down_removes(docker: Stage, engine: Daemon) -> 
     assert docker.name not in json.dumps([engine.ask("GET", "/networks"), engine.ask("GET", "/volumes"), engine.containers()])
 
 
-@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_the_demo_runs_on_docker(docker: Stage, engine: Daemon) -> None:
     """The demo's notebook and file, as they are, run on containers with `--provider docker`, and its records and figures come home."""
@@ -119,7 +118,7 @@ def test_the_demo_runs_on_docker(docker: Stage, engine: Daemon) -> None:
         "rate": "12mbit",
         "queue": "60",
         "algorithms": '["rate"]',
-        "video_seconds": "6",
+        "video_seconds": "4",
         "cross_after": "1",
         "cross_mbit": "11",
     }

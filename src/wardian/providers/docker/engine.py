@@ -26,8 +26,7 @@ class EngineError(ProviderError):
     """The Engine refused something; `status` is that of its answer."""
 
     def __init__(self, status: int, message: str, *, resource: str = "") -> None:
-        remedy = "Free space where the Engine keeps its data (`docker system df` shows what takes it)." if _FULL in message else None
-        super().__init__(message, resource=resource, remedy=remedy)
+        super().__init__(message, resource=resource, remedy=remedy(message))
         self.status = status
 
 
@@ -147,6 +146,13 @@ class Engine:
             raise self.down(error if isinstance(error, OSError) else None) from error
         finally:
             writer.close()
+
+
+def remedy(said: str) -> str | None:
+    """What to do about what the Engine, or a program that it ran, said, where that is always the same."""
+    if _FULL in said.lower():
+        return "Free space where the Engine keeps its data (`docker system df` shows what takes it)."
+    return None
 
 
 def head(method: str, path: str, query: Mapping[str, Any] | None, headers: Mapping[str, str]) -> bytes:

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import tarfile
 import tempfile
 from collections import deque
@@ -21,7 +22,7 @@ from . import context, credentials
 from .channel import DockerChannel
 from .container import IDLE
 from .credentials import Credentials
-from .engine import Engine, EngineError
+from .engine import Engine, EngineError, remedy
 from .names import OWNER, PREFIX, owner
 
 BUILT, UNPACKED, PREPARED = "wardian-build", "wardian-image", "wardian-setup"
@@ -32,6 +33,7 @@ TAIL = 20
 
 _MADE = {f"{PREFIX}image": "yes"}
 _CHUNK = 1 << 20
+_COLOURS = re.compile(r"\x1b\[[\d;]*m")
 
 Report = Callable[[str], None]
 
@@ -76,8 +78,8 @@ class Images:
         except EngineError as error:
             if error.status != 404:
                 raise
-            remedy = "Use an image that has one: nothing runs on a node without it."
-            raise ProviderError(f"image {image['Name']} has no /bin/sh", resource=f"node {node}", remedy=remedy) from None
+            other = "Use an image that has one: nothing runs on a node without it."
+            raise ProviderError(f"image {image['Name']} has no /bin/sh", resource=f"node {node}", remedy=other) from None
         self._with_shell.add(image["Name"])
 
     async def close(self) -> None:
@@ -131,8 +133,8 @@ class Images:
     async def _unpacked(self, path: Path, report: Report) -> dict[str, Any]:
         """An image from a tar: of `docker save`, or of a root file system; or from a folder that is one."""
         if not path.exists():
-            remedy = "Write the name of an image, or the path of a folder or tar with a root file system."
-            raise ProviderError(f"there is no image {path}", remedy=remedy)
+            other = "Write the name of an image, or the path of a folder or tar with a root file system."
+            raise ProviderError(f"there is no image {path}", remedy=other)
         if path.is_dir():
             stat = path.stat()
             number = hashlib.sha256(f"{path.resolve()}\0{stat.st_mtime_ns}".encode()).hexdigest()
@@ -190,7 +192,7 @@ class Images:
             with tempfile.TemporaryFile() as file:
                 await asyncio.to_thread(context.pack, folder, build.get("dockerfile"), file)
                 async for item in self._engine.lines("POST", "/build", body=_chunks(file), query=query, headers=headers):
-                    if line := item.get("stream", "").strip():
+                    if line := _COLOURS.sub("", item.get("stream", "")).strip():
                         tail.append(line)
                         report(f"building: {line.splitlines()[-1][:200]}")
                     elif "status" in item:
@@ -199,7 +201,7 @@ class Images:
             raise ProviderError(f"{folder} cannot be built: {error.strerror or error}: {error.filename}") from error
         except EngineError as error:
             shown = "".join(f"\n    {line}" for line in tail)
-            raise ProviderError(f"building {folder} failed: {error.message}{shown}", remedy=error.remedy) from error
+            raise ProviderError(f"building {folder} failed: {error.message}{shown}", remedy=error.remedy or remedy(shown)) from error
         found = await self._present(name)
         if found is None:
             raise ProviderError(f"the Engine built {folder} and does not have it")
@@ -248,7 +250,7 @@ class Images:
                     report(f"setup: {lines[-1][:200]}")
             if code := await process.wait():
                 shown = "".join(f"\n    {line}" for line in tail)
-                raise ProviderError(f"setup ended with exit code {code}; its last lines:{shown}")
+                raise ProviderError(f"setup ended with exit code {code}; its last lines:{shown}", remedy=remedy(shown))
         finally:
             await process.close()
 
