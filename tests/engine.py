@@ -32,6 +32,8 @@ BARE = "wardian-test:bare"
 """busybox alone: a shell and no Python."""
 
 _PATIENCE = 60
+_APART = {"mount": "mnt", "net": "net"}
+"""Its namespaces: {as nsenter calls them: as the kernel does}."""
 
 
 class Daemon:
@@ -47,6 +49,7 @@ class Daemon:
         self.address = f"unix://{self.folder}/docker.sock"
         self._network = network
         self._size = size
+        self._namespaces: list[int] = []
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -64,14 +67,19 @@ class Daemon:
         """Start it, and return once it answers."""
         if self._process is None or self._process.poll() is not None:
             (self.folder / "pid").unlink(missing_ok=True)
-            apart = ["nsenter", f"--net={self._network}", "unshare", "--mount"] if self._network else ["unshare", "--mount", "--net"]
-            disk = f"mount -t tmpfs -o size={self._size} disk {self.folder}/data; " if self._size else ""
             (self.folder / "data").mkdir(exist_ok=True)
-            namespaces = [*apart, "/bin/sh", "-c", f'ip link set lo up; {disk}exec "$@"', "sh"]
+            if self._namespaces:
+                # what went on without it is in there
+                apart = ["nsenter", *(f"--{kind}=/proc/self/fd/{number}" for kind, number in zip(_APART, self._namespaces, strict=True))]
+            else:
+                outside = ["nsenter", f"--net={self._network}", "unshare", "--mount"] if self._network else ["unshare", "--mount", "--net"]
+                disk = f"mount -t tmpfs -o size={self._size} disk {self.folder}/data; " if self._size else ""
+                apart = [*outside, "/bin/sh", "-c", f'ip link set lo up; {disk}exec "$@"', "sh"]
             places = ["--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/run", "--pidfile", f"{self.folder}/pid"]
             with open(self.folder / "log", "ab") as log:
                 self._process = subprocess.Popen(
-                    [*namespaces, "dockerd", "--host", self.address, *places],
+                    [*apart, "dockerd", "--host", self.address, *places],
+                    pass_fds=self._namespaces,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -83,6 +91,8 @@ class Daemon:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise OSError("the daemon does not start:\n" + (self.folder / "log").read_text()[-2000:])
             time.sleep(0.05)
+        if not self._namespaces:
+            self._namespaces = [os.open(f"/proc/{self.pid}/ns/{name}", os.O_RDONLY) for name in _APART.values()]
 
     def stop(self) -> None:
         """End it as a shutdown of its machine does: its containers end, too."""
@@ -106,6 +116,8 @@ class Daemon:
         self.kill()
         with suppress(OSError, ValueError):
             os.kill(int((self.folder / "run" / "containerd" / "containerd.pid").read_text()), signal.SIGKILL)
+        for namespace in self._namespaces:
+            os.close(namespace)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def containers(self) -> list[dict[str, Any]]:

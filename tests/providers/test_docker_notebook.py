@@ -106,6 +106,28 @@ def test_a_killed_up_leaves_what_down_removes(docker: Stage, engine: Daemon) -> 
     assert docker.name not in json.dumps([engine.ask("GET", "/networks"), engine.ask("GET", "/volumes"), engine.containers()])
 
 
+def test_an_engine_that_is_killed_during_up(docker: Stage, engine: Daemon) -> None:
+    """`up` says that the Engine went away; when it is back `up` finishes the work, and `down` leaves nothing."""
+    docker.write("name: NAME\nprovider: docker\nnetworks: [lan]\nnodes: {client: {count: 6, networks: lan}}\n")
+    begun = docker.start("up", "-y")
+    while not [item for item in engine.containers() if docker.name in item["Names"][0] and item["State"] == "running"]:
+        assert begun.poll() is None
+    engine.kill()
+    try:
+        _, said = begun.communicate(timeout=60)
+        assert begun.returncode != 0
+        assert "does not answer" in said
+        assert "Traceback" not in said
+        assert "does not answer" in docker.error("plan", code=begun.returncode)
+    finally:
+        engine.start()
+    docker.run("up", "-y")
+    assert "Nothing to do" in docker.run("plan").stdout
+    assert docker.run("exec", "client", "uname", "-n").stdout.count("client-") == 2 * 6
+    docker.run("down", "-y")
+    assert docker.name not in json.dumps([engine.ask("GET", "/networks"), engine.ask("GET", "/volumes"), engine.containers()])
+
+
 @pytest.mark.timeout(300)
 def test_the_demo_runs_on_docker(docker: Stage, engine: Daemon) -> None:
     """The demo's notebook and file, as they are, run on containers with `--provider docker`, and its records and figures come home."""
@@ -123,7 +145,7 @@ def test_the_demo_runs_on_docker(docker: Stage, engine: Daemon) -> None:
         "cross_mbit": "11",
     }
     parameters = itertools.chain(*(("-p", f"{name}={value}") for name, value in given.items()))
-    docker.run("run", "video-qoe.ipynb", "--provider", "docker", "--html", *parameters, timeout=250)
+    docker.run("run", "video-qoe.ipynb", "--provider", "docker", *parameters, timeout=250)
     assert len(list(docker.folder.glob(".wardian/collected/*/client*/tmp/video-qoe/*.csv"))) == 4
     executed = nbformat.read(docker.folder / "out" / "video-qoe.ipynb", as_version=4)
     pictures = [cell.id for cell in executed.cells for output in cell.get("outputs", ()) if "image/png" in output.get("data", {})]
