@@ -14,30 +14,27 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from ...errors import CommandError, NodeDownError, ProviderError
-from ..base import Channel
+from ..base import Channel, Process
 from . import command, masters, mux, streams
 from .inventory import Host
 from .refusals import HostError
-
-GRACE = 2.0
-"""Seconds that a process which is hung up on may take to end."""
+from .spawning import GRACE, Lost, Refused, Spawners, explain
 
 _NOISE = 2000
 
-_WRONG = {
-    "folder": "cannot be executed in folder {cwd}: there is no such folder, or it may not be entered",
-    "missing": "cannot be executed: there is no such program",
-    "unfit": "cannot be executed: it is no program that this user may run",
-}
-
 
 class SshChannel(Channel):
-    """Starts processes on one node. place: its folder below `command.CACHE`; find: gives its host, or None where there is no such node."""
+    """Starts processes on one node.
 
-    def __init__(self, node: str, place: str, find: Callable[[], Host | None]) -> None:
+    place: its folder below `command.CACHE`. find: gives its host, or None where there is no such node. spawners: those of all channels of
+    the provider.
+    """
+
+    def __init__(self, node: str, place: str, find: Callable[[], Host | None], spawners: Spawners | None = None) -> None:
         self._node = node
         self._place = place
         self._find = find
+        self._spawners = spawners or Spawners()
 
     async def start(
         self,
@@ -49,10 +46,19 @@ class SshChannel(Channel):
         stdout: int | None = None,
         stderr: int | None = None,
         terminal: tuple[int, int] | None = None,
-    ) -> SshProcess:
+    ) -> Process:
         host = self._find()
         if host is None:
             raise self._missing()
+        if stdin is not None and terminal is None:
+            spawner = self._spawners.of(self._place, self._node, self.start)
+            if spawner is not None:
+                try:
+                    return await spawner.start(argv, env or {}, cwd, stdout, stderr)
+                except Lost:
+                    pass
+                except Refused as error:
+                    raise self._wrong(str(error), argv[0], cwd) from None
         token = secrets.token_hex(8)
         script = command.start(
             self._place, argv, token, env=env or {}, cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr, terminal=terminal is not None
@@ -114,10 +120,11 @@ class SshChannel(Channel):
         word = line.split()[1].decode()
         if word.isdigit():
             process.group = int(word)
-        elif word == "gone":
-            raise self._missing()
         else:
-            raise CommandError(self._node, f"{program} {_WRONG[word].format(cwd=cwd)}")
+            raise self._wrong(word, program, cwd)
+
+    def _wrong(self, word: str, program: str, cwd: str | None) -> NodeDownError | CommandError:
+        return self._missing() if word == "gone" else explain(self._node, program, cwd, word)
 
     def _missing(self) -> NodeDownError:
         return NodeDownError(self._node, "there is no such node", remedy="`wardian up` makes it.")

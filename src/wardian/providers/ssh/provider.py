@@ -22,6 +22,7 @@ from .observation import glance, observe
 from .placement import LostError, Placement
 from .refusals import HostError
 from .settings import SshSettings
+from .spawning import Spawners
 from .tending import Tending
 
 IN_PLACE = frozenset(
@@ -42,6 +43,7 @@ class SshProvider(Provider):
     def __init__(self, settings: ProviderSettings | None = None) -> None:
         super().__init__(settings)
         self._places = self.settings if isinstance(self.settings, SshSettings) else SshSettings()
+        self._spawners = Spawners()
 
     @functools.cached_property
     def index(self) -> Index:
@@ -110,7 +112,7 @@ class SshProvider(Provider):
         return found
 
     def channel(self, environment: str, node: str) -> Channel:
-        return SshChannel(node, marker.place(environment, node), lambda: self._host(environment, node))
+        return SshChannel(node, marker.place(environment, node), lambda: self._host(environment, node), self._spawners)
 
     async def collect_garbage(self, progress: Progress) -> list[str]:
         removed = []
