@@ -35,13 +35,16 @@ for output in client.run_command("uname -n"):
 def measure(quick: bool) -> Table:
     """Whole processes in turn, then single commands in one process."""
     hosts, rounds, commands = (6, 1, 20) if quick else (HOSTS, ROUNDS, COMMANDS)
-    with ground() as place, machines(hosts) as lab, experiment(place, lab) as folder:
-        rows = list(_many(lab, folder, place, hosts, rounds))
+    classic = {"shared": True, "key_exchange": "classic"}
+    with ground() as place, machines(hosts) as lab, experiment(place, lab) as folder, experiment(place, lab, **classic) as other:
+        rows = list(_many(lab, folder, other, place, hosts, rounds))
         rows.append(_second(lab, folder, commands))
     note = (
         f"{hosts} OpenSSH servers, each in namespaces of its own on this machine. `uname -n` on all of them, whole processes from start to "
         "exit. Cold: nobody has a connection yet; parallel-ssh never keeps one. Warm: connections of the round before are there, ours and "
-        "Ansible's. Ansible is given a fork for each host, pipelining, and its fastest module (raw) besides its usual one (command)."
+        "Ansible's. Classic: with `key_exchange: classic`, the exchange that parallel-ssh always makes; else ours is, like Ansible's, what "
+        "this machine's ssh chooses. Ansible is given a fork for each host, pipelining, and its fastest module (raw) besides its usual "
+        "one (command)."
     )
     return Table("ssh", "a command on many hosts", note, rows)
 
@@ -65,10 +68,10 @@ def machines(count: int) -> Iterator[Lab]:
 
 
 @contextmanager
-def experiment(place: Ground, lab: Lab) -> Iterator[Path]:
+def experiment(place: Ground, lab: Lab, **settings: object) -> Iterator[Path]:
     """The folder of an experiment that is up, with a node on every host."""
     folder = place.experiment(1)
-    asked = {"name": "bench", "provider": "ssh", "settings": lab.settings(), "nodes": {"box": {"count": len(lab.machines)}}}
+    asked = {"name": "bench", "provider": "ssh", "settings": lab.settings(**settings), "nodes": {"box": {"count": len(lab.machines)}}}
     (folder / "experiment.yaml").write_text(json.dumps(asked))
     environment = aio.Environment(folder / "experiment.yaml")
     asyncio.run(environment.up())
@@ -79,7 +82,7 @@ def experiment(place: Ground, lab: Lab) -> Iterator[Path]:
         environment.close()
 
 
-def _many(lab: Lab, folder: Path, place: Ground, hosts: int, rounds: int) -> Iterator[Row]:
+def _many(lab: Lab, folder: Path, classic: Path, place: Ground, hosts: int, rounds: int) -> Iterator[Row]:
     addresses = [machine.address for machine in lab.machines.values()]
     inventory = folder / "hosts.ini"
     inventory.write_text("".join(f"{name} ansible_host={machine.address}\n" for name, machine in lab.machines.items()))
@@ -98,6 +101,7 @@ def _many(lab: Lab, folder: Path, place: Ground, hosts: int, rounds: int) -> Ite
     network = f"/proc/{os.getpid()}/fd/{lab.fabric.namespaces['desk']}"
     ways: dict[str, Callable[[], str]] = {
         "wardian": lambda: _output([WARDIAN, "exec", "all", "uname", "-n"], folder),
+        "classic": lambda: _output([WARDIAN, "exec", "all", "uname", "-n"], classic),
         "ansible raw": lambda: _output([BIN / "ansible", "all", *options, "-m", "raw", "-a", "uname -n"], folder, peer),
         "ansible command": lambda: _output([BIN / "ansible", "all", *options, "-m", "command", "-a", "uname -n"], folder, peer),
         "parallel-ssh": lambda: _output(
@@ -115,6 +119,8 @@ def _many(lab: Lab, folder: Path, place: Ground, hosts: int, rounds: int) -> Ite
     yield Row(f"{hosts} hosts, cold", "s", cold["wardian"], "Ansible (raw)", cold["ansible raw"])
     yield Row(f"{hosts} hosts, cold", "s", cold["wardian"], "Ansible (command)", cold["ansible command"], goal)
     yield Row(f"{hosts} hosts, cold", "s", cold["wardian"], "parallel-ssh", cold["parallel-ssh"])
+    yield Row(f"{hosts} hosts, cold, classic", "s", cold["classic"], "Ansible (command)", cold["ansible command"], goal)
+    yield Row(f"{hosts} hosts, cold, classic", "s", cold["classic"], "parallel-ssh", cold["parallel-ssh"])
     yield Row(f"{hosts} hosts, warm", "s", warm["wardian"], "Ansible (raw)", warm["ansible raw"])
     yield Row(f"{hosts} hosts, warm", "s", warm["wardian"], "Ansible (command)", warm["ansible command"], goal)
     yield Row(f"{hosts} hosts, warm", "s", warm["wardian"], "parallel-ssh", warm["parallel-ssh"])

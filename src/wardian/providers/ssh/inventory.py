@@ -17,8 +17,8 @@ from .settings import HostSettings, SshSettings
 class Host:
     """One machine, and all that is needed to reach it again. Paths are absolute; None and empty mean: as `ssh` does by itself.
 
-    program, config, known_hosts, host_keys and patience are of the settings, and alike for all hosts. shell: the login shell there, once
-    that is known.
+    program, config, known_hosts, host_keys, key_exchange and patience are of the settings, and alike for all hosts. shell: the login
+    shell there, once that is known.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Host:
     config: str = ""
     known_hosts: str = ""
     host_keys: str = "ask"
+    key_exchange: str = "ssh"
     patience: float = 15.0
     shell: str = ""
 
@@ -62,6 +63,7 @@ def hosts(settings: SshSettings, folder: Path) -> list[Host]:
         "config": _path(folder, settings.config),
         "known_hosts": _path(folder, settings.known_hosts),
         "host_keys": settings.host_keys,
+        "key_exchange": settings.key_exchange,
         "patience": settings.patience,
     }
     read = [(host, folder) for host in settings.hosts]

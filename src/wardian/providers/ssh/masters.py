@@ -199,6 +199,7 @@ def _options(host: Host) -> list[str]:
         "HostName": host.address,
         "UserKnownHostsFile": host.known_hosts,
         "IdentitiesOnly": "yes" if host.key else "",
+        "KexAlgorithms": "^curve25519-sha256" if host.key_exchange == "classic" else "",
     }
     result = ["-a", "-x", "-T"]
     for flag, value in (("-F", host.config), ("-l", host.user), ("-p", host.port), ("-i", host.key)):
