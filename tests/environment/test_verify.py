@@ -10,7 +10,7 @@ import pytest
 from wardian.environment.verify import paths, report
 from wardian.environment.verify.probe import SLOT, Inbox, ManyInbox, Train, inbox_of, summary
 from wardian.environment.verify.report import Check, Report, interval, packets_for
-from wardian.experiment import file
+from wardian.experiment import file, routes
 from wardian.experiment.resources import Observed, ObservedResource
 from wardian.experiment.topology import expand
 
@@ -33,7 +33,7 @@ def observed(text):
 
 
 def way(resources, source, target):
-    return [str(stretch) for stretch in paths.path(resources, source, target)]
+    return [str(stretch) for stretch in routes.path(resources, source, target)]
 
 
 def test_paths_over_a_link_and_through_a_node():
@@ -53,7 +53,7 @@ def test_paths_over_a_link_and_through_a_node():
 def test_no_path_between_networks_that_nothing_joins():
     """Where nothing leads there is no path, and no pair to be measured."""
     resources = observed("name: t\nnetworks: [x, y]\nnodes: {a: {networks: [x]}, b: {networks: [y]}}")
-    assert paths.path(resources, "a", "b") is None
+    assert routes.path(resources, "a", "b") is None
     assert paths.cover(resources, [("access", "a/x")]) == []
 
 
@@ -61,14 +61,14 @@ def test_what_a_path_does_is_what_its_stretches_do_together():
     """Delays add up, losses compound, the slowest rate counts with its queue, the smallest MTU too."""
     resources = observed(WIDE)
     shapes = paths.shapes_of(resources.values())
-    there = paths.expected(paths.path(resources, "server", "client[0]"), shapes)
+    there = paths.expected(routes.path(resources, "server", "client[0]"), shapes)
     assert there.delay == pytest.approx(0.001 + 0.03 + 0.005)
     assert there.loss == pytest.approx(1 - 0.99 * 0.98)
     assert (there.rate, there.queue, there.mtu, there.jitter) == (10**7, {"packets": 50}, 1400, 0.0)
     assert there.lost_before == 0.0
-    after = paths.expected(paths.path(resources, "client[0]", "server"), shapes)
+    after = paths.expected(routes.path(resources, "client[0]", "server"), shapes)
     assert (after.rate, after.lost_before) == (10**8, pytest.approx(0.02))
-    back = paths.expected(paths.path(resources, "far", "server"), shapes)
+    back = paths.expected(routes.path(resources, "far", "server"), shapes)
     assert (back.rate, back.queue, back.mtu) == (10**6, {"discipline": "codel"}, None)
     assert (back.jitter, back.distribution) == (0.003, "uniform")
     assert back.deviation == pytest.approx(0.003 / math.sqrt(3))
@@ -79,7 +79,7 @@ def test_few_pairs_show_every_link():
     resources = observed(WIDE)
     wanted = list(paths.shapes_of(resources.values()))
     pairs = paths.cover(resources, wanted)
-    crossed = {stretch.key for pair in pairs for nodes in (pair, pair[::-1]) for stretch in paths.path(resources, *nodes)}
+    crossed = {stretch.key for pair in pairs for nodes in (pair, pair[::-1]) for stretch in routes.path(resources, *nodes)}
     assert set(wanted) <= crossed
     assert len(pairs) == 3
 
@@ -216,3 +216,27 @@ def test_without_ctypes_packets_are_taken_singly(monkeypatch):
     monkeypatch.setitem(sys.modules, "ctypes", None)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as target:
         assert type(inbox_of(target)) is Inbox
+
+
+def test_shapes_one_after_the_other() -> None:
+    """Delays add up, what is not lost goes on, and the slowest has the rate and its queue."""
+    first = {
+        "delay": 0.01,
+        "loss": 0.1,
+        "loss_burst": 4.0,
+        "rate": 10**7,
+        "queue": {"packets": 50},
+        "jitter": 0.003,
+        "distribution": "normal",
+    }
+    second = {"delay": 0.02, "loss": 0.5, "rate": 10**6, "jitter": 0.004, "distribution": "normal", "duplicate": 0.2}
+    assert routes.together([first]) == first | {"loss": pytest.approx(0.1)}
+    assert routes.together([first, {}, second]) == {
+        "delay": pytest.approx(0.03),
+        "loss": pytest.approx(0.55),
+        "rate": 10**6,
+        "jitter": pytest.approx(0.005),
+        "distribution": "normal",
+        "duplicate": pytest.approx(0.2),
+    }
+    assert routes.together([]) == {}

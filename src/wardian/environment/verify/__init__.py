@@ -13,11 +13,12 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from ...errors import NodeDownError, PlanError
+from ...experiment import routes
 from ...experiment.resources import Resource
+from ...experiment.routes import Key, Stretch
 from ..live import LiveEnvironment
 from . import paths
 from .measure import Direction, End, NoPython, Pair, Probe, ping
-from .paths import Key, Stretch
 from .report import Check, Report
 
 __all__ = ["Check", "Report", "verify"]
@@ -73,20 +74,22 @@ def _pairs(
     if all_pairs:
         nodes = [name for name in live.nodes if live.nodes[name].addresses]
         every = [(first, second) for position, first in enumerate(nodes) for second in nodes[position + 1 :]]
-        return [pair for pair in every if paths.path(resources, *pair) and paths.path(resources, *pair[::-1])]
+        return [pair for pair in every if routes.path(resources, *pair) and routes.path(resources, *pair[::-1])]
     wanted = list(only) if only is not None else list({**shapes, **real})
     found = paths.cover(resources, wanted)
     if found or wanted:
         return found
     # nothing is written of any link: then nothing is what they should do
-    return next(([pair] for pair in paths.candidates(resources) if paths.path(resources, *pair) and paths.path(resources, *pair[::-1])), [])
+    return next(
+        ([pair] for pair in paths.candidates(resources) if routes.path(resources, *pair) and routes.path(resources, *pair[::-1])), []
+    )
 
 
 def _rounds(live: LiveEnvironment, pairs: Iterable[tuple[str, str]]) -> list[list[tuple[str, str]]]:
     """The pairs in groups that can be measured at once, since nothing is on the way of two of them."""
     rounds: list[tuple[set[Key], list[tuple[str, str]]]] = []
     for pair in pairs:
-        ways = [paths.path(live.observed.resources, *nodes) or [] for nodes in (pair, pair[::-1])]
+        ways = [routes.path(live.observed.resources, *nodes) or [] for nodes in (pair, pair[::-1])]
         crossed = {stretch.key for way in ways for stretch in way}
         for used, group in rounds:
             if len(group) < TOGETHER and not used & crossed:
@@ -151,10 +154,10 @@ async def _started(end: End, stack: AsyncExitStack) -> Probe:
 
 
 def _end(live: LiveEnvironment, node: str, other: str) -> End:
-    return End(node, live.channel(node), paths.address(live.observed.resources, other, node))
+    return End(node, live.channel(node), routes.address(live.observed.resources, other, node))
 
 
-def _direction(resources: paths.Resources, shapes: Mapping[Key, Mapping[str, Any]], source: str, target: str) -> Direction:
-    stretches: list[Stretch] = paths.path(resources, source, target) or []
+def _direction(resources: routes.Resources, shapes: Mapping[Key, Mapping[str, Any]], source: str, target: str) -> Direction:
+    stretches: list[Stretch] = routes.path(resources, source, target) or []
     written = [stretch for stretch in stretches if shapes.get(stretch.key, {}).get(stretch.way) or "mtu" in shapes.get(stretch.key, {})]
     return Direction(source, target, tuple(written), paths.expected(stretches, shapes))

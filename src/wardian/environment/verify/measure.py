@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import CommandError, NodeDownError, NodeError
+from ...experiment.routes import SHAPES, Stretch
 from ...nodes.run import run
 from ...providers.base import Channel, Process
 from . import report
-from .paths import SHAPES, Expected, Stretch
+from .paths import Expected
 from .report import Check
 
 SOURCE = Path(__file__).with_name("probe.py")
