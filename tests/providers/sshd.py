@@ -6,6 +6,7 @@ them. Nothing of it shows on the machine that runs the tests.
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import shutil
@@ -111,6 +112,9 @@ class Machine:
             self.process.wait()
             self.process = None
             self.was_off = True
+            # its network is held by the lab, and must not remember what a machine that is off forgets
+            with netlink.Netlink.into(self.lab.fabric.namespaces[self.name]) as net:
+                net.send([netlink.remove_qdisc(net.index("eth0"))], ignore=(errno.ENOENT,))
             deadline = time.monotonic() + 20
             while time.monotonic() < deadline:
                 try:

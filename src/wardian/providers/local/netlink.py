@@ -36,6 +36,8 @@ _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _NEWNEIGH = 28
 _NEWQDISC, _DELQDISC, _GETQDISC = 36, 37, 38
 _NEWCLASS, _DELCLASS = 40, 41
+_NEWFILTER, _DELFILTER = 44, 45
+_PROTOCOLS: dict[int, int] = {socket.AF_INET: 0x0800, socket.AF_INET6: 0x86DD}
 
 _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_QDISC, _IFLA_MASTER = 1, 3, 4, 5, 6, 10
@@ -99,6 +101,19 @@ class Qdisc:
     handle: int
     parent: int
     options: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """One filter of kind u32 that puts packets into a class, `target`.
+
+    keys: (value, mask, offset of the word from the IP header on), all of which match.
+    """
+
+    family: int
+    priority: int
+    keys: tuple[tuple[int, int, int], ...]
+    target: int
 
 
 def enter_namespace(namespace: int) -> None:
@@ -186,7 +201,7 @@ class Netlink:
 
     def links(self) -> list[Link]:
         """Every interface of the namespace."""
-        return [_link(body) for kind, body in self._dump(_GETLINK, struct.pack("=BxHiII", 0, 0, 0, 0, 0)) if kind == _NEWLINK]
+        return [link_of(body) for kind, body in self._dump(_GETLINK, struct.pack("=BxHiII", 0, 0, 0, 0, 0)) if kind == _NEWLINK]
 
     def link(self, name: str) -> Link | None:
         """The interface of this name, or None."""
@@ -196,7 +211,7 @@ class Netlink:
             if error.errno == 19:
                 return None
             raise
-        return _link(body)
+        return link_of(body)
 
     def index(self, name: str) -> int:
         """The index of the interface of this name. Raises OSError (ENODEV) if there is none."""
@@ -232,13 +247,7 @@ class Netlink:
 
     def qdiscs(self) -> list[Qdisc]:
         """Every queueing discipline of the namespace."""
-        found = []
-        for kind, body in self._dump(_GETQDISC, struct.pack("=BxxxiIII", 0, 0, 0, 0, 0)):
-            if kind == _NEWQDISC:
-                index, handle, parent = struct.unpack_from("=iII", body, 4)
-                attributes = dict(_attributes(body[20:]))
-                found.append(Qdisc(index, _string(attributes.get(1, b"")), handle, parent, attributes.get(2, b"")))
-        return found
+        return [qdisc_of(body) for kind, body in self._dump(_GETQDISC, struct.pack("=BxxxiIII", 0, 0, 0, 0, 0)) if kind == _NEWQDISC]
 
     def _exchange(self, requests: list[Request], ignore: Sequence[int]) -> None:
         waiting = {}
@@ -445,6 +454,74 @@ def traffic_class(index: int, kind: str, options: bytes, *, handle: int, parent:
     return Request(f"setting a class of {kind}", _NEWCLASS, _CREATE | (_REPLACE if replace else _EXCLUSIVE), body)
 
 
+def remove_class(index: int, handle: int, parent: int) -> Request:
+    """Remove a class with all that is in it; no filter may name it any more."""
+    return Request("removing a class", _DELCLASS, 0, struct.pack("=BxxxiIII", 0, index, handle, parent, 0))
+
+
+def classify(index: int, parent: int, chosen: Filter) -> Request:
+    """Have a classful queueing discipline put the packets that match into a class; one filter has one priority."""
+    selector = struct.pack("=BBBxHHhhI", 1, 0, len(chosen.keys), 0, 0, 0, 0, 0)
+    selector += b"".join(struct.pack(">II", mask, value) + struct.pack("=ii", offset, 0) for value, mask, offset in chosen.keys)
+    options = _u32(1, chosen.target) + _attribute(5, selector)
+    body = struct.pack("=BxxxiIII", 0, index, 0, parent, _filter_word(chosen)) + _text(1, "u32") + _attribute(2, options)
+    return Request("setting a filter", _NEWFILTER, _CREATE | _EXCLUSIVE, body)
+
+
+def remove_filter(index: int, parent: int, chosen: Filter) -> Request:
+    """Remove the filters of this one's priority."""
+    return Request("removing a filter", _DELFILTER, 0, struct.pack("=BxxxiIII", 0, index, 0, parent, _filter_word(chosen)))
+
+
+def asking_qdiscs() -> tuple[int, bytes]:
+    """Type and body of the request for all queueing disciplines."""
+    return _GETQDISC, struct.pack("=BxxxiIII", 0, 0, 0, 0, 0)
+
+
+def asking_links() -> tuple[int, bytes]:
+    """Type and body of the request for all interfaces."""
+    return _GETLINK, struct.pack("=BxHiII", 0, 0, 0, 0, 0)
+
+
+def asking_route(packed: bytes) -> tuple[int, bytes]:
+    """Type and body of the request for the way to an address, 4 or 16 bytes."""
+    family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
+    return _GETROUTE, struct.pack("=BBBBBBBBI", family, 8 * len(packed), 0, 0, 0, 0, 0, 0, 0) + _attribute(1, packed)
+
+
+def interface_of_route(body: bytes) -> int:
+    """The index of the interface that a route leaves by, from the body of a message about it; 0 where it has none."""
+    found = dict(_attributes(body[12:]))
+    return int(struct.unpack("=i", found[4])[0]) if 4 in found else 0
+
+
+def qdisc_of(body: bytes) -> Qdisc:
+    """A queueing discipline from the body of a message about it."""
+    index, handle, parent = struct.unpack_from("=iII", body, 4)
+    attributes = dict(_attributes(body[20:]))
+    return Qdisc(index, _string(attributes.get(1, b"")), handle, parent, attributes.get(2, b""))
+
+
+def filter_of(body: bytes) -> Filter | None:
+    """A filter from the body of a message about it; None for what is none of kind u32 that names a class."""
+    (word,) = struct.unpack_from("=I", body, 16)
+    attributes = dict(_attributes(body[20:]))
+    options = dict(_attributes(attributes.get(2, b"")))
+    protocol = socket.ntohs(word & 0xFFFF)
+    family = next((family for family, number in _PROTOCOLS.items() if number == protocol), 0)
+    if _string(attributes.get(1, b"")) != "u32" or 1 not in options or 5 not in options:
+        return None
+    keys = []
+    for number in range(options[5][2]):
+        mask, value = struct.unpack_from(">II", options[5], 16 + 16 * number)
+        keys.append((value, mask, struct.unpack_from("=i", options[5], 24 + 16 * number)[0]))
+    return Filter(family, word >> 16, tuple(keys), struct.unpack("=I", options[1])[0])
+
+
+def _filter_word(chosen: Filter) -> int:
+    return chosen.priority << 16 | socket.htons(_PROTOCOLS[chosen.family])
+
+
 def tbf(rate: float, *, burst: int, limit: int, mtu: int = 0, peak: float | None = None) -> bytes:
     """Options of a token bucket, tc-tbf(8): rate and peak in bits a second; burst, limit and mtu in bytes."""
     slow, slow64 = _rate(rate, _TBF_RATE64)
@@ -510,12 +587,12 @@ def htb(default: int = 0) -> bytes:
     return _attribute(2, struct.pack("=IIIII", 3, 10, default, 0, 0))
 
 
-def htb_class(rate: float, *, ceiling: float | None = None, burst: int = 15000) -> bytes:
-    """Options of a class of tc-htb(8): rate and ceiling in bits a second, burst in bytes."""
+def htb_class(rate: float, *, ceiling: float | None = None, burst: int = 15000, quantum: int = 0) -> bytes:
+    """Options of a class of tc-htb(8): rate and ceiling in bits a second, burst and quantum in bytes; the kernel chooses a quantum of 0."""
     most = ceiling or rate
     slow, slow64 = _rate(rate, 6)
     fast, fast64 = _rate(most, 7)
-    return _attribute(1, slow + fast + struct.pack("=IIIII", _ticks(burst, rate), _ticks(burst, most), 0, 0, 0)) + slow64 + fast64
+    return _attribute(1, slow + fast + struct.pack("=IIIII", _ticks(burst, rate), _ticks(burst, most), quantum, 0, 0)) + slow64 + fast64
 
 
 def tap(name: str, *, persistent: bool = False) -> int:
@@ -635,7 +712,8 @@ def _string(raw: bytes) -> str:
     return raw.rstrip(b"\0").decode(errors="replace")
 
 
-def _link(body: bytes) -> Link:
+def link_of(body: bytes) -> Link:
+    """An interface from the body of a message about it."""
     index, flags = struct.unpack_from("=iI", body, 4)
     found = dict(_attributes(body[16:]))
     info = dict(_attributes(found.get(_IFLA_LINKINFO, b"")))

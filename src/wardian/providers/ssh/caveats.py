@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from ...experiment import containers
 from ...experiment.plan import compact
 from ...experiment.resources import Caveat, Resource
+from ..local import qdiscs
+from . import shaping
 from .marker import Facts
+from .routes import WAYS, Routes
+from .shaping import Look
 
 _OF_MACHINES = ("image", "cpus", "memory")
-_WAYS = {"access": ("up", "down"), "link": ("there", "back")}
 
 
-def of(desired: Sequence[Resource], facts: Mapping[str, Facts]) -> Iterator[Caveat]:
-    """Everything that cannot be honoured. facts: {node: what its host says of itself}."""
+def of(desired: Sequence[Resource], facts: Mapping[str, Facts], routes: Routes, seen: Mapping[str, Look]) -> Iterator[Caveat]:
+    """Everything that cannot be honoured. facts: {node: what its host says of itself}; seen: traffic control of those that would shape."""
     nodes = [item for item in desired if item.kind == "node"]
     for field in _OF_MACHINES:
         if asking := [node.name for node in nodes if node.spec[field] is not None]:
@@ -27,20 +31,48 @@ def of(desired: Sequence[Resource], facts: Mapping[str, Facts]) -> Iterator[Cave
     networks = [item.name for item in desired if item.kind == "network"]
     if len(networks) > 1:
         yield Caveat(f"network {compact(networks)}", "networks", "nothing keeps hosts of different networks apart")
-    yield from _links(desired)
+    yield from _links(desired, routes, seen)
     unnamed = [node for node, host in facts.items() if not host.names]
     if unnamed and len(facts) > 1:
         yield Caveat(f"node {compact(unnamed)}", "names", "names of nodes do not resolve there: /etc/hosts may not be written")
 
 
-def _links(desired: Sequence[Resource]) -> Iterator[Caveat]:
-    groups: dict[tuple[str, str], list[str]] = {}
+def _links(desired: Sequence[Resource], routes: Routes, seen: Mapping[str, Look]) -> Iterator[Caveat]:
+    """Parts of links that are not as written, one caveat for each reason."""
+    senders = routes.senders()
+    groups: dict[tuple[str, str, str, str | None], list[str]] = {}
     for item in desired:
-        ways = _WAYS.get(item.kind, ())
-        asked = list(dict.fromkeys(part for way in ways for part in item.spec[way]))
+        shapes = [item.spec[way] for way in WAYS.get(item.kind, ())]
+        asked = list(dict.fromkeys(part for shape in shapes for part in shape))
+        looks = {node: seen[node] for node in senders.get(item.key, ()) if node in seen}
+        for parts, reason, stand_in in _lacking(asked, shapes, looks):
+            groups.setdefault((item.kind, ", ".join(parts), reason, stand_in), []).append(item.name)
         if item.spec.get("mtu") is not None:
-            asked.append("mtu")
-        if asked:
-            groups.setdefault((item.kind, ", ".join(asked)), []).append(item.name)
-    for (kind, fields), names in groups.items():
-        yield Caveat(f"{kind} {compact(names)}", fields, "links of hosts are as they are")
+            groups.setdefault((item.kind, "mtu", "the interfaces of hosts are as they are", None), []).append(item.name)
+    for (kind, fields, reason, stand_in), names in groups.items():
+        yield Caveat(f"{kind} {compact(names)}", fields, reason, stand_in)
+
+
+def _lacking(
+    asked: Sequence[str], shapes: Sequence[Mapping[str, Any]], looks: Mapping[str, Look]
+) -> Iterator[tuple[list[str], str, str | None]]:
+    """Parts of one link that are not honoured: which, why, and what stands in. looks: of the hosts that send over it."""
+    reasons: dict[str, list[str]] = {}
+    for node, look in looks.items():
+        reason = look.reason or next((found for there in look.interfaces.values() if (found := shaping.taken(there, look))), "")
+        if reason:
+            reasons.setdefault(reason, []).append(node)
+    for reason, nodes in reasons.items():
+        yield list(asked), f"not shaped by {compact(nodes)}: {reason}", None
+    able = {node: look.able for node, look in looks.items() if not any(node in nodes for nodes in reasons.values())}
+    impaired = [part for part in asked if part in (*qdiscs.IMPAIRMENTS, "distribution", "loss_burst")]
+    for kind, parts in (("netem", impaired), ("tbf", [part for part in asked if part in ("rate", "queue")])):
+        if parts and (lacking := [node for node, kinds in able.items() if kind not in kinds]):
+            yield parts, f"the kernel of {compact(lacking)} has no {kind}", None
+    for discipline in sorted({(shape.get("queue") or {}).get("discipline", "fifo") for shape in shapes} - {"fifo"}):
+        if lacking := [node for node, kinds in able.items() if discipline not in kinds]:
+            yield ["queue"], f"the kernel of {compact(lacking)} has no {discipline}", "first in, first out, in a queue of the same length"
+    if "trace" in asked:
+        yield ["trace"], "nobody plays it on hosts", "what it begins with"
+    if "rate" in asked and len(able) > 1:
+        yield ["rate"], "what several hosts send over it shares no queue", "each host has that rate for itself"

@@ -2,7 +2,7 @@
 
 The truth about a node is on its host (`marker.py`); this says where to look, and is made again from there when it is lost.
 
-    ssh/environments/ID.json    {"record", "resources": [{"kind", "name", "spec"}], "nodes": {name: {"host", "address", "spec"}}}
+    ssh/environments/ID.json    {"record", "resources": [{"kind", "name", "spec"}], "nodes": {name: {"host", "address", "spec", "able"}}}
     ssh/leftovers/ID.json       {"hosts"}: hosts that could not be reached when something of an environment was to be removed there
     ssh/locks/HASH.lock
 """
@@ -18,15 +18,21 @@ from typing import Any
 from ...experiment.resources import EnvironmentRecord, Resource
 from ..local.state import State, read_json, write_json
 from .inventory import Host
+from .routes import Routes
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A node on its host. address: that of the host, as the others reach it; spec: the node's, as last written there."""
+    """A node on its host.
+
+    address: that of the host, as the others reach it. spec: the node's, as last written there. able: queueing disciplines that its kernel
+    lets us use, none where we may not.
+    """
 
     host: Host
     address: str = ""
     spec: Mapping[str, Any] = field(default_factory=dict)
+    able: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -36,6 +42,10 @@ class Entry:
     record: EnvironmentRecord
     resources: dict[tuple[str, str], Resource] = field(default_factory=dict)
     nodes: dict[str, Placed] = field(default_factory=dict)
+
+    def routes(self) -> Routes:
+        """The ways between its nodes."""
+        return Routes(self.resources.values(), {name: (placed.spec, placed.address) for name, placed in self.nodes.items()})
 
 
 class Index:
@@ -51,7 +61,10 @@ class Index:
         if value is None:
             return None
         resources = [Resource(item["kind"], item["name"], item["spec"]) for item in value["resources"]]
-        nodes = {name: Placed(Host.of_json(item["host"]), item["address"], item["spec"]) for name, item in value["nodes"].items()}
+        nodes = {
+            name: Placed(Host.of_json(item["host"]), item["address"], item["spec"], tuple(item.get("able", ())))
+            for name, item in value["nodes"].items()
+        }
         return Entry(EnvironmentRecord(**value["record"]), {item.key: item for item in resources}, nodes)
 
     def write(self, entry: Entry) -> None:
@@ -61,7 +74,8 @@ class Index:
         record = {**asdict(entry.record), "spec": dict(entry.record.spec)}
         resources = [{"kind": item.kind, "name": item.name, "spec": dict(item.spec)} for item in entry.resources.values()]
         nodes = {
-            name: {"host": item.host.to_json(), "address": item.address, "spec": dict(item.spec)} for name, item in entry.nodes.items()
+            name: {"host": item.host.to_json(), "address": item.address, "spec": dict(item.spec), "able": list(item.able)}
+            for name, item in entry.nodes.items()
         }
         write_json(path, {"record": record, "resources": resources, "nodes": nodes})
 

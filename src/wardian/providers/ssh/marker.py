@@ -4,6 +4,7 @@
                                       node.json   {"record", "name", "spec", "complete"}: one line
                                       env         shell file with the node's variables; without it nothing starts there
                                       notes/NAME  one line of JSON each
+                                      shaped      while its traffic is: what was on its interfaces before, see `shaping.py`
     ~/.cache/wardian/setup/HASH@MACHINE           a `setup:` that ran
 
 Files are replaced whole. Every process that is started on a node carries WARDIAN_ENVIRONMENT, by which its end finds them.
@@ -20,7 +21,7 @@ from urllib.parse import quote, unquote
 
 from ...errors import ProviderError
 from ...experiment.resources import EnvironmentRecord
-from . import scripts
+from . import scripts, shaping
 from .command import CACHE, variables
 from .inventory import Host
 from .refusals import HostError
@@ -113,6 +114,10 @@ async def note(host: Host, environment: str, node: str, name: str, value: Mappin
 async def clean(host: Host, environment: str) -> None:
     """End everything of an environment on a host, and remove what is written down there. Raises HostError, ProviderError."""
     answer = await run(host, scripts.CLEAN, environment)
+    if answer.code == scripts.SHAPED:
+        for name in answer.output.splitlines():
+            await shaping.clear(host, f"{environment}/{name}")
+        answer = await run(host, scripts.CLEAN, environment)
     if answer.code:
         raise _failed(host, "what is ours there cannot be removed", answer)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ...experiment.resources import Observed, ObservedResource
-from . import marker
+from ...experiment.routes import Key
+from . import marker, shaping
 from .hosts import each
 from .index import Entry, Placed
 from .marker import Marker
@@ -16,17 +19,35 @@ from .refusals import HostError
 async def observe(entry: Entry) -> Observed:
     """Everything that exists of the environment."""
     record = entry.record
-    found = _kept(entry)
+    nodes = list(entry.nodes.items())
 
     async def read(item: tuple[str, Placed]) -> Marker | None:
         name, placed = item
         return next((found for found in await marker.read(placed.host, record.id) if found.name == name), None)
 
-    nodes = list(entry.nodes.items())
-    for (name, placed), outcome in zip(nodes, await each(nodes, read), strict=True):
-        if outcome is not None:
-            found.append(_node(name, placed, outcome))
+    outcomes, adrift = await asyncio.gather(each(nodes, read), _adrift(entry))
+    found = [replace(item, state="stopped", detail=adrift[item.key]) if item.key in adrift else item for item in _kept(entry)]
+    found += [_node(*item, outcome) for item, outcome in zip(nodes, outcomes, strict=True) if outcome is not None]
     return Observed.collect(record, found)
+
+
+async def _adrift(entry: Entry) -> dict[Key, str]:
+    """{link or access link: in words} of those that a host does not shape as they ask for, and could."""
+    routes = entry.routes()
+    wanted = {node: shapes for node, shapes in routes.wanted().items() if entry.nodes[node].able}
+
+    async def look(node: str) -> dict[str, str]:
+        placed, shapes = entry.nodes[node], wanted[node]
+        seen = await shaping.look(placed.host, marker.place(entry.record.id, node), list(shapes), frozenset(placed.able))
+        return shaping.drift(seen, shapes) if seen.able else dict.fromkeys(shapes, seen.reason)
+
+    found: dict[Key, str] = {}
+    for node, outcome in zip(wanted, await each(wanted, look), strict=True):
+        # of a host that does not answer, its node says so
+        for address, words in () if isinstance(outcome, HostError) else outcome.items():
+            keys = routes.concerned(node, [address]) or routes.concerned(node, wanted[node])
+            found |= dict.fromkeys(keys, f"host {entry.nodes[node].host}: {words}")
+    return found
 
 
 def glance(entry: Entry) -> Observed:

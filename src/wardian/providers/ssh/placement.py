@@ -38,19 +38,19 @@ class Placement:
         self._entry = entry
         self._left = left
 
-    async def foresee(self, nodes: Specs) -> dict[str, Facts]:
-        """{node: facts of the host that it has, or would be given}; nothing is changed. Raises PlanError, HostError as `settle`."""
+    async def foresee(self, nodes: Specs) -> dict[str, tuple[Host, Facts]]:
+        """{node: host that it has, or would be given, and what that says}; nothing is changed. Raises PlanError, HostError as `settle`."""
         kept = {name: placed.host for name, placed in (self._entry.nodes if self._entry else {}).items() if name in nodes}
-        outcomes = zip(kept, await each(kept.values(), marker.facts), strict=True)
-        found = {name: outcome for name, outcome in outcomes if isinstance(outcome, Facts)}
+        outcomes = zip(kept.items(), await each(kept.values(), marker.facts), strict=True)
+        found = {name: (host, outcome) for (name, host), outcome in outcomes if isinstance(outcome, Facts)}
         missing = {name: spec for name, spec in nodes.items() if name not in found}
         own = {self._entry.record.id} if self._entry else set()
 
-        async def look(node: str, host: Host) -> Facts:
+        async def look(node: str, host: Host) -> tuple[Host, Facts]:
             if not self._settings.shared:
                 left = {id_ for id_, hosts in self._left.items() if any(item.name == host.name for item in hosts)}
                 await self._require_free(host, own | left)
-            return await marker.facts(host)
+            return host, await marker.facts(host)
 
         return found | await self.settle(missing, {kept[name].name for name in found}, look)
 

@@ -13,7 +13,7 @@ from ...errors import NodeDownError
 from ...experiment.resources import Capabilities, EnvironmentRecord, Observed, Resource
 from ...paths import state_folder
 from ..base import Channel, Finding, Progress, Provider, ProviderSettings
-from . import adoption, caveats, doctor, marker
+from . import adoption, caveats, doctor, marker, shaping
 from .channel import SshChannel
 from .hosts import each
 from .index import Entry, Index
@@ -21,7 +21,9 @@ from .inventory import Host, hosts
 from .observation import glance, observe
 from .placement import LostError, Placement
 from .refusals import HostError
+from .routes import Routes
 from .settings import SshSettings
+from .shaping import Look
 from .spawning import Spawners
 from .tending import Tending
 
@@ -56,11 +58,21 @@ class SshProvider(Provider):
         entry = self.index.find(environment["file"], environment["instance"])
         placement = Placement(self._places, (environment["file"], environment["instance"]), entry, self.index.left())
         try:
-            facts = await placement.foresee(nodes)
+            places = await placement.foresee(nodes)
         except LostError:
             await adoption.adopt(self.index, self._places, Path(environment["file"]).parent)
             raise
-        return Capabilities(IN_PLACE, tuple(caveats.of(desired, facts)))
+        facts = {node: said for node, (_, said) in places.items()}
+        routes = Routes(desired, {node: (nodes[node], said.address) for node, said in facts.items()})
+        wanted = list(routes.wanted().items())
+        identity = entry.record.id if entry else "none"
+
+        async def look(item: tuple[str, Mapping[str, Any]]) -> Look:
+            return await shaping.look(places[item[0]][0], marker.place(identity, item[0]), list(item[1]))
+
+        looks = zip(wanted, await each(wanted, look), strict=True)
+        seen = {node: found for (node, _), found in looks if isinstance(found, Look)}
+        return Capabilities(IN_PLACE, tuple(caveats.of(desired, facts, routes, seen)))
 
     async def environments(self) -> list[EnvironmentRecord]:
         return [entry.record for entry in self.index.entries()]

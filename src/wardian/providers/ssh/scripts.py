@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from .command import CACHE
 
-TAKEN, NOT_THERE, FAILED = 4, 5, 6
-"""Exit codes: another environment is on the host; there is no such node; it could not be done."""
+TAKEN, NOT_THERE, FAILED, SHAPED = 4, 5, 6, 9
+"""Exit codes: another environment is on the host; there is no such node; it could not be done; its traffic has to be put back first."""
 
 _ENDING_STEPS = 40
 """Twentieths of a second that processes have to end in before they are killed."""
@@ -91,6 +91,9 @@ d="$HOME/{CACHE}"; {_MACHINE}; m="WARDIAN_ENVIRONMENT=$1"
 mine() {{ x=$(cat "$1/host" 2>/dev/null); [ "${{x:-$h}}" = "$h" ]; }}
 if cd "$d/$1" 2>/dev/null; then
   for n in *; do if [ -d "$n" ] && mine "$n"; then rm -f -- "$n/env"; fi; done
+  s=
+  for n in *; do if [ -e "$n/shaped" ] && mine "$n"; then echo "$n"; s={SHAPED}; fi; done
+  [ -z "$s" ] || exit $s
 fi
 found() {{ for e in $(grep -lsF "$m" /proc/[0-9]*/environ); do e=${{e#/proc/}}; echo "${{e%/environ}}"; done; }}
 p=$(found)
@@ -108,7 +111,10 @@ fi
 cd "$HOME" && rmdir "$d/$1" "$d" "${{d%/*}}" 2>/dev/null
 exit 0
 """
-"""Environment. Without its env file nothing new starts on a node; then what runs is ended; its folder goes last."""
+"""Environment. Without its env file nothing new starts on a node; then what runs is ended; its folder goes last.
+
+Where nodes are shaped it does no more than print their folders.
+"""
 
 SETUP = f"""{_FAIL}
 umask 077

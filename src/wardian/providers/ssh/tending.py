@@ -10,7 +10,7 @@ from typing import Any
 from ...errors import ProviderError
 from ...experiment.resources import EnvironmentRecord, Resource
 from ..base import Progress
-from . import marker, masters
+from . import marker, masters, shaping
 from .hosts import each
 from .index import Entry, Index, Placed
 from .inventory import Host
@@ -35,9 +35,7 @@ class Tending:
         elif kind == "node":
             await self._create_nodes(resources, progress)
         else:
-            self._remember(resources)
-            if kind == "names":
-                await self._write_names()
+            await self._remember(resources, progress)
         for resource in resources:
             progress(resource.name, "ready")
 
@@ -50,11 +48,11 @@ class Tending:
             self._index.write(entry)
             await self._write_nodes({name: placed.spec for name, placed in entry.nodes.items()}, strict=False)
         elif kind == "node":
+            before = self._entry()
             await self._write_nodes({resource.name: resource.spec for resource in resources}, strict=True)
+            await self._shape(before, self._entry(), progress)
         else:
-            self._remember(resources)
-            if kind == "names":
-                await self._write_names()
+            await self._remember(resources, progress)
         for resource in resources:
             progress(resource.name, "ready")
 
@@ -70,7 +68,7 @@ class Tending:
             entry.resources.pop((kind, name), None)
             if kind == "node":
                 entry.nodes.pop(name, None)
-        self._index.write(entry)
+        await self._shape(self._entry(), entry, progress)
         if any(kind == "names" for kind, _ in resources):
             await self._write_names()
 
@@ -125,6 +123,7 @@ class Tending:
 
         _raise_first(await each([item for item in hosts.items() if specs[item[0]]["setup"]], finish))
         await self._write_names()
+        await self._shape(Entry(record), self._entry(), progress)
 
     async def _clear_left(self, host: Host) -> None:
         """Remove what is still there of ours from when the host could not be reached."""
@@ -139,7 +138,7 @@ class Tending:
         async def write(name: str) -> None:
             host = entry.nodes[name].host
             facts = await marker.put(host, entry.record, name, specs[name], complete=True)
-            self._place(name, Placed(replace(host, shell=facts.shell), facts.address, specs[name]))
+            self._place(name, Placed(replace(host, shell=facts.shell), facts.address, specs[name], entry.nodes[name].able))
 
         outcomes = await each([name for name in specs if name in entry.nodes], write)
         if strict:
@@ -171,6 +170,28 @@ class Tending:
         if names:
             await each(entry.nodes.values(), write)
 
+    # Links
+
+    async def _shape(self, before: Entry, after: Entry, progress: Progress) -> None:
+        """Have hosts shape what they send as the links that are now ask for, where that changed, and keep the entry.
+
+        In this order: cut short, the index tells of links that the hosts do not have as it says, and that is seen.
+        """
+        was, wanted = before.routes().wanted(), after.routes().wanted()
+        concerned = [name for name in after.nodes if was.get(name) != wanted.get(name)]
+
+        async def bring(name: str) -> None:
+            placed, shapes = after.nodes[name], wanted.get(name, {})
+            seen = await shaping.look(placed.host, marker.place(self._environment, name), list(shapes))
+            after.nodes[name] = replace(placed, able=tuple(sorted(seen.able)))
+            if seen.able:
+                await shaping.bring(placed.host, seen, shapes)
+
+        for name, outcome in zip(concerned, await each(concerned, bring), strict=True):
+            if isinstance(outcome, HostError):
+                progress(name, f"its links cannot be shaped now: {outcome.bare}")
+        self._index.write(after)
+
     # The index
 
     def _entry(self) -> Entry:
@@ -179,10 +200,12 @@ class Tending:
             raise ProviderError("there is no such environment", resource=f"environment {self._environment}")
         return entry
 
-    def _remember(self, resources: Sequence[Resource]) -> None:
-        entry = self._entry()
-        entry.resources |= {resource.key: resource for resource in resources}
-        self._index.write(entry)
+    async def _remember(self, resources: Sequence[Resource], progress: Progress) -> None:
+        before, after = self._entry(), self._entry()
+        after.resources |= {resource.key: resource for resource in resources}
+        await self._shape(before, after, progress)
+        if resources[0].kind == "names":
+            await self._write_names()
 
     def _place(self, node: str, placed: Placed) -> None:
         entry = self._entry()
