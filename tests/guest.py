@@ -21,7 +21,7 @@ from .stage import require
 
 MODULES = (
     "virtio_pci", "virtiofs", "overlay", "veth", "bridge", "tun", "sch_tbf", "sch_netem", "sch_codel", "sch_pie", "nf_tables",
-    "nft_masq", "nft_chain_nat",
+    "nft_masq", "nft_chain_nat", "sch_htb", "sch_fq_codel", "cls_u32",
 )  # fmt: skip
 MEMORY = "2G"
 DAEMON = "/usr/lib/qemu/virtiofsd"

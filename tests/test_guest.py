@@ -32,6 +32,11 @@ def test_netem() -> None:
     assert passed("tests/providers/test_netem.py") >= 6
 
 
+def test_netem_on_ssh_hosts() -> None:
+    """Hosts whose kernels have netem do to packets all that links ask for."""
+    assert passed("tests/providers/test_ssh_netem.py") >= 1
+
+
 def test_limits_by_control_groups_of_version_2() -> None:
     """A memory limit kills what takes more, and limits change and go while a node runs."""
     assert passed("tests/providers/test_local.py", "-k", "limit") >= 2

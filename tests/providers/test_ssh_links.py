@@ -219,14 +219,21 @@ async def test_another_environment_on_the_same_hosts(lab: Lab) -> None:
     await first.destroy("links-1", quiet)
 
 
-async def test_our_connection_is_spared(lab: Lab) -> None:
-    """A shape towards the very machine that we come from holds up what nodes send there, but not what SSH does."""
+async def test_our_connections_are_spared(lab: Lab) -> None:
+    """Shapes towards where we come from, and where we go through this host, hold up what nodes send there, but not what SSH does."""
     fern = host(lab, "fern")
     desk = "10.93.0.1"
+    moss = lab.machines["moss"].address
     lab.machines["fern"].run("mkdir -p /root/.cache/wardian/links-1/box")
-    shaped = {desk: Way({"rate": 8000, "queue": {"packets": 5}}, "wan there")}
-    await shaping.bring(fern, await shaping.look(fern, "links-1/box", [desk]), shaped)
+    shaped = {address: Way({"rate": 8000, "queue": {"packets": 5}}, "wan there") for address in (desk, moss)}
+    for _ in range(2):
+        await shaping.bring(fern, await shaping.look(fern, "links-1/box", [desk, moss]), shaped, [(moss, 22, False)])
+    assert lab.machines["fern"].run("tc filter show dev eth0 prio 1").count("flowid 3744:1") == 2
+    # as through a bastion: from fern to the SSH server of moss
+    with lab.connect("fern", moss, 22) as connection:
+        assert connection.recv(3) == b"SSH"
     assert len((await remote.run(fern, "head -c 3000000 /dev/zero | tr '\\0' x")).output) == 3_000_000
+    assert "Sent 0 bytes" in lab.machines["fern"].run("tc -s class show dev eth0 classid 3744:2")
     with lab.fabric.udp("fern") as sender, lab.fabric.udp("desk") as receiver:
         for _ in range(COUNT):
             sender.sendto(bytes(50), (desk, PORT))

@@ -18,6 +18,7 @@ from ..base import Channel, Process
 from . import command, masters, mux, streams
 from .inventory import Host
 from .refusals import HostError
+from .remote import run
 from .spawning import GRACE, Lost, Refused, Spawners, explain
 
 _NOISE = 2000
@@ -92,7 +93,7 @@ class SshChannel(Channel):
         except BaseException:
             ends.close()
             raise
-        process = SshProcess(self._node, host, session, path)
+        process = SshProcess(self._node, self._place, host, session, path)
         try:
             await process.attach(ends)
             await self._begun(process, token, argv[0], cwd)
@@ -133,12 +134,13 @@ class SshChannel(Channel):
 class SshProcess:
     """A process on a node, as `base.Process` promises."""
 
-    def __init__(self, node: str, host: Host, session: mux.Session, path: str) -> None:
+    def __init__(self, node: str, place: str, host: Host, session: mux.Session, path: str) -> None:
         self.stdin: asyncio.StreamWriter | None = None
         self.stdout: asyncio.StreamReader | None = None
         self.stderr: asyncio.StreamReader | None = None
         self.group = 0
         self._node = node
+        self._place = place
         self._host = host
         self._session = session
         self._path = path
@@ -187,6 +189,8 @@ class SshProcess:
             if not await masters.is_connected(self._path):
                 remedy = "It may run on there; `wardian status` tells whether the node can be reached."
                 raise NodeDownError(self._node, f"the connection to its host {self._host} ended while a command ran", remedy=remedy)
+            if not self._sent and not await self._is_there():
+                raise NodeDownError(self._node, "the node was killed while a command ran on it", remedy="`wardian up` makes it anew.")
             self._code = 128 + (self._sent or signal.SIGHUP)
         return self._code
 
@@ -196,6 +200,12 @@ class SshProcess:
         self._sent = int(number)
         with suppress(mux.Gone, HostError):
             await self._signal(command.for_login_shell(command.signal(self.group, int(number)), self._host.shell))
+
+    async def _is_there(self) -> bool:
+        """Whether the node is not gone."""
+        with suppress(HostError):
+            return (await run(self._host, f'[ -r "$HOME/{command.CACHE}/$1/env" ]', self._place)).code == 0
+        return False
 
     async def _signal(self, text: str) -> None:
         ends = streams.Ends()

@@ -65,6 +65,8 @@ def start(
         run = f'if command -v setsid >/dev/null; then echo "$t $p"; exec setsid "$@"{_redirections(stdin, stdout, stderr)}; fi; {run}'
     parts = [
         f't={token}; f="$HOME"/{CACHE}/{shlex.quote(place)}/env',
+        # the node stands still: whoever has it go on opens the other end
+        '[ ! -p "${f%/env}/paused" ] || true <"${f%/env}/paused" 2>/dev/null',
         '[ -r "$f" ] || { echo "$t gone"; exit 0; }',
         '. "$f"',
         *(f"export {name}={shlex.quote(value)}" for name, value in env.items()),

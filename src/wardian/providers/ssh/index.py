@@ -47,6 +47,17 @@ class Entry:
         """The ways between its nodes."""
         return Routes(self.resources.values(), {name: (placed.spec, placed.address) for name, placed in self.nodes.items()})
 
+    def behind(self, host: Host) -> list[tuple[str, int]]:
+        """Address and port of the SSH servers of nodes that are reached through this host."""
+        found = []
+        for placed in self.nodes.values():
+            jump = placed.host.jump
+            while jump is not None:
+                if (jump.name, jump.address) == (host.name, host.address):
+                    found.append((placed.address, placed.host.port or 22))
+                jump = jump.jump
+        return found
+
 
 class Index:
     """The folder of all entries. Changes are made by who holds the environment's lock."""

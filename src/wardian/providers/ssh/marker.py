@@ -4,6 +4,9 @@
                                       node.json   {"record", "name", "spec", "complete"}: one line
                                       env         shell file with the node's variables; without it nothing starts there
                                       notes/NAME  one line of JSON each
+                                      paused      while it stands still: a FIFO at which commands that begin wait
+                                      killed      after it was
+                                      tables/     names of nftables tables that drop packets for it
                                       shaped      while its traffic is: what was on its interfaces before, see `shaping.py`
     ~/.cache/wardian/setup/HASH@MACHINE           a `setup:` that ran
 
@@ -15,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -49,6 +52,7 @@ class Marker:
     record: EnvironmentRecord | None = None
     address: str = ""
     notes: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    killed: bool = False
 
 
 class HostTakenError(HostError):
@@ -87,7 +91,8 @@ async def read(host: Host, environment: str) -> list[Marker]:
     for place in names.splitlines():
         if place != "*" and files.get(f"{place}/host", machine) == machine:
             notes = {path.rpartition("/")[2]: text for path, text in files.items() if path.startswith(f"{place}/notes/")}
-            result.append(_marker(place, files.get(f"{place}/node.json"), notes))
+            found = _marker(place, files.get(f"{place}/node.json"), notes)
+            result.append(replace(found, killed=f"{place}/killed" in files))
     return result
 
 

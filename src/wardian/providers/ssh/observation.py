@@ -70,6 +70,8 @@ def _node(name: str, placed: Placed, outcome: Marker | HostError) -> ObservedRes
         return _resource(name, placed, placed.spec, state, f"host {placed.host}: {outcome.bare}")
     if not outcome.complete:
         return _resource(name, placed, outcome.spec, "incomplete", "its making was cut short")
+    if outcome.killed:
+        return _resource(name, placed, outcome.spec, "stopped", f"it was killed on {placed.host}")
     return _resource(name, placed, outcome.spec, "ready", f"on {placed.host}")
 
 

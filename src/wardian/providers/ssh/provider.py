@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ...errors import NodeDownError
+from ...errors import NodeDownError, NotUpError
 from ...experiment.resources import Capabilities, EnvironmentRecord, Observed, Resource
 from ...paths import state_folder
-from ..base import Channel, Finding, Progress, Provider, ProviderSettings
+from ..base import Channel, Fault, Finding, Progress, Provider, ProviderSettings
 from . import adoption, caveats, doctor, marker, shaping
+from . import faults as afflictions
 from .channel import SshChannel
 from .hosts import each
 from .index import Entry, Index
@@ -41,6 +42,7 @@ class SshProvider(Provider):
 
     name: ClassVar[str] = "ssh"
     Settings: ClassVar[type[ProviderSettings]] = SshSettings
+    faults: ClassVar[frozenset[str]] = afflictions.KINDS
 
     def __init__(self, settings: ProviderSettings | None = None) -> None:
         super().__init__(settings)
@@ -125,6 +127,16 @@ class SshProvider(Provider):
 
     def channel(self, environment: str, node: str) -> Channel:
         return SshChannel(node, marker.place(environment, node), lambda: self._host(environment, node), self._spawners)
+
+    async def inflict(self, environment: str, kind: str, targets: Sequence[str], faults: Sequence[Fault]) -> None:
+        if entry := self.index.read(environment):
+            await afflictions.inflict(entry, kind, targets, faults)
+
+    async def kill(self, environment: str, nodes: Sequence[str]) -> None:
+        entry = self.index.read(environment)
+        if entry is None:
+            raise NotUpError(f"there is no environment {environment}")
+        await afflictions.kill(entry, nodes)
 
     async def collect_garbage(self, progress: Progress) -> list[str]:
         removed = []

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from .command import CACHE
 
-TAKEN, NOT_THERE, FAILED, SHAPED = 4, 5, 6, 9
-"""Exit codes: another environment is on the host; there is no such node; it could not be done; its traffic has to be put back first."""
+TAKEN, NOT_THERE, FAILED, NO_PROGRAM, NO_RIGHTS, SHAPED = 4, 5, 6, 7, 8, 9
+"""Exit codes: another environment is on the host; there is no such node; it could not be done; a program is not there; we are not root, and
+sudo asks for a password; its traffic has to be put back first."""
 
 _ENDING_STEPS = 40
 """Twentieths of a second that processes have to end in before they are killed."""
@@ -41,7 +42,8 @@ if [ "$3" = alone ]; then
     fi
   done
 fi
-cat > .new && sed -n 1p .new > .node && sed 1d .new > .env && rm .new && mv .env env && mv .node node.json || fail
+cat > .new && sed -n 1p .new > .node && sed 1d .new > .env && rm .new || fail
+if [ -e killed ]; then rm .env; else mv .env env; fi && mv .node node.json || fail
 {FACTS}"""
 """Environment, folder of the node, "alone" or nothing; reads node.json on one line, then env.
 
@@ -50,7 +52,7 @@ It marks first and looks for others then, so that of two at once none gets the h
 
 READ = (
     f'{_MACHINE}; echo "$h"; cd "$HOME/{CACHE}/$1" 2>/dev/null || exit 0; '
-    "for n in *; do echo \"$n\"; done; echo; exec grep -sH '' -- */host */node.json */notes/*"
+    "for n in *; do echo \"$n\"; done; echo; exec grep -sH '' -- */host */node.json */killed */notes/*"
 )
 """Environment. On one line and with few processes: it runs whenever anybody looks."""
 
@@ -86,8 +88,101 @@ names "$1"
 """
 """Environment; reads the block with its marks."""
 
-CLEAN = f"""{_NAMES}
-d="$HOME/{CACHE}"; {_MACHINE}; m="WARDIAN_ENVIRONMENT=$1"
+_FOUND = """
+found() { for e in $(grep -lsF "WARDIAN_ENVIRONMENT=$1" /proc/[0-9]*/environ); do e=${e#/proc/}; echo "${e%/environ}"; done; }
+"""
+"""Processes of an environment."""
+
+_ROOT = f"""
+PATH="$PATH:/usr/sbin:/sbin"
+root() {{ if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }}
+may() {{ [ "$(id -u)" = 0 ] || sudo -n true </dev/null >/dev/null 2>&1 || exit {NO_RIGHTS}; }}
+"""
+
+_RESUME = """
+resume() {
+  if [ -p paused ]; then mv paused .resumed && : <> .resumed && rm -f .resumed; fi
+  p=$(found "$1"); [ -z "$p" ] || kill -18 $p 2>/dev/null
+}
+"""
+"""Commands that begin while a node stands still wait for somebody who opens the other end of `paused`."""
+
+PAUSE = f"""{_FOUND}
+cd "$HOME/{CACHE}/$1/$2" 2>/dev/null && [ -r env ] || exit 0
+[ -p paused ] || mkfifo -m 600 paused || exit {FAILED}
+o=
+while p=$(found "$1") && [ "$p" != "$o" ]; do kill -19 $p 2>/dev/null; o=$p; done
+exit 0
+"""
+"""Environment, folder of the node. What is started meanwhile by what has not been stopped yet is stopped in the next round."""
+
+RESUME = f"""{_FOUND}{_RESUME}
+cd "$HOME/{CACHE}/$1/$2" 2>/dev/null || exit 0
+resume "$1"
+exit 0
+"""
+
+KILL = f"""{_FOUND}{_RESUME}
+cd "$HOME/{CACHE}/$1/$2" 2>/dev/null && [ -r env ] || exit {NOT_THERE}
+echo killed > killed && rm -f env || exit {FAILED}
+o=
+while p=$(found "$1") && [ "$p" != "$o" ]; do
+  for n in $p; do
+    # the shell that waits for a command would tell how that ended, and a machine without power tells nothing
+    s=$(sed -n 's/^PPid:[^0-9]*//p' "/proc/$n/status" 2>/dev/null)
+    if grep -qsF "/{CACHE}/" "/proc/$s/cmdline" && [ "$s" != $$ ]; then kill -9 "$s" 2>/dev/null; fi
+  done
+  kill -9 $p 2>/dev/null
+  o=$p
+done
+resume "$1"
+exit 0
+"""
+"""Environment, folder of the node. Without its env file nothing new starts there."""
+
+DEAFEN = f"""{_ROOT}
+cd "$HOME/{CACHE}/$1/$2" 2>/dev/null || exit {NOT_THERE}
+t=$3; shift 3
+if [ "$1" = spared ] && [ ! -e "tables/$t" ]; then exit 0; fi
+may
+command -v nft >/dev/null 2>&1 || exit {NO_PROGRAM}
+mkdir -p tables && : > "tables/$t" || exit {FAILED}
+x="add table inet $t
+delete table inet $t
+"
+family() {{ case $1 in *:*) f=ip6;; *) f=ip;; esac; }}
+if [ "$1" != spared ]; then
+  x="${{x}}add table inet $t
+add chain inet $t hear {{ type filter hook prerouting priority -310; }}
+"
+  y=
+  while [ "$1" != spared ]; do
+    family "$1"
+    # never what SSH says to us, and to those whom we reach through this host
+    if [ "${{SSH_CONNECTION%% *}}" = "$1" ]; then
+      x="${{x}}add rule inet $t hear $f saddr $1 tcp dport ${{SSH_CONNECTION##* }} accept
+"
+    fi
+    y="${{y}}add rule inet $t hear $f saddr $1 drop
+"
+    shift
+  done
+  shift
+  for s; do
+    family "${{s%=*}}"
+    x="${{x}}add rule inet $t hear $f saddr ${{s%=*}} tcp sport ${{s##*=}} accept
+"
+  done
+  x=$x$y
+fi
+printf '%s' "$x" | root nft -f - || exit {FAILED}
+case $x in *drop*) ;; *) rm -f "tables/$t"; rmdir tables 2>/dev/null;; esac
+exit 0
+"""
+"""Environment, folder of the node, name of an nftables table, addresses, "spared", ADDRESS=PORT of SSH servers that we reach from here."""
+
+CLEAN = f"""{_NAMES}{_FOUND}{_ROOT}
+d="$HOME/{CACHE}"; {_MACHINE}
 mine() {{ x=$(cat "$1/host" 2>/dev/null); [ "${{x:-$h}}" = "$h" ]; }}
 if cd "$d/$1" 2>/dev/null; then
   for n in *; do if [ -d "$n" ] && mine "$n"; then rm -f -- "$n/env"; fi; done
@@ -95,12 +190,20 @@ if cd "$d/$1" 2>/dev/null; then
   for n in *; do if [ -e "$n/shaped" ] && mine "$n"; then echo "$n"; s={SHAPED}; fi; done
   [ -z "$s" ] || exit $s
 fi
-found() {{ for e in $(grep -lsF "$m" /proc/[0-9]*/environ); do e=${{e#/proc/}}; echo "${{e%/environ}}"; done; }}
-p=$(found)
+if cd "$d/$1" 2>/dev/null; then
+  for t in */tables/*; do
+    if [ -e "$t" ] && mine "${{t%%/tables/*}}"; then
+      printf 'add table inet %s\ndelete table inet %s\n' "${{t##*/}}" "${{t##*/}}" | root nft -f - || exit {FAILED}
+    fi
+  done
+fi
+p=$(found "$1")
 if [ -n "$p" ]; then
   kill -15 $p 2>/dev/null
+  # what stands still ends no sooner
+  kill -18 $p 2>/dev/null
   i=0
-  while [ $i -lt {_ENDING_STEPS} ] && p=$(found) && [ -n "$p" ]; do sleep 0.05; i=$((i + 1)); done
+  while [ $i -lt {_ENDING_STEPS} ] && p=$(found "$1") && [ -n "$p" ]; do sleep 0.05; i=$((i + 1)); done
   [ -z "$p" ] || kill -9 $p 2>/dev/null
 fi
 rm -rf "/tmp/wardian-$(id -u)-$1"

@@ -22,7 +22,7 @@ from .command import CACHE
 from .inventory import Host
 from .remote import run
 from .routes import Way
-from .traffic import Standing
+from .traffic import Spared, Standing
 
 SHAPED = "shaped"
 """File in a node's folder, one line: {interface: {"kind", "handle", "options"} of its root before, or null for the kernel's own choice}."""
@@ -64,7 +64,7 @@ class Look:
     """A host's traffic control. able: disciplines that its kernel has; empty where it lets us control nothing, for the `reason`.
 
     interfaces: {name: what is on it}, of those that lead to the addresses asked for or are shaped; leads: {address: name of its interface}.
-    before: what is written down of them, in the folder `place`. ssh: address of the client of our connection, and port of the server.
+    before: what is written down of them, in the folder `place`. ssh: our connection to it.
     """
 
     place: str
@@ -73,7 +73,7 @@ class Look:
     interfaces: Mapping[str, Standing] = field(default_factory=dict)
     leads: Mapping[str, str] = field(default_factory=dict)
     before: Mapping[str, Any] = field(default_factory=dict)
-    ssh: tuple[str, int] | None = None
+    ssh: tuple[Spared, ...] = ()
 
     def by_interface(self, wanted: Mapping[str, Way]) -> dict[str, dict[str, Way]]:
         """{interface: {address: what happens to what is sent there}}, as far as that can be had."""
@@ -113,8 +113,8 @@ async def look(host: Host, place: str, addresses: Collection[str] = (), able: fr
     return Look(place, able, reason, {there.name: there for there in found}, leads, before, ssh)
 
 
-async def bring(host: Host, seen: Look, wanted: Mapping[str, Way]) -> None:
-    """Have a host shape what it sends to these addresses like this, and nothing else. seen: what stands there.
+async def bring(host: Host, seen: Look, wanted: Mapping[str, Way], spared: Sequence[Spared] = ()) -> None:
+    """Have a host shape what it sends to these addresses like this, and nothing else. seen: what stands there. spared: never shaped.
 
     Raises HostError, and ProviderError where an interface is not ours to shape or the kernel refuses.
     """
@@ -126,7 +126,7 @@ async def bring(host: Host, seen: Look, wanted: Mapping[str, Way]) -> None:
             remedy = f"Take it off there (tc qdisc del dev {name} root), or write no shapes for what goes over it."
             raise ProviderError(reason, resource=f"host {host}", remedy=remedy)
         before.setdefault(name, _chosen(there))
-        requests += list(traffic.requests(there, those, seen.able, seen.ssh))
+        requests += list(traffic.requests(there, those, seen.able, (*seen.ssh, *spared)))
     gone = [name for name in before if name not in shapes]
     for name in gone:
         requests += _put_back(seen.interfaces.get(name), before[name])
@@ -172,8 +172,8 @@ def taken(there: Standing, seen: Look) -> str:
     return ""
 
 
-async def _perform(host: Host, steps: Sequence[Any]) -> tuple[tuple[str, int] | None, list[Any]]:
-    """Have the program take these steps: the ends of our connection, and what each gave. Raises HostError, CannotError."""
+async def _perform(host: Host, steps: Sequence[Any]) -> tuple[tuple[Spared, ...], list[Any]]:
+    """Have the program take these steps: our connection, and what each gave. Raises HostError, CannotError."""
     data = json.dumps(steps).encode()
     answer = await run(host, _SCRIPT, _PROGRAM.read_text(), host.python or "python3", data=data)
     if answer.code == _NO_PYTHON:
@@ -187,7 +187,7 @@ async def _perform(host: Host, steps: Sequence[Any]) -> tuple[tuple[str, int] | 
     if gave["order"] != sys.byteorder:
         raise CannotError("its numbers have another byte order than this machine's")
     words = connection.split()
-    return (words[0], int(words[3])) if len(words) == 4 else None, gave["gave"]
+    return ((words[0], int(words[3]), True),) if len(words) == 4 else (), gave["gave"]
 
 
 def _able(errors: Sequence[int]) -> frozenset[str]:

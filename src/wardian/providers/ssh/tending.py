@@ -185,7 +185,8 @@ class Tending:
             seen = await shaping.look(placed.host, marker.place(self._environment, name), list(shapes))
             after.nodes[name] = replace(placed, able=tuple(sorted(seen.able)))
             if seen.able:
-                await shaping.bring(placed.host, seen, shapes)
+                spared = [(address, port, False) for address, port in after.behind(placed.host)]
+                await shaping.bring(placed.host, seen, shapes, spared)
 
         for name, outcome in zip(concerned, await each(concerned, bring), strict=True):
             if isinstance(outcome, HostError):

@@ -16,7 +16,7 @@ import ipaddress
 import json
 import socket
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +45,8 @@ QUANTUM = 60_000
 CLASSLESS = frozenset({"fq", "fq_codel", "codel", "pie", "fq_pie", "pfifo", "bfifo", "pfifo_fast", "sfq", "cake", "noqueue", "red", "sfb"})
 """Roots that somebody has chosen and that can be put back as they were."""
 
+Spared = tuple[str, int, bool]
+"""What goes to this address over SSH, whose port is the host's own (a client is there) or the other's (a server is)."""
 Step = tuple[int, int, str, bytes]
 """Parent, handle, kind and options of a queueing discipline."""
 
@@ -53,8 +55,7 @@ Step = tuple[int, int, str, bytes]
 class Standing:
     """What is on an interface. root: its outermost discipline; chosen: whether somebody chose that; ours: whether it is ours.
 
-    below: {parent: discipline}. peers: {address: (number of its class, priority of its filter)}. spared: clients whose connections to
-    the host have a filter.
+    below: {parent: discipline}. peers: {address: (number of its class, priority of its filter)}. spared: what has a filter that spares it.
     """
 
     index: int
@@ -63,7 +64,7 @@ class Standing:
     root: netlink.Qdisc | None = None
     below: dict[int, netlink.Qdisc] = field(default_factory=dict)
     peers: dict[str, tuple[int, int]] = field(default_factory=dict)
-    spared: set[str] = field(default_factory=set)
+    spared: set[Spared] = field(default_factory=set)
 
     @property
     def ours(self) -> bool:
@@ -79,7 +80,8 @@ class Standing:
         for item in filters:
             address = _address(item)
             if address and item.target == OTHERS:
-                self.spared.add(address)
+                value, mask, _ = item.keys[-1]
+                self.spared.add((address, value >> 16 or value, mask > 0xFFFF))
             elif address:
                 self.peers[address] = (item.target & 0xFFFF) - _FIRST, item.priority
 
@@ -92,18 +94,18 @@ def standing(link: netlink.Link, found: Iterable[netlink.Qdisc]) -> Standing:
     return result
 
 
-def requests(there: Standing, wanted: Mapping[str, Way], able: frozenset[str], ssh: tuple[str, int] | None) -> Iterator[Request]:
+def requests(there: Standing, wanted: Mapping[str, Way], able: frozenset[str], spared: Collection[Spared] = ()) -> Iterator[Request]:
     """What brings an interface to shape packets to these addresses, and no others, like this; none where it does so already.
 
-    able: disciplines that the kernel has. ssh: address of the client of our connection, and port of the server, which are spared.
+    able: disciplines that the kernel has.
     """
     if not there.ours:
         yield netlink.qdisc(there.index, "htb", netlink.htb(default=1), handle=ROOT)
         yield netlink.traffic_class(there.index, "htb", _free(), handle=OTHERS, parent=ROOT)
     if "fq_codel" in able and OTHERS not in there.below:
         yield netlink.qdisc(there.index, "fq_codel", handle=_BASE - 1 << 16, parent=OTHERS)
-    if ssh and ssh[0] in wanted and ssh[0] not in there.spared:
-        yield netlink.classify(there.index, ROOT, _sparing(*ssh))
+    # several filters of one priority: they are removed with the root only
+    yield from (netlink.classify(there.index, ROOT, _sparing(*one)) for one in spared if one[0] in wanted and one not in there.spared)
     numbers = numbered(there, wanted)
     used = {number for number, _ in there.peers.values()}
     for address, (number, priority) in there.peers.items():
@@ -229,15 +231,13 @@ def _picking(address: str, number: int, priority: int) -> Filter:
     return Filter(_family(packed), priority, keys, ROOT | (_FIRST + number))
 
 
-def _sparing(client: str, port: int) -> Filter:
-    """What an SSH server sends to one client, which no shape may hold up."""
-    picked = _picking(client, 0, _SPARING)
+def _sparing(address: str, port: int, own: bool) -> Filter:
+    """What no shape may hold up."""
+    picked = _picking(address, 0, _SPARING)
     tcp = 6
-    if picked.family == socket.AF_INET:
-        extra = ((tcp << 16, 0xFF << 16, 8), (port << 16, 0xFFFF << 16, 20))
-    else:
-        extra = ((tcp << 8, 0xFF << 8, 4), (port << 16, 0xFFFF << 16, 40))
-    return Filter(picked.family, _SPARING, (*picked.keys, *extra), OTHERS)
+    protocol, ports = ((tcp << 16, 0xFF << 16, 8), 20) if picked.family == socket.AF_INET else ((tcp << 8, 0xFF << 8, 4), 40)
+    shift = 16 if own else 0
+    return Filter(picked.family, _SPARING, (*picked.keys, protocol, (port << shift, 0xFFFF << shift, ports)), OTHERS)
 
 
 def _address(item: Filter) -> str:
