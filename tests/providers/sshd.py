@@ -95,14 +95,15 @@ class Machine:
             self.process = subprocess.Popen(
                 [*command, "sh", "-c", inside], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={"PATH": os.environ["PATH"]}
             )
-        deadline = time.monotonic() + 20
+        # an emulated processor takes its time
+        deadline = time.monotonic() + 90
         while True:
             try:
                 self.lab.connect(self.origin, self.address, self.port).close()
                 return
             except OSError:
                 if self.process.poll() is not None or time.monotonic() > deadline:
-                    raise AssertionError((self.folder / "log").read_text()) from None
+                    raise AssertionError(f"exit code {self.process.poll()}: {(self.folder / 'log').read_text()}") from None
                 time.sleep(0.01)
 
     def stop(self) -> None:

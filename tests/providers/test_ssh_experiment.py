@@ -85,6 +85,51 @@ def test_from_up_to_down(lab: Lab, grounds: Stage) -> None:
         assert lab.machines[name].run(f"{ours}; true") == ""
 
 
+def test_links_and_faults(lab: Lab, grounds: Stage) -> None:
+    """A rate between hosts is planned, measured, changed by command and by the file, mended when it was taken away, and gone at the end."""
+    links = {"wan": {"between": ["east", "west"], "rate": "5mbit", "queue": "64KiB"}}
+    nodes: dict[str, object] = {"server": {"networks": ["east"]}, "client": {"networks": ["west"]}}
+
+    def file(rate: str) -> None:
+        write(grounds, lab.settings("fern", "moss"), nodes, networks=["east", "west"], links={"wan": {**links["wan"], "rate": rate}})
+
+    def shaped(rate: str) -> bool:
+        return all(f"rate {rate} " in lab.machines[name].run("tc qdisc show dev eth0") for name in ("fern", "moss"))
+
+    file("5mbit")
+    assert "shares no queue" in grounds.run("plan").stdout
+    grounds.run("up")
+    assert shaped("5Mbit")
+    assert "Nothing to do" in grounds.run("up").stdout
+    # how long packets take on a busy machine is left out
+    measured, _ = grounds.start("verify", "--json", "--seconds", "2").communicate(timeout=60)
+    checks = [check for check in json.loads(measured)["checks"] if check["what"] in ("rate", "queue")]
+    assert [check["ok"] for check in checks] == [True] * 4, checks
+    grounds.run("link", "set", "wan", "--rate", "7mbit")
+    assert shaped("7Mbit")
+    lab.machines["moss"].run("tc qdisc del dev eth0 root")
+    (wan,) = [item for item in grounds.json("status", "--json")["resources"] if item["kind"] == "link"]
+    assert (wan["state"], wan["detail"]) == ("stopped", "host moss: eth0 is not shaped")
+    file("9mbit")
+    grounds.run("up", "-y")
+    assert shaped("9Mbit")
+    ping = ["exec", "client", "--", "ping", "-c", "1", "-W", "1", "server"]
+    grounds.run("fault", "partition", "client", "server")
+    grounds.run(*ping, code=1)
+    grounds.run("fault", "undo")
+    grounds.run("fault", "kill", "server")
+    assert [item["state"] for item in grounds.json("status", "--json")["resources"] if item["name"] == "server"] == ["stopped"]
+    grounds.run("up", "-y")
+    grounds.run(*ping)
+    grounds.run("fault", "partition", "client", "server")
+    grounds.run("down")
+    for name in ("fern", "moss"):
+        left = lab.machines[name].run("tc qdisc show dev eth0 | grep -v noqueue; nft list tables; ls /root/.cache/wardian; true")
+        assert grounds.name not in left
+        assert "htb" not in left
+        assert "wardian_" not in left
+
+
 def test_up_that_was_killed(lab: Lab, grounds: Stage) -> None:
     """When `wardian up` is killed while a host is set up, its node shows as incomplete; `up` again ends what was begun, and finishes."""
     waits = "echo $$ > /tmp/setup-pid\nwhile [ ! -e /tmp/go ]; do sleep 0.05; done\necho set up > ~/setup.txt"

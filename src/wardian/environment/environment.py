@@ -262,7 +262,12 @@ class Environment:
         self, environment: LiveEnvironment, items: Sequence[ObservedResource], wanted: Sequence[Resource], reason: str
     ) -> Plan:
         provider, record = environment.provider, environment.record
-        plan = links.plan(items, wanted, await provider.capabilities(wanted), reason)
+        # what can be had of a link may depend on all else: on hosts, on who sends over it
+        whole = {item.key: Resource(item.kind, item.name, item.spec) for item in environment.observed.resources.values() if item.spec}
+        able = await provider.capabilities(list((whole | {item.key: item for item in wanted}).values()))
+        kinds = {item.kind for item in wanted}
+        caveats = tuple(caveat for caveat in able.caveats if caveat.resource.partition(" ")[0] in kinds)
+        plan = links.plan(items, wanted, replace(able, caveats=caveats), reason)
         await apply(plan, provider, record.id, self.instance, self.folder, self.journal, _nobody)
         await keeper.ensure(provider, record.id, bool(record.spec.get("lease")))
         return plan

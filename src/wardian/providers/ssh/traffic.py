@@ -205,7 +205,9 @@ def _settle(there: Standing, number: int, steps: list[Step], *, fresh: bool) -> 
     # what comes after one that is set is set too: a bucket gives its queue a length of its own
     for parent, handle, kind, options in steps[first:] if first is not None else ():
         yield netlink.qdisc(there.index, kind, options, handle=handle, parent=parent)
-    if first is None and _surplus(there, steps):
+    stays = all((found := there.below.get(parent)) and (found.handle, found.kind) == (handle, kind) for parent, handle, kind, _ in steps)
+    if stays and _surplus(there, steps):
+        # what a discipline had below it stays with it when it is changed
         yield netlink.remove_qdisc(there.index, handle=there.below[steps[-1][1] | 1].handle, parent=steps[-1][1] | 1)
 
 
