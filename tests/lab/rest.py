@@ -7,6 +7,7 @@ import re
 import secrets
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,11 @@ class Rest:
     def _url(self) -> str | None:
         assert self.process.poll() is None, self.log.read_text()
         found = re.search(r"http://127\.0\.0\.1:(\d+)/", self.log.read_text())
-        return f"http://127.0.0.1:{found[1]}{BASE}wardian/api" if found else None
+        # it tells its address before it listens
+        with suppress(requests.ConnectionError):
+            if found and requests.get(f"http://127.0.0.1:{found[1]}{BASE}api", timeout=30).ok:
+                return f"http://127.0.0.1:{found[1]}{BASE}wardian/api"
+        return None
 
     def ask(self, method: str, route: str, *, code: int = 200, body: Any = None, **query: Any) -> Any:
         """The JSON of an answer, which has to have this status."""
@@ -112,6 +117,8 @@ class Listener:
 
     def until(self, condition: Any) -> Any:
         """Read on until a condition on the state gives something true."""
+        if not self.state:
+            self.read()
         while not (value := condition(self)):
             self.read()
         return value

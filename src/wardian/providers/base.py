@@ -47,6 +47,14 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What a node uses. cpu_seconds: of processors, in all by what runs there now; memory: bytes."""
+
+    cpu_seconds: float
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
 class Fault:
     """Something that an experiment inflicts on what exists, to be undone later.
 
@@ -166,6 +174,17 @@ class Provider(ABC):
         For who wants to know which nodes there are; whether one of them can be used shows at its channel. The default observes.
         """
         return await self.observe(environment)
+
+    async def changed(self, environment: str) -> None:
+        """Return as soon as something of it may have changed that no command did: a node that died. Who waits observes again then.
+
+        What has changed before the call need not be told. The default never returns; who waits observes now and then all the same.
+        """
+        await asyncio.get_running_loop().create_future()
+
+    async def usage(self, environment: str) -> Mapping[str, Usage]:
+        """What the nodes use now, as far as that is known without asking them. The default knows of none."""
+        return {}
 
     @abstractmethod
     async def create(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:

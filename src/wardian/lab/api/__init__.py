@@ -9,6 +9,7 @@ from jupyter_server.serverapp import ServerApp
 from jupyter_server.utils import url_path_join
 
 from . import environments, experiments, timeline
+from .events import Events
 from .handler import Handler
 from .operation import Operation, Route, operation
 
@@ -28,7 +29,7 @@ class Description(Handler):
         self.answer(document(ROUTES, url_path_join(self.base_url, BASE)))
 
 
-ROUTES = [Route("openapi.json", Description), *experiments.ROUTES, *environments.ROUTES, *timeline.ROUTES]
+ROUTES = [Route("openapi.json", Description), *experiments.ROUTES, *environments.ROUTES, *timeline.ROUTES, Route("events", Events)]
 
 
 def serve(server: ServerApp) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ...nodes.link import AgentLink
 from ...nodes.run import run
 from ...portal import Portal
 from ...providers.base import Channel
+from .watch import Reader, Watch
 
 LONGEST_SOURCE = 4000
 """Of a cell, in the timeline, characters."""
@@ -36,6 +38,7 @@ class Desk:
         self.root = root
         self.portal = Portal()
         self._environments: dict[tuple[Path, str], Environment] = {}
+        self._watches: dict[tuple[Path, str], Watch] = {}
 
     def environment(self, file: Path, instance: str) -> Environment:
         """The environment of a file, whose journal stays open."""
@@ -102,6 +105,31 @@ class Desk:
         there = os.environ.get("WARDIAN_JOURNAL") or (file.parent / FOLDER / "journal.db").is_file()
         return self.environment(file, "default").journal if there else None
 
+    async def join(self, file: Path, instance: str, path: str) -> Reader:
+        """A reader of what happens to an environment. path: what its file is called there."""
+        key = file, instance
+        if key not in self._watches:
+            self._watches[key] = Watch(
+                self.environment(file, instance),
+                path,
+                entries=partial(self.entries, file),
+                told=self.entry,
+                tasks=dict,
+                over=partial(self._forget, key),
+            )
+        return await self._watches[key].join()
+
+    def _forget(self, key: tuple[Path, str]) -> None:
+        del self._watches[key]
+
+    async def leave(self, reader: Reader) -> None:
+        """A reader has gone."""
+        reader.watch.leave(reader)
+
+    async def stir(self, watch: Watch) -> None:
+        """Have an environment looked at again."""
+        watch.look()
+
     def entry(self, entry: LogEntry) -> dict[str, Any]:
         """An entry of the journal as answers have it; a notebook below the root by its path there."""
         detail = {key: value for key, value in entry.detail.items() if key not in ("session", "request", "source_digest")}
@@ -114,7 +142,9 @@ class Desk:
         return without_null({**{key: getattr(entry, key) for key in keys}, "nodes": list(entry.nodes), "detail": detail})
 
     async def close(self) -> None:
-        """Write what the journals still hold."""
+        """End the watches, and write what the journals still hold."""
+        for watch in self._watches.values():
+            await watch.close()
         for environment in self._environments.values():
             await asyncio.to_thread(environment.close)
         self._environments.clear()

@@ -33,7 +33,7 @@ def document(routes: Sequence[Route], base: str) -> dict[str, Any]:
         },
         "servers": [{"url": base}],
         "security": [{"token": []}, {"cookie": []}],
-        "paths": {f"/{route.path}": _methods(route) for route in routes},
+        "paths": {f"/{route.path}": methods for route in routes if (methods := _methods(route))},
         "components": {
             "schemas": COMPONENTS,
             "securitySchemes": {

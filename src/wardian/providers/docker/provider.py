@@ -7,7 +7,7 @@ import functools
 import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -26,7 +26,7 @@ from .channel import DockerChannel
 from .concurrency import all_of
 from .engine import Engine
 from .memory import Memory
-from .names import OWNER, Identity, identity_of, owner, uplink_name
+from .names import ENVIRONMENT, OWNER, Identity, filters, identity_of, owner, uplink_name
 from .observation import Snapshot, list_containers, snapshot
 from .records import Records
 from .wiring import EngineWiring, HostWiring, Wiring
@@ -39,6 +39,9 @@ DEFAULT_IMAGE = "python:3.12"
 
 PATIENCE = 5.0
 """Longest that listing environments waits for an Engine, seconds: every command lists those of all providers."""
+
+CHANGES = ("start", "die", "oom", "pause", "unpause", "destroy")
+"""What the Engine tells of containers whose state becomes another."""
 
 IN_PLACE = frozenset(
     {("environment", key) for key in ("lease", "collect", "parameters", "user", "host")}
@@ -106,6 +109,17 @@ class DockerProvider(Provider):
 
     async def glance(self, environment: str) -> Observed:
         return observation.observed(await snapshot(self._engine(environment), environment))
+
+    async def changed(self, environment: str) -> None:
+        # another way to an Engine that is gone for now may be there at the next call
+        with suppress(ProviderError):
+            told = self._engine(environment).lines("GET", "/events", query={"filters": filters(f"{ENVIRONMENT}={environment}")})
+            async with aclosing(told):
+                async for event in told:
+                    # a command run in a container is one, too
+                    if event.get("Action") in CHANGES:
+                        return
+        await asyncio.sleep(PATIENCE)
 
     async def create(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
         engine = self._engine(environment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import signal
@@ -52,6 +53,25 @@ def of(environment: str, state: Path) -> set[int]:
 def running(identities: Iterable[dict[str, Any]]) -> set[int]:
     """Those of these that are still the processes they were."""
     return {identity["pid"] for identity in identities if is_running(identity)}
+
+
+async def death(identities: Iterable[dict[str, Any]]) -> None:
+    """Return once one of those that still run has died; never where none runs."""
+    loop, dead = asyncio.get_running_loop(), asyncio.Event()
+    watched: list[int] = []
+    try:
+        for pid in running(identities):
+            try:
+                descriptor = os.pidfd_open(pid)
+            except ProcessLookupError:
+                return
+            watched.append(descriptor)
+            loop.add_reader(descriptor, dead.set)
+        await dead.wait()
+    finally:
+        for descriptor in watched:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
 
 
 def end(pids: Iterable[int]) -> None:

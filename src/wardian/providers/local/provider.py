@@ -16,7 +16,7 @@ from ...errors import MissingToolError, NodeDownError
 from ...experiment.resources import Capabilities, EnvironmentRecord, Observed, Resource
 from ...paths import state_folder
 from .. import base
-from ..base import Channel, Fault, Finding, Progress, Provider
+from ..base import Channel, Fault, Finding, Progress, Provider, Usage
 from .channel import LocalChannel
 from .state import State
 
@@ -72,6 +72,16 @@ class LocalProvider(Provider):
         from . import observation
 
         return await self._work(lambda _: observation.observe(self.state.environment(environment)))
+
+    async def changed(self, environment: str) -> None:
+        from . import processes
+
+        await processes.death(self.state.environment(environment).processes())
+
+    async def usage(self, environment: str) -> Mapping[str, Usage]:
+        from . import usage
+
+        return await self._work(lambda _: usage.of(self.state.environment(environment)))
 
     async def create(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
         from .growth import Growth
