@@ -9,6 +9,7 @@ import getpass
 import os
 import secrets
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from ..experiment.model import Experiment
 from ..experiment.plan import Plan, reconcile
 from ..experiment.resources import EnvironmentRecord, Observed, ObservedResource, Resource
 from ..experiment.topology import expand, names_known
+from ..experiment.units import format_duration, parse_duration
 from ..journal import Journal
 from ..nodes import files
 from ..nodes.files import Transfer
@@ -30,7 +32,7 @@ from . import clocks, faults, fidelity, keeper, links, live, services, sources
 from .apply import Event, Listener, apply
 from .clocks import Offset
 from .collect import collect
-from .inflicting import Faults
+from .inflicting import Faults, parsed
 from .links import LinkView
 from .live import LiveEnvironment
 from .verify import Report, verify
@@ -220,6 +222,29 @@ class Environment:
             items = links.pick(environment, name)
             wanted = [links.changed(item, changes, way, self.folder) for item in items]
             return await self._reshape(environment, items, wanted, "link set")
+
+    async def extend_lease(self, duration: float | str) -> float:
+        """Hold the environment for longer, until the next `up`, which brings the lease back to the file; gives when it ends now.
+
+        duration: what is added to what is left, seconds or as in the file ("30min").
+        Raises PlanError where it has no lease, NotUpError, BusyError.
+        """
+        added = parsed("duration", parse_duration, duration)
+        environment = await self.live()
+        provider = environment.provider
+        async with self._lock(provider, "wardian lease extend"):
+            await environment.refresh()
+            record = environment.observed.environment
+            end = keeper.lease_end(record) if record else None
+            if record is None or end is None:
+                raise PlanError(
+                    "it has no lease: it is held until `wardian down`", remedy="write a `lease:` into the file and run `wardian up`"
+                )
+            end = max(end, time.time()) + added
+            spec = {**record.spec, "lease": {**record.spec["lease"], "duration": end - record.created}}
+            item = ObservedResource("environment", record.name, record.spec)
+            await self._reshape(environment, [item], [Resource("environment", record.name, spec)], f"lease extend {format_duration(added)}")
+            return end
 
     async def restart_traces(self, name: str) -> Plan:
         """Have the traces of links begin again from their start, now. name: as for `set_link`."""

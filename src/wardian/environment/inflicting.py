@@ -95,12 +95,12 @@ class Faults:
 
     def slow(self, selector: str, *, cpu: float | str, duration: float | str | None = None) -> Inflicting:
         """Leave these nodes a share of the processors that they otherwise have. cpu: a fraction, or "20%"."""
-        seconds, share = _seconds(duration), _parsed("cpu", parse_fraction, cpu)
+        seconds, share = _seconds(duration), parsed("cpu", parse_fraction, cpu)
         return self._inflicting(lambda live, held: faults.on_nodes(live, "slow", selector, {"cpu": share}, seconds, held))
 
     def flap(self, link: str, *, every: float | str, down: float | str, duration: float | str | None = None) -> Inflicting:
         """Have links lose their carrier again and again. link: as for `set_link`. every: from one loss to the next; down: how long each."""
-        seconds, cycle, lost = _seconds(duration), _parsed("every", parse_duration, every), _parsed("down", parse_duration, down)
+        seconds, cycle, lost = _seconds(duration), parsed("every", parse_duration, every), parsed("down", parse_duration, down)
         return self._inflicting(lambda live, held: faults.flap(live, link, cycle, lost, seconds, held))
 
     async def kill(self, selector: str) -> list[str]:
@@ -155,10 +155,11 @@ async def settle() -> list[str]:
 
 
 def _seconds(duration: float | str | None) -> float | None:
-    return None if duration is None else _parsed("duration", parse_duration, duration)
+    return None if duration is None else parsed("duration", parse_duration, duration)
 
 
-def _parsed(name: str, parse: Callable[[object], float], value: object) -> float:
+def parsed(name: str, parse: Callable[[object], float], value: object) -> float:
+    """A value as the file has it. Raises PlanError naming what it is for."""
     try:
         return parse(value)
     except ValueError as error:

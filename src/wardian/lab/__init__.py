@@ -23,10 +23,3 @@ def _load_jupyter_server_extension(server: ServerApp) -> None:
 
     prompt_websockets(server)
     api.serve(server)
-
-
-async def _stop_jupyter_server_extension(server: ServerApp) -> None:
-    """Called by the server as it ends."""
-    from . import api
-
-    await api.end(server)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from jupyter_server.serverapp import ServerApp
 from jupyter_server.utils import url_path_join
 
-from . import environments, experiments, timeline
+from . import actions, environments, experiments, nodes, timeline
 from .events import Events
 from .handler import Handler
 from .operation import Operation, Route, operation
@@ -29,7 +29,15 @@ class Description(Handler):
         self.answer(document(ROUTES, url_path_join(self.base_url, BASE)))
 
 
-ROUTES = [Route("openapi.json", Description), *experiments.ROUTES, *environments.ROUTES, *timeline.ROUTES, Route("events", Events)]
+ROUTES = [
+    Route("openapi.json", Description),
+    *experiments.ROUTES,
+    *environments.ROUTES,
+    *actions.ROUTES,
+    *nodes.ROUTES,
+    *timeline.ROUTES,
+    Route("events", Events),
+]
 
 
 def serve(server: ServerApp) -> None:
@@ -39,10 +47,3 @@ def serve(server: ServerApp) -> None:
         ".*$",  # type: ignore[no-untyped-call]
         [(route.pattern(base), route.handler) for route in ROUTES],
     )
-
-
-async def end(server: ServerApp) -> None:
-    """Let go of what the server holds open."""
-    desk = server.web_app.settings.get("wardian_desk")
-    if desk is not None:
-        await desk.portal.run(desk.close())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,22 +13,17 @@ from ...environment import view
 from ...environment.environment import FOLDER, Environment, lost
 from ...environment.live import environments
 from ...environment.view import View, without_null
-from ...errors import AgentError, NodeError, SelectorError
+from ...errors import PlanError
+from ...experiment.plan import Plan
 from ...experiment.resources import EnvironmentRecord
 from ...journal import Journal, LogEntry
-from ...nodes.link import AgentLink
-from ...nodes.run import run
 from ...portal import Portal
-from ...providers.base import Channel
+from .nodework import Nodes
+from .tasks import Task, Tasks
 from .watch import Reader, Watch
 
 LONGEST_SOURCE = 4000
 """Of a cell, in the timeline, characters."""
-
-_AGENT_LOG = (
-    'for folder in "$WARDIAN_RUN_DIR" /run/wardian "$XDG_RUNTIME_DIR/wardian" "/tmp/wardian-$(id -u)"; do '
-    '[ -r "$folder/agent.log" ] && exec tail -n "$1" "$folder/agent.log"; done; :'
-)
 
 
 class Desk:
@@ -39,6 +34,9 @@ class Desk:
         self.portal = Portal()
         self._environments: dict[tuple[Path, str], Environment] = {}
         self._watches: dict[tuple[Path, str], Watch] = {}
+        self._locks: dict[tuple[Path, str], asyncio.Lock] = {}
+        self.tasks = Tasks(self._touch, plan_json)
+        self.nodes = Nodes(self)
 
     def environment(self, file: Path, instance: str) -> Environment:
         """The environment of a file, whose journal stays open."""
@@ -66,34 +64,49 @@ class Desk:
         plan, observed = await environment.planned(strict=strict)
         return plan_json(plan, lost(plan, observed))
 
-    async def node(self, file: Path, instance: str, name: str) -> dict[str, Any]:
-        """One node, with what its agent knows."""
-        seen = await self.look(file, instance)
-        nodes = seen.nodes()
-        if name not in nodes:
-            raise SelectorError(f"there is no node {name!r}", remedy=f"there are {', '.join(list(nodes)[:20]) or 'none'}")
-        whole: dict[str, Any] = {"name": name, "node": nodes[name], "reachable": False}
-        if nodes[name]["state"] == "ready" and nodes[name].get("detail") != "paused":
-            try:
-                whole |= await _ask(await self._link(file, instance, name))
-            except NodeError as error:
-                whole["trouble"] = str(error)
-        else:
-            whole["trouble"] = nodes[name].get("detail") or nodes[name]["state"]
-        return without_null(whole)
+    async def down(self, file: Path, instance: str, *, force: bool, gather: bool) -> Task:
+        """Tear an environment down; ports of its nodes that are open here close."""
+        await self.nodes.close_ports(file, instance)
+        return await self.tasks.down(file, instance, force=force, gather=gather)
 
-    async def log(self, file: Path, instance: str, node: str, service: str | None, lines: int) -> str:
-        """The last lines of a service's log, or of the agent's."""
-        if service is None:
-            channel = await self.channel(file, instance, node)
-            return (await run(channel, node, ["sh", "-c", _AGENT_LOG, "sh", str(lines)], timeout=10)).stdout
-        link = await self._link(file, instance, node)
-        try:
-            return str((await link.request("service.log", service=service, lines=lines))["text"])
-        except AgentError as error:
-            raise SelectorError(error.message, remedy=error.remedy) from error
-        finally:
-            await link.close()
+    async def set_link(self, file: Path, instance: str, name: str, way: str | None, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Change what links do; gives the plan that was carried out."""
+        async with self.changing(file, instance):
+            plan = await self.environment(file, instance).set_link(name, way=way, **changes)
+        return plan_json(plan, [])
+
+    async def inflict(self, file: Path, instance: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Inflict a fault, as the route of that takes it."""
+        faults, kind, targets = self.environment(file, instance).fault, asked["kind"], asked["targets"]
+        if kind != "partition" and len(targets) > 1:
+            raise PlanError(f"{kind} takes one target", remedy="join selectors with commas: client,server")
+        duration = asked.get("for")
+        if kind == "kill":
+            killed = await faults.kill(targets[0])
+            return {"nodes": killed}
+        if kind == "partition":
+            fault = await faults.partition(*targets, duration=duration)
+        elif kind == "pause":
+            fault = await faults.pause(targets[0], duration=duration)
+        elif kind == "slow":
+            fault = await faults.slow(targets[0], cpu=_needed(asked, "cpu", "such as 20%"), duration=duration)
+        else:
+            cycle = {name: _needed(asked, name, "a duration, such as 2s") for name in ("every", "down")}
+            fault = await faults.flap(targets[0], **cycle, duration=duration)
+        return {"id": fault.id, "nodes": list(fault.fault.nodes), "fault": view.fault_json(fault.fault)}
+
+    async def undo(self, file: Path, instance: str, id_: str | None) -> dict[str, Any]:
+        """Undo a fault, or all; gives what was undone."""
+        return {item.id: view.fault_json(item) for item in await self.environment(file, instance).fault.undo(id_)}
+
+    async def extend(self, file: Path, instance: str, duration: float | str) -> float:
+        """Hold an environment for longer; gives when its lease ends."""
+        async with self.changing(file, instance):
+            return await self.environment(file, instance).extend_lease(duration)
+
+    def changing(self, file: Path, instance: str) -> asyncio.Lock:
+        """What one client changes here waits for what another does, in place of being refused."""
+        return self._locks.setdefault((file, instance), asyncio.Lock())
 
     async def entries(self, file: Path, **wanted: Any) -> list[LogEntry]:
         """A part of the journal, as `Journal.entries` gives it; nothing where there is none yet."""
@@ -114,10 +127,14 @@ class Desk:
                 path,
                 entries=partial(self.entries, file),
                 told=self.entry,
-                tasks=dict,
+                tasks=partial(self.tasks.of, file, instance),
                 over=partial(self._forget, key),
             )
         return await self._watches[key].join()
+
+    def _touch(self, file: Path, instance: str) -> None:
+        if watch := self._watches.get((file, instance)):
+            watch.touch()
 
     def _forget(self, key: tuple[Path, str]) -> None:
         del self._watches[key]
@@ -141,41 +158,13 @@ class Desk:
         keys = ("id", "kind", "started", "ended", "status", "environment", "run", "summary", "error")
         return without_null({**{key: getattr(entry, key) for key in keys}, "nodes": list(entry.nodes), "detail": detail})
 
-    async def close(self) -> None:
-        """End the watches, and write what the journals still hold."""
-        for watch in self._watches.values():
-            await watch.close()
-        for environment in self._environments.values():
-            await asyncio.to_thread(environment.close)
-        self._environments.clear()
 
-    async def channel(self, file: Path, instance: str, node: str) -> Channel:
-        """The way to one node. Raises NotUpError and SelectorError."""
-        live = await self.environment(file, instance).live(glance=True)
-        if node not in live.nodes:
-            raise SelectorError(f"there is no node {node!r}", remedy=f"there are {', '.join(list(live.nodes)[:20]) or 'none'}")
-        return live.channel(node)
-
-    async def _link(self, file: Path, instance: str, node: str) -> AgentLink:
-        return await AgentLink.open(await self.channel(file, instance, node), node)
+def _needed(asked: Mapping[str, Any], name: str, expected: str) -> Any:
+    if name not in asked:
+        raise PlanError(f"{asked['kind']} needs {name}", remedy=expected)
+    return asked[name]
 
 
-def plan_json(plan: Any, removes: list[str]) -> dict[str, Any]:
+def plan_json(plan: Plan, removes: Sequence[str]) -> dict[str, Any]:
     """A plan as answers have it."""
-    return {"digest": plan.digest, "text": plan.text(), "summary": plan.summary(), "removes": removes, **plan.to_json()}
-
-
-async def _ask(link: AgentLink) -> dict[str, Any]:
-    try:
-        kernels = (await link.request("kernel.list"))["kernels"]
-        services = (await link.request("service.list"))["services"]
-    finally:
-        await link.close()
-    return {
-        "reachable": True,
-        "kernels": [
-            {"id": name, **{key: item[key] for key in ("language", "state", "pid")}, "attached": item["attached"] is not None}
-            for name, item in kernels.items()
-        ],
-        "services": [{"service": name, **item} for name, item in services.items()],
-    }
+    return {"digest": plan.digest, "text": plan.text(), "summary": plan.summary(), "removes": list(removes), **plan.to_json()}

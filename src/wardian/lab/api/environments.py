@@ -117,7 +117,7 @@ class Node(Handler):
     async def get(self) -> None:
         """Ask its agent."""
         file = self.experiment_file(self.query["path"])
-        self.answer(await self.work(self.desk.node(file, self.query["instance"], self.query["node"])))
+        self.answer(await self.work(self.desk.nodes.node(file, self.query["instance"], self.query["node"])))
 
 
 class Log(Handler):
@@ -140,7 +140,7 @@ class Log(Handler):
         """Read it on the node."""
         asked: dict[str, Any] = self.query
         file = self.experiment_file(asked["path"])
-        text = await self.work(self.desk.log(file, asked["instance"], asked["node"], asked["service"], asked["lines"]))
+        text = await self.work(self.desk.nodes.log(file, asked["instance"], asked["node"], asked["service"], asked["lines"]))
         self.answer({"text": text})
 
 

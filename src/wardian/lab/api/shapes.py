@@ -132,7 +132,32 @@ ENTRY = shape(
     {"ended": MOMENT, "environment": TEXT, "run": TEXT, "error": TEXT},
 )
 
+_STEP = shape(
+    "One operation of a task: its state is waiting, started, done, failed (then `error` has the provider's own words) or skipped. "
+    "`resources` has the provider's word about each that is not done.",
+    {
+        **{"action": TEXT, "kind": TEXT, "targets": TEXT, "count": WHOLE, "reason": TEXT, "state": TEXT},
+        "resources": of(TEXT),
+    },
+    {"started": MOMENT, "ended": MOMENT, "error": TEXT},
+)
+
+TASK = shape(
+    "Growing or tearing down, as a task of the server. `words` has the provider's word about each thing while it is torn down.",
+    {
+        **{"id": TEXT, "kind": {"enum": ["up", "down"]}, "instance": TEXT, "started": MOMENT},
+        **{"state": {"enum": ["running", "done", "failed", "cancelled"]}, "operations": of(_STEP)},
+    },
+    {"ended": MOMENT, "error": ref("Error"), "words": of(TEXT), "result": {"type": "object"}},
+)
+
+CHANGED = shape(
+    "What would be done is not what was shown; `plan` is what it would be now.", {"message": TEXT, "kind": TEXT, "plan": ref("Plan")}
+)
+
 COMPONENTS: dict[str, Schema] = {
+    "Task": TASK,
+    "Changed": CHANGED,
     "Error": ERROR,
     "Problem": PROBLEM,
     "Experiment": EXPERIMENT,

@@ -118,12 +118,6 @@ class Watch:
         """The server's own tasks have changed."""
         self._stirred.set()
 
-    async def close(self) -> None:
-        """End it."""
-        for task in self._tending:
-            task.cancel()
-        await asyncio.gather(*self._tending, return_exceptions=True)
-
     def _give_up(self) -> None:
         self._over()
         for task in self._tending:
