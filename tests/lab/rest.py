@@ -38,7 +38,11 @@ class Rest:
             name: str(self.stage.state / "private") for name in ("HOME", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
         }
         env = self.stage.env | private | {"JUPYTER_TOKEN": self.token, "JUPYTER_CONFIG_PATH": str(ROOT / "etc" / "jupyter")}
-        Path(private["HOME"]).mkdir(exist_ok=True)
+        home = Path(private["HOME"])
+        home.mkdir(exist_ok=True)
+        # what it does not need takes longer to load than all the rest
+        other = dict.fromkeys(("jupyterlab", "jupyter_lsp", "notebook_shim"), False)
+        (home / "jupyter_server_config.json").write_text(json.dumps({"ServerApp": {"jpserver_extensions": other}}))
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [

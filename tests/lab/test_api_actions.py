@@ -130,7 +130,7 @@ def test_a_task_survives_its_client_and_can_be_stopped(rest: Rest) -> None:
 
 
 def test_a_killed_server_leaves_what_running_again_finishes(rest: Rest) -> None:
-    """A server that is killed while it grows leaves an environment that a new one plans and finishes; the journal says what was cut short."""
+    """A server that is killed while it grows leaves an environment that a new one finishes; the journal says what was cut short."""
     which = {"path": "cut", "instance": "default"}
     rest.stage.write("name: NAME\nnodes: {one: {setup: 'sleep 60'}}\n", "cut/experiment.yaml")
     task = rest.post("environment/up", code=202, digest=rest.post("environment/plan", **which)["digest"], **which)
@@ -148,7 +148,7 @@ def test_a_killed_server_leaves_what_running_again_finishes(rest: Rest) -> None:
 
 
 def test_links_change_and_wrong_values_are_refused(rest: Rest) -> None:
-    """A link takes new values under traffic, in one direction or both; a wrong one is refused by its field, and the journal has the change."""
+    """A link takes new values under traffic, in one direction or both; a wrong one is refused by its field; the journal has it."""
     rest.post("environment/links", path="experiment.yaml", link="wan", way="there", changes={"delay": "40ms", "loss": "1%"})
     link = rest.get("environment")["links"]["wan"]
     assert (link["ways"]["there"]["delay"], link["ways"]["there"]["loss"]) == (0.04, 0.01)
@@ -209,11 +209,11 @@ def test_files_go_both_ways(rest: Rest) -> None:
 def test_files_that_cannot_be_copied(rest: Rest) -> None:
     """A folder, what is not there, and a name that is none are refused in the node's words, with nothing left behind."""
     which = {"node": "client[0]"}
-    assert "no such file" in rest.get("environment/file", code=502, file="/nothing", **which)["message"]
-    assert "is a folder" in rest.get("environment/file", code=502, file="/etc", **which)["message"]
-    assert "is no file" in rest.get("environment/file", code=502, file="/dev/zero", **which)["message"]
-    assert rest.get("environment/files", code=502, folder="/nothing", **which)["kind"] == "TransferError"
-    for folder, name, code in (("/nowhere", "x", 502), ("/tmp", "..", 400), ("/tmp", "a/b", 400)):
+    assert "no such file" in rest.get("environment/file", code=422, file="/nothing", **which)["message"]
+    assert "is a folder" in rest.get("environment/file", code=422, file="/etc", **which)["message"]
+    assert "is no file" in rest.get("environment/file", code=422, file="/dev/zero", **which)["message"]
+    assert rest.get("environment/files", code=422, folder="/nothing", **which)["kind"] == "TransferError"
+    for folder, name, code in (("/nowhere", "x", 422), ("/tmp", "..", 400), ("/tmp", "a/b", 400)):
         answer = rest.session.put(f"{rest.url}/environment/file", data=b"x", timeout=60,
                                   params={"path": "experiment.yaml", **which, "folder": folder, "name": name})  # fmt: skip
         assert answer.status_code == code, answer.text

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import requests
 import schemathesis
 import websocket
 from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from tests.stage import make_stage
 from wardian.lab import api
@@ -74,18 +77,24 @@ def test_a_login_alone_changes_nothing(rest: Rest, method: str, path: str) -> No
     assert "_xsrf" in answer.text
 
 
-@pytest.mark.parametrize("path", ["../outside", "link", "link/experiment.yaml", "/etc", "..%2f..", "a/../../outside", "~", ".wardian"])
+@pytest.mark.parametrize("path", ["../outside", "link", "link/experiment.yaml", "a/../../outside", ".wardian"])
 def test_no_path_leads_out(rest: Rest, path: str) -> None:
     """What is outside of the server's folder, by dots or by a link, or hidden, is not there for any route."""
-    for route in ("environment", "environment/topology", "journal"):
+    for route in ("environment", "environment/topology", "experiments"):
         answer = rest.session.get(f"{rest.url}/{route}", params={"path": path}, timeout=60)
-        assert answer.status_code == 404 or answer.json().get("state") == "absent", answer.text
-        assert "secret" not in answer.text
-    for body in ({"folder": path, "template": "single"}, {"folder": "new", "source": path}):
+        assert answer.status_code == 404, answer.text
+    for body in ({"folder": path, "template": "single", "overwrite": True}, {"folder": "new", "source": path}):
         answer = rest.session.post(f"{rest.url}/experiments", json=body, timeout=60)
-        assert answer.status_code in (404, 409, 422) or path in ("/etc", "~", "..%2f.."), answer.text
+        assert answer.status_code == 404, answer.text
     assert (rest.root.parent / "outside" / "experiment.yaml").read_text().startswith("name: secret")
-    assert not Path("/etc/experiment.yaml").exists()
+
+
+@pytest.mark.parametrize("path", ["/etc", "~", "%2e%2e"])
+def test_a_path_starts_at_the_root(rest: Rest, path: str) -> None:
+    """What means another place to a shell is a name below the server's folder."""
+    made = rest.post("experiments", code=201, folder=path, template="single")
+    assert made["path"] == f"{path.strip('/')}/experiment.yaml"
+    assert (rest.root / made["path"]).is_file()
 
 
 def test_environments_outside_are_not_shown(rest: Rest) -> None:
@@ -101,11 +110,9 @@ def test_bodies_are_bounded(rest: Rest) -> None:
     answer = rest.session.post(f"{rest.url}/environment/plan", data=b"x" * (1 << 20) + b"x", timeout=60)
     assert answer.status_code == 413
     pieces = (b"x" * 65536 for _ in range(64))
-    try:
+    # it may close before all is sent, which is seen as a broken connection
+    with suppress(requests.ConnectionError):
         assert rest.session.post(f"{rest.url}/environment/plan", data=pieces, timeout=60).status_code == 413
-    except requests.ConnectionError:
-        # the server closes while more is being sent; that it took no harm is seen below
-        pass
     rest.ask("GET", "environments")
 
 
@@ -122,18 +129,21 @@ def test_bodies_that_are_none(rest: Rest, body: bytes) -> None:
 def test_the_websocket_knows_its_visitors(rest: Rest) -> None:
     """The websocket is refused without a token, from another site's page, and for what is not there."""
     address = f"{rest.url.replace('http', 'ws', 1)}/events?path=experiment.yaml"
-    known = f"Authorization: token {rest.token}"
+    known = [f"Authorization: token {rest.token}"]
+    browser = requests.Session()
+    browser.get(rest.url.replace("wardian/api", "api/status"), params={"token": rest.token}, timeout=60)
+    logged_in = ["Cookie: " + "; ".join(f"{cookie.name}={cookie.value}" for cookie in browser.cookies)]
     for headers, origin, path, status in (
         ([], None, address, 403),
-        ([known], "http://elsewhere.example", address, 403),
-        ([known], None, address.replace("experiment.yaml", "../outside"), 404),
-        ([known], None, f"{address}&number=many", 400),
+        (logged_in, "http://elsewhere.example", address, 403),
+        (known, None, address.replace("experiment.yaml", "../outside"), 404),
+        (known, None, f"{address}&number=many", 400),
     ):
         with pytest.raises(websocket.WebSocketBadStatusException) as refused:
             websocket.create_connection(path, header=headers, origin=origin, suppress_origin=origin is None, timeout=60)
         assert refused.value.status_code == status
     own = rest.url.partition("/user")[0]
-    websocket.create_connection(address, header=[known], origin=own, timeout=60).close()
+    websocket.create_connection(address, header=logged_in, origin=own, timeout=60).close()
 
 
 def test_the_authoriser_is_asked_for_each_resource(tmp_path: Path) -> None:
@@ -153,7 +163,8 @@ def test_the_authoriser_is_asked_for_each_resource(tmp_path: Path) -> None:
         for route in api.ROUTES:
             for method, declared in route.operations().items():
                 forbidden = rest.session.request(method, url(rest, route.path), timeout=60).status_code == 403
-                reads = (method == "get" and not route.path.startswith("environment/file")) or declared.summary.startswith("What")
+                reads = method == "get" or declared.summary.startswith("What")
+                reads = reads and not route.path.startswith("environment/file")
                 assert forbidden is not reads, (method, route.path)
         assert rest.session.put(f"{rest.url}/environment/file", data=b"x", timeout=60).status_code == 403
     finally:
@@ -176,6 +187,8 @@ def test_the_document_in_the_docs_is_this_one() -> None:
     assert json.loads((root / "docs" / "openapi.json").read_text()) == json.loads(made.stdout)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_requests_made_from_the_document(rest: Rest) -> None:
     """Whatever a request holds, right or wrong, the answer is one that the document describes, and never a failure of the server."""
     schema = schemathesis.openapi.from_dict(rest.ask("GET", "openapi.json"))
@@ -187,7 +200,9 @@ def test_requests_made_from_the_document(rest: Rest) -> None:
         @given(case=operation.as_strategy())
         def ask(case: Any) -> None:
             answer = case.call(base_url=rest.url, headers={"Authorization": f"token {rest.token}"}, timeout=60)
-            case.validate_response(answer)
+            # what is described rightly may still mean nothing: an unknown parameter, a link's wrong value (422)
+            case.validate_response(answer, excluded_checks=[positive_data_acceptance])
+            assert answer.status_code != 400 or case.meta.generation.mode is not GenerationMode.POSITIVE, answer.text
             checked.add(f"{case.operation.method} {case.operation.path}")
 
         ask()

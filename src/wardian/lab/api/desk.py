@@ -13,7 +13,7 @@ from ...environment import view
 from ...environment.environment import FOLDER, Environment, lost
 from ...environment.live import environments
 from ...environment.view import View, without_null
-from ...errors import PlanError
+from ...errors import NotUpError, PlanError
 from ...experiment.plan import Plan
 from ...experiment.resources import EnvironmentRecord
 from ...journal import Journal, LogEntry
@@ -47,8 +47,11 @@ class Desk:
         return [record for record, _ in await environments() if Path(record.file).is_relative_to(self.root)]
 
     async def look(self, file: Path, instance: str) -> View:
-        """An environment as it is now."""
-        return await view.look(self.environment(file, instance))
+        """An environment as it is now. Raises NotUpError where there is neither one nor its file."""
+        seen = await view.look(self.environment(file, instance))
+        if seen.observed.environment is None and not file.is_file():
+            raise NotUpError(f"there is no {file.relative_to(self.root)}, and no environment of it", remedy="make a new experiment")
+        return seen
 
     async def plan(
         self,

@@ -74,12 +74,22 @@ class Topology(Handler):
 
     auth_resource = RESOURCE
 
-    @operation(Operation("Its topology as a graph that is ready to be drawn", query=ENVIRONMENT_QUERY, gives={200: ref("Graph")}))
+    @operation(
+        Operation(
+            "Its topology as a graph that is ready to be drawn",
+            query={
+                **ENVIRONMENT_QUERY,
+                "most": query(WHOLE, "a group with more members than that is one node", minimum=0, maximum=100_000, **{"x-optional": True}),
+            },
+            gives={200: ref("Graph")},
+        )
+    )
     async def get(self) -> None:
         """Look at it now."""
         from ...environment.graph import graph
 
-        self.answer(graph(await self.work(self.desk.look(self.experiment_file(self.query["path"]), self.query["instance"]))))
+        view = await self.work(self.desk.look(self.experiment_file(self.query["path"]), self.query["instance"]))
+        self.answer(graph(view, self.query["most"]))
 
 
 class Planning(Handler):

@@ -60,7 +60,7 @@ class Experiments(Handler):
     @operation(
         Operation(
             "The experiment files below a folder",
-            query={"path": query(TEXT, "the folder, below the server's root", default="", maxLength=4096)},
+            query={"path": {**PATH, "minLength": 0, "default": "", "description": "the folder, below the server's root"}},
             gives={200: _FOUND},
         )
     )
@@ -100,6 +100,7 @@ class Experiments(Handler):
                     "overwrite": TRUTH,
                 },
                 additionalProperties=False,
+                oneOf=[{"required": ["template"]}, {"required": ["source"]}],
             ),
             gives={201: _WRITTEN, 409: ref("Error")},
         )
@@ -107,8 +108,6 @@ class Experiments(Handler):
     async def post(self) -> None:
         """Write it."""
         asked = self.body
-        if ("template" in asked) == ("source" in asked):
-            raise web.HTTPError(400, "body: either a template or a source")
         folder = self.place(asked["folder"])
         # a link in its place may lead anywhere
         self.place(f"{asked['folder']}/{EXPERIMENT}")

@@ -15,12 +15,11 @@ from ...errors import (
     BusyError,
     CommandError,
     ExperimentFileError,
+    JournalError,
     NodeDownError,
     NotUpError,
-    PlanError,
     ProviderError,
     SelectorError,
-    TransferError,
     WardianError,
 )
 from .operation import LARGEST_BODY, Operation
@@ -33,18 +32,16 @@ T = TypeVar("T")
 EXPERIMENT = "experiment.yaml"
 
 STATUS: Mapping[type[WardianError], int] = {
-    ExperimentFileError: 422,
     SelectorError: 404,
-    PlanError: 422,
     NotUpError: 404,
     BusyError: 423,
     ProviderError: 502,
     NodeDownError: 503,
     CommandError: 502,
-    TransferError: 502,
     AgentError: 502,
+    JournalError: 500,
 }
-"""{error: HTTP status}; of what is not named here, 500."""
+"""{error: HTTP status}; of what is not named here, 422."""
 
 
 class Sources:
@@ -130,7 +127,7 @@ class Handler(Sources, APIHandler):
         try:
             await method(self, *args, **kwargs)
         except WardianError as error:
-            status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+            status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 422)
             self.answer(error_json(error), status)
 
     def answer(self, value: Any, status: int = 200) -> None:

@@ -152,7 +152,7 @@ class File(Handler):
             query={
                 **NODE_QUERY,
                 "folder": query(TEXT, "the folder there, which has to exist", **_NODE_PATH),
-                "name": query(TEXT, "the file's name", minLength=1, maxLength=255, pattern=r"^[^/\u0000]+$"),
+                "name": query(TEXT, "the file's name", minLength=1, maxLength=255, pattern=r"^(?!\.{1,2}$)[^/\u0000]+$"),
             },
             body={"type": "string", "format": "binary"},
             media="application/octet-stream",
@@ -163,8 +163,7 @@ class File(Handler):
     async def put(self) -> None:
         """Copy what came."""
         asked = self.query
-        if asked["name"] in (".", "..") or self._spool is None:
-            raise web.HTTPError(400, f"{asked['name']!r} is no name of a file")
+        assert self._spool is not None  # noqa: S101 (made before the body came)
         self._spool.close()
         source = Path(self._spool.name)
         file = self.experiment_file(asked["path"])

@@ -86,7 +86,7 @@ GRAPH = shape(
             shape(
                 "",
                 {"id": TEXT, "kind": {"enum": ["node", "network"]}, "name": TEXT, "state": _STATE, "x": NUMBER, "y": NUMBER},
-                {"group": TEXT, "roles": each(TEXT)},
+                {"group": TEXT, "roles": each(TEXT), "count": WHOLE},
             )
         ),
         "links": each(
@@ -181,6 +181,7 @@ PATH: Schema = {
     "type": "string",
     "minLength": 1,
     "maxLength": 4096,
+    "pattern": "^[^\\u0000]*$",
     "description": "the experiment file, or its folder, below the server's root",
 }
 INSTANCE: Schema = {

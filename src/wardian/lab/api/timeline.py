@@ -54,7 +54,7 @@ class Timeline(Handler):
                 ),
                 "since": query(MOMENT, "what began or lasted after this moment, seconds since the epoch", **_OPTIONAL),
                 "until": query(MOMENT, "what began before this moment, seconds since the epoch", **_OPTIONAL),
-                "before": query(TEXT, "`before` of another page", maxLength=100, **_OPTIONAL),
+                "before": query(TEXT, "`before` of another page", pattern=r"^[0-9]{1,12}(\.[0-9]{1,9})?_[0-9a-f-]{36}$", **_OPTIONAL),
                 "limit": query(WHOLE, "how many entries, at most", default=200, minimum=1, maximum=1000),
             },
             gives={200: _PAGE},
@@ -103,18 +103,18 @@ class Outputs(Handler):
 
     def _outputs(self, file: Path, entry: str) -> dict[str, Any]:
         journal = self.desk.journal(file)
-        found = journal.find_cell(entry) if journal else None
-        if journal is None or found is None:
-            raise web.HTTPError(404, "there is no journal yet")
+        found = journal.entries(kinds=["cell"], ids=[entry]) if journal else []
+        if journal is None or not found:
+            raise web.HTTPError(404, f"the journal has no cell's entry {entry!r}")
         outputs, size, left_out = [], 0, 0
-        for item in journal.outputs(found.id):
+        for item in journal.outputs(entry):
             size += len(str(item.content))
             if size > LARGEST_OUTPUT:
                 left_out += 1
                 continue
             told = {"message_type": item.message_type, "content": dict(item.content), "time": item.time}
             outputs.append({**told, "node": item.node} if item.node else told)
-        return {"entry": self.desk.entry(found), "outputs": outputs, **({"left_out": left_out} if left_out else {})}
+        return {"entry": self.desk.entry(found[0]), "outputs": outputs, **({"left_out": left_out} if left_out else {})}
 
 
 ROUTES = [Route("journal", Timeline), Route("journal/outputs", Outputs)]
@@ -123,10 +123,5 @@ ROUTES = [Route("journal", Timeline), Route("journal/outputs", Outputs)]
 def _cursor(text: str | None) -> tuple[float, str] | None:
     if text is None:
         return None
-    moment, mark, entry = text.partition("_")
-    try:
-        if mark:
-            return float(moment), entry
-    except ValueError:
-        pass
-    raise web.HTTPError(400, "before: as another page gave it")
+    moment, _, entry = text.partition("_")
+    return float(moment), entry
