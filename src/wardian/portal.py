@@ -47,3 +47,7 @@ class Portal:
                 threading.Thread(target=self._loop.run_forever, name="wardian", daemon=True).start()
                 atexit.register(self._loop.call_soon_threadsafe, self._loop.stop)
             return self._loop
+
+
+shared = Portal()
+"""That of the synchronous face, and of whatever has to wait inside a running loop."""

@@ -24,9 +24,7 @@ from .experiment.plan import Plan
 from .experiment.resources import Observed
 from .nodes.files import Transfer
 from .nodes.run import Result
-from .portal import Portal
-
-_portal = Portal()
+from .portal import shared as _portal
 
 
 def load(file: str | os.PathLike[str], parameters: Mapping[str, object] | None = None) -> Experiment:
@@ -99,6 +97,10 @@ class Environment:
         """Measure whether links do what the file says: `print(report)`, `report.ok`, `report.figure(path)`; see `wardian.aio`."""
         return _portal.call(self._core.verify(*names, all_pairs=all_pairs, seconds=seconds, listen=listen))
 
+    def extend_lease(self, duration: float | str) -> float:
+        """Hold the environment for longer, until the next `up`: `extend_lease("30min")`; gives when its lease ends now."""
+        return _portal.call(self._core.extend_lease(duration))
+
     def restart_traces(self, name: str) -> Plan:
         """Have the traces of links begin again from their start, now."""
         return _portal.call(self._core.restart_traces(name))
@@ -111,6 +113,9 @@ class Environment:
     def close(self) -> None:
         """Write what the journal still holds."""
         self._core.close()
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        return self._core._repr_mimebundle_()
 
     def __enter__(self) -> Self:
         return self

@@ -30,6 +30,8 @@ COMMANDS = {
     "capture": "capture",
     "run": "notebooks",
     "sweep": "sweeps",
+    "lab": "lab",
+    "lease": "leases",
     "log": "records",
     "doctor": "records",
 }
@@ -76,6 +78,7 @@ def wardian() -> None:
     wardian init                     write a first experiment.yaml
     wardian up                       grow what it describes
     wardian run notebook.ipynb       run a notebook's cells on their nodes
+    wardian lab                      the same in JupyterLab
     wardian down                     tear it down
     """
 

@@ -94,6 +94,11 @@ class Environment:
             self._journal.close()
             self._journal = None
 
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        from .display import mimebundle
+
+        return mimebundle(self)
+
     def load(self) -> Experiment:
         """The experiment as the file says, with the parameters set. Raises ExperimentFileError."""
         return sources.load(self.file, self.parameters)

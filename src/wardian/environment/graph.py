@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import ceil, sqrt
 from typing import Any
 
@@ -11,18 +11,22 @@ from .view import View, without_null
 Graph = dict[str, Any]
 
 
-def graph(view: View) -> Graph:
+def graph(view: View, most: int | None = None) -> Graph:
     """{"nodes", "links", "groups"} of a view.
+
+    most: a group with more members than that is one node, with its `count`.
 
     nodes: nodes and networks, {"id", "kind": "node" | "network", "name", "group", "roles", "state", "x", "y"}. links: {"id", "source",
     "target", "kind": "link" | "access", "name", "state", "text"}; text is what is set, by direction. groups: {"id", "members", "state"},
     in which members are ids and the state that of its worst. Positions are in steps of one from the top left.
     """
     nodes, networks = view.nodes(), view.networks()
+    if most is not None:
+        nodes = _gathered(nodes, most)
     places = _places(nodes, networks)
     drawn = [{"id": _id("network", name), "kind": "network", "name": name, "state": item["state"]} for name, item in networks.items()]
     drawn += [
-        {"id": _id("node", name), "kind": "node", "name": name, **{key: item[key] for key in ("group", "roles", "state")}}
+        {"id": _id("node", name), "kind": "node", "name": name, **{key: item.get(key) for key in ("group", "roles", "state", "count")}}
         for name, item in nodes.items()
     ]
     for item in drawn:
@@ -49,16 +53,33 @@ def _lines(view: View, nodes: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _groups(nodes: Mapping[str, Any]) -> list[dict[str, Any]]:
-    members: dict[str, list[str]] = {}
-    for name, node in nodes.items():
-        members.setdefault(str(node["group"] or name), []).append(name)
     return [
         {"id": group, "members": [_id("node", name) for name in names], "state": worst(nodes[name]["state"] for name in names)}
-        for group, names in members.items()
+        for group, names in _members(nodes).items()
     ]
 
 
-def worst(states: Iterator[str]) -> str:
+def _members(nodes: Mapping[str, Any]) -> dict[str, list[str]]:
+    members: dict[str, list[str]] = {}
+    for name, node in nodes.items():
+        members.setdefault(str(node.get("group") or name), []).append(name)
+    return members
+
+
+def _gathered(nodes: Mapping[str, Any], most: int) -> dict[str, Any]:
+    gathered: dict[str, Any] = {}
+    for group, names in _members(nodes).items():
+        if len(names) <= most:
+            gathered |= {name: nodes[name] for name in names}
+            continue
+        # an access link of each, so no address is that of all
+        addresses = {network: "" for name in names for network in nodes[name]["addresses"]}
+        state = worst(nodes[name]["state"] for name in names)
+        gathered[group] = {**nodes[names[0]], "addresses": addresses, "state": state, "count": len(names)}
+    return gathered
+
+
+def worst(states: Iterable[str]) -> str:
     """What to call several things of which each is in one of these states."""
     found = set(states)
     return next((state for state in ("stopped", "unreachable", "incomplete", "absent") if state in found), "ready")
