@@ -41,6 +41,7 @@ class Events(Sources, WebSocketMixin, WebSocketHandler, JupyterHandler):
     @authorized
     async def get(self) -> None:
         """Begin, where the environment's folder is there."""
+        await self.load()
         from . import checking
 
         self.asked = checking.query(Operation("", query=_QUERY), self.request.query_arguments)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Coroutine, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -49,13 +51,15 @@ class Sources:
 
     settings: dict[str, Any]
 
+    async def load(self) -> None:
+        """Import what works on environments, at the first request and in a thread: the server goes on meanwhile."""
+        desk = await asyncio.to_thread(import_module, ".desk", __package__)
+        if "wardian_desk" not in self.settings:
+            self.settings["wardian_desk"] = desk.Desk(self.root)
+
     @property
     def desk(self) -> Desk:
-        """What the server holds open; made, and all that it stands on imported, at the first request."""
-        if "wardian_desk" not in self.settings:
-            from .desk import Desk
-
-            self.settings["wardian_desk"] = Desk(self.root)
+        """What the server holds open. After `load`."""
         desk: Desk = self.settings["wardian_desk"]
         return desk
 
@@ -119,6 +123,7 @@ class Handler(Sources, APIHandler):
 
     async def serve(self, declared: Operation, method: Any, args: tuple[str, ...], kwargs: dict[str, str]) -> None:
         """Check a request against what its operation declares, then do it; errors become answers."""
+        await self.load()
         from . import checking
 
         self.query = checking.query(declared, self.request.query_arguments)

@@ -80,7 +80,9 @@ class Watch:
         self._shares: dict[str, dict[str, Any]] = {}
         self._seen: dict[str, tuple[str, float | None]] = {}
         self._running: dict[str, Entry] = {}
-        self._since = 0.0
+        self._since, self._looked = 0.0, 0.0
+        self._ours: set[str] = set()
+        """The ids under which this instance is, or was, known."""
         self._stirred, self._resources, self._journal = asyncio.Event(), True, True
         self._first = asyncio.Event()
         self.broken = False
@@ -145,7 +147,7 @@ class Watch:
                     self._journal = False
                     await self._take_entries()
                 if self._resources:
-                    self._resources = False
+                    self._resources, self._looked = False, time.monotonic()
                     # begun before the look, so that nothing happens between the two
                     dying = await self._await_change(dying)
                     await self._observe()
@@ -153,7 +155,8 @@ class Watch:
                 self._first.set()
                 await asyncio.sleep(SHORTEST)
                 try:
-                    await asyncio.wait_for(self._stirred.wait(), LONGEST)
+                    # whatever stirs meanwhile puts off no look at what nobody tells of
+                    await asyncio.wait_for(self._stirred.wait(), max(0.0, self._looked + LONGEST - time.monotonic()))
                 except TimeoutError:
                     self.look()
         finally:
@@ -188,17 +191,22 @@ class Watch:
                 if self._found:
                     # there are nodes now whose end has to be noticed
                     self.look()
-            self._measure(await self._found[1].usage(self._found[0].id) if self._found else {})
+            await self._measure()
             self._trouble = None
         except WardianError as error:
             self._trouble = error_json(error)
 
     _trouble: dict[str, Any] | None = None
 
-    def _measure(self, usage: Any) -> None:
+    async def _measure(self) -> None:
+        """What the nodes use, from time to time: shares of so little time would say nothing."""
         now, (then, before) = time.monotonic(), self._usage
-        if now - then < LONGEST / 2 and usage.keys() == before.keys():
+        if self._found is None:
+            self._usage, self._shares = (0.0, {}), {}
             return
+        if before and now - then < LONGEST / 2:
+            return
+        usage = await self._found[1].usage(self._found[0].id)
         self._usage = now, dict(usage)
         self._shares = {
             name: {
@@ -222,7 +230,9 @@ class Watch:
                 if self._running:
                     found += await self._read_entries(ids=list(self._running))
         self._since = asked
-        identity = self._found[0].id if self._found else None
+        if self._found:
+            self._ours.add(self._found[0].id)
+        self._ours |= {str(entry.environment) for entry in found if entry.detail.get("instance") == self.environment.instance}
         for entry in sorted({entry.id: entry for entry in found}.values(), key=lambda entry: (entry.started, entry.id)):
             mark = entry.status, entry.ended
             if self._seen.get(entry.id) == mark:
@@ -230,7 +240,7 @@ class Watch:
             self._seen[entry.id] = mark
             if entry.kind in ABOUT_RESOURCES and not first:
                 self._resources = True
-            if entry.environment not in (None, identity) and identity is not None:
+            if entry.environment is not None and entry.environment not in self._ours:
                 continue
             told = self._told(entry)
             if entry.status == "running":
