@@ -46,7 +46,8 @@ def test_containers_are_grown_followed_and_worked_on(rest: Rest, engine: Daemon)
     plan = rest.post("environment/plan", path="experiment.yaml")
     task = rest.post("environment/up", code=202, path="experiment.yaml", digest=plan["digest"])
     listener.until(lambda seen: seen.state["tasks"].get(task["id"], {}).get("state") == "done")
-    listener.until(lambda seen: seen.state["state"] == "ready")
+    listener.until(lambda seen: seen.state["state"] == "ready" and all("usage" in node for node in seen.state["nodes"].values()))
+    assert listener.state["nodes"]["server"]["usage"]["memory"] > 0
     rest.post("environment/links", path="experiment.yaml", link="wan", changes={"delay": "50ms"})
     listener.until(lambda seen: seen.state["links"]["wan"]["ways"]["back"]["delay"] == 0.05)
 

@@ -61,6 +61,8 @@ def test_what_the_command_line_does_is_seen_by_every_client(rest: Rest) -> None:
         listener.until(lambda seen: seen.state["state"] == "ready" and not seen.state["running"])
         assert set(states(listener).values()) == {"ready"}
         assert {entry["status"] for entry in listener.entries if entry["kind"] == "operation"} >= {"ok"}
+    usage = first.until(lambda seen: seen.state["nodes"]["server"].get("usage"))
+    assert usage["memory"] > 0
     rest.stage.run("link", "set", "wan", "--delay", "80ms")
     for listener in (first, second):
         listener.until(lambda seen: seen.state["links"]["wan"]["ways"]["there"]["delay"] == 0.08)

@@ -20,7 +20,7 @@ DRAWN, LISTED = 12, 40
 STEP_X, STEP_Y, MARGIN = 110, 64, 60
 """Of the drawing, in its own units."""
 
-COLOURS = {"ready": "#0072b2", "absent": "#999999", "incomplete": "#e69f00", "stopped": "#d55e00", "unreachable": "#d55e00"}
+COLOURS = {"ready": "#0072b2", "absent": "#767676", "incomplete": "#e69f00", "stopped": "#d55e00", "unreachable": "#d55e00"}
 """Okabe and Ito's, which the colour-blind tell apart; the state is written, too."""
 
 

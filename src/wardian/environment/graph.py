@@ -96,13 +96,13 @@ def _places(nodes: Mapping[str, Any], networks: Mapping[str, Any]) -> dict[str, 
             between.append(name)
         else:
             inside.setdefault(member[0] if member else None, []).append(name)
-    left = 0
+    left, top = 0, 1 if between else 0
     for network, names in inside.items():
         width = max(1, ceil(sqrt(len(names))))
         if network is not None:
-            places[_id("network", network)] = (left + (width - 1) / 2, 1)
+            places[_id("network", network)] = (left + (width - 1) / 2, top)
         for number, name in enumerate(names):
-            places[_id("node", name)] = (left + number % width, 2 + number // width)
+            places[_id("node", name)] = (left + number % width, top + 1 + number // width)
         left += width + 1
     taken: set[float] = set()
     for name in between:

@@ -145,6 +145,13 @@ class ProviderContract(ABC):
         await provider.capabilities(self.resources())
         assert await provider.observe(environment) == Observed()
 
+    async def test_usage_is_of_nodes_that_exist(self, provider: Provider, grown: str) -> None:
+        """What nodes use, as far as it is known, is of nodes that exist and is more than nothing."""
+        used = await provider.usage(grown)
+        assert set(used) <= {item.name for item in (await provider.observe(grown)).of("node")}
+        assert all(item.memory > 0 and item.cpu_seconds >= 0 for item in used.values())
+        assert await provider.usage(new_id()) == {}
+
     async def test_created_resources_are_observed_ready(self, provider: Provider, grown: str) -> None:
         """What was created is read back ready and with an equal spec, and nothing else is."""
         observed = await provider.observe(grown)

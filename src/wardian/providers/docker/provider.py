@@ -18,7 +18,7 @@ from ...errors import NodeDownError, ProviderError
 from ...experiment.resources import Capabilities, EnvironmentRecord, Observed, Resource
 from ...paths import state_folder
 from .. import base
-from ..base import Channel, Fault, Finding, Progress, Provider
+from ..base import Channel, Fault, Finding, Progress, Provider, Usage
 from ..local.state import State
 from . import observation, records
 from .address import engine_address
@@ -120,6 +120,12 @@ class DockerProvider(Provider):
                     if event.get("Action") in CHANGES:
                         return
         await asyncio.sleep(PATIENCE)
+
+    async def usage(self, environment: str) -> Mapping[str, Usage]:
+        from . import usage
+
+        engine = self._engine(environment)
+        return await usage.of(engine, (await snapshot(engine, environment)).containers)
 
     async def create(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
         engine = self._engine(environment)
