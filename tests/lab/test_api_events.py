@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -100,6 +101,20 @@ def test_an_edit_of_the_file_is_noticed(rest: Rest) -> None:
     rest.stage.edit("delay: soon", "delay: 9ms")
     listener.until(lambda seen: not seen.state["problems"])
     assert listener.state["links"]["wan"]["ways"]["there"]["delay"] == 0.009
+    listener.close()
+
+
+def test_a_journal_that_is_removed_is_found_again(rest: Rest) -> None:
+    """Where the folder of the journal was removed and a command made another, its entries are told as those of the first were."""
+    rest.stage.run("up")
+    rest.stage.run("down")
+    listener = rest.listen()
+    listener.read()
+    shutil.rmtree(rest.stage.folder / ".wardian")
+    rest.stage.run("up")
+    listener.until(lambda seen: seen.state["state"] == "ready" and len(seen.entries) > 0)
+    told = {entry["id"] for entry in listener.entries}
+    assert told <= {entry["id"] for entry in rest.get("journal")["entries"]}
     listener.close()
 
 

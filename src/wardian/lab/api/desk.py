@@ -34,6 +34,7 @@ class Desk:
         self.portal = Portal()
         self._environments: dict[tuple[Path, str], Environment] = {}
         self._watches: dict[tuple[Path, str], Watch] = {}
+        self._inodes: dict[Path, int] = {}
         self._locks: dict[tuple[Path, str], asyncio.Lock] = {}
         self.tasks = Tasks(self._touch, plan_json)
         self.nodes = Nodes(self)
@@ -118,8 +119,18 @@ class Desk:
 
     def journal(self, file: Path) -> Journal | None:
         """The journal of a file, unless there is none: looking does not make one. Blocking."""
-        there = os.environ.get("WARDIAN_JOURNAL") or (file.parent / FOLDER / "journal.db").is_file()
-        return self.environment(file, "default").journal if there else None
+        if os.environ.get("WARDIAN_JOURNAL"):
+            return self.environment(file, "default").journal
+        try:
+            inode = (file.parent / FOLDER / "journal.db").stat().st_ino
+        except OSError:
+            return None
+        if self._inodes.setdefault(file, inode) != inode:
+            # it was removed and is there anew; what is open is the one that is gone
+            self._inodes[file] = inode
+            for environment in [item for (of, _), item in self._environments.items() if of == file]:
+                environment.close()
+        return self.environment(file, "default").journal
 
     async def join(self, file: Path, instance: str, path: str) -> Reader:
         """A reader of what happens to an environment. path: what its file is called there."""
