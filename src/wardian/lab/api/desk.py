@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from ...environment import view
@@ -34,9 +35,10 @@ class Desk:
         self.portal = Portal()
         self._environments: dict[tuple[Path, str], Environment] = {}
         self._watches: dict[tuple[Path, str], Watch] = {}
+        self._opening = Lock()
         self._inodes: dict[Path, int] = {}
         self._locks: dict[tuple[Path, str], asyncio.Lock] = {}
-        self.tasks = Tasks(self._touch, plan_json)
+        self.tasks = Tasks(self._touch, self._look_again, plan_json)
         self.nodes = Nodes(self)
 
     def environment(self, file: Path, instance: str) -> Environment:
@@ -77,6 +79,7 @@ class Desk:
         """Change what links do; gives the plan that was carried out."""
         async with self.changing(file, instance):
             plan = await self.environment(file, instance).set_link(name, way=way, **changes)
+        self._look_again(file, instance)
         return plan_json(plan, [])
 
     async def inflict(self, file: Path, instance: str, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,6 +90,7 @@ class Desk:
         duration = asked.get("for")
         if kind == "kill":
             killed = await faults.kill(targets[0])
+            self._look_again(file, instance)
             return {"nodes": killed}
         if kind == "partition":
             fault = await faults.partition(*targets, duration=duration)
@@ -97,16 +101,21 @@ class Desk:
         else:
             cycle = {name: _needed(asked, name, "a duration, such as 2s") for name in ("every", "down")}
             fault = await faults.flap(targets[0], **cycle, duration=duration)
+        self._look_again(file, instance)
         return {"id": fault.id, "nodes": list(fault.fault.nodes), "fault": view.fault_json(fault.fault)}
 
     async def undo(self, file: Path, instance: str, id_: str | None) -> dict[str, Any]:
         """Undo a fault, or all; gives what was undone."""
-        return {item.id: view.fault_json(item) for item in await self.environment(file, instance).fault.undo(id_)}
+        undone = await self.environment(file, instance).fault.undo(id_)
+        self._look_again(file, instance)
+        return {item.id: view.fault_json(item) for item in undone}
 
     async def extend(self, file: Path, instance: str, duration: float | str) -> float:
         """Hold an environment for longer; gives when its lease ends."""
         async with self.changing(file, instance):
-            return await self.environment(file, instance).extend_lease(duration)
+            end = await self.environment(file, instance).extend_lease(duration)
+        self._look_again(file, instance)
+        return end
 
     def changing(self, file: Path, instance: str) -> asyncio.Lock:
         """What one client changes here waits for what another does, in place of being refused."""
@@ -119,6 +128,10 @@ class Desk:
 
     def journal(self, file: Path) -> Journal | None:
         """The journal of a file, unless there is none: looking does not make one. Blocking."""
+        with self._opening:
+            return self._journal(file)
+
+    def _journal(self, file: Path) -> Journal | None:
         if os.environ.get("WARDIAN_JOURNAL"):
             return self.environment(file, "default").journal
         try:
@@ -149,6 +162,10 @@ class Desk:
     def _touch(self, file: Path, instance: str) -> None:
         if watch := self._watches.get((file, instance)):
             watch.touch()
+
+    def _look_again(self, file: Path, instance: str) -> None:
+        if watch := self._watches.get((file, instance)):
+            watch.look()
 
     def _forget(self, key: tuple[Path, str]) -> None:
         del self._watches[key]

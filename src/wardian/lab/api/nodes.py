@@ -14,6 +14,7 @@ from jupyter_server.utils import url_path_join
 from tornado import web
 from tornado.iostream import StreamClosedError
 
+from ...errors import WardianError
 from .environments import NODE_QUERY
 from .handler import Handler
 from .operation import MOMENT, TEXT, TRUTH, WHOLE, Operation, Route, each, operation, query, shape
@@ -98,7 +99,8 @@ class File(Handler):
     def data_received(self, chunk: bytes) -> None:
         """Take a part of an upload."""
         if self._spool is None:
-            super().data_received(chunk)
+            if self.request.method != "PUT":
+                super().data_received(chunk)
             return
         self._size += len(chunk)
         self._refuse_larger(self._size)
@@ -141,8 +143,10 @@ class File(Handler):
                 # waits until it is sent: a slow browser holds up the node, not our memory
                 await self.flush()
             self.finish(set_content_type="application/octet-stream")
-        except StreamClosedError:
-            return
+        except (StreamClosedError, WardianError) as error:
+            # what is on its way can only be cut short, which its length shows
+            self.log.warning("a download of %s was cut short: %s", name, error)
+            self.request.connection.stream.close()  # type: ignore[union-attr]
         finally:
             await self.work(download.close())
 

@@ -70,10 +70,18 @@ class Task:
 
 
 class Tasks:
-    """Those of a server. changed: called with the file and instance whose tasks have changed; plan_json: a plan as answers have it."""
+    """Those of a server.
 
-    def __init__(self, changed: Callable[[Path, str], None], plan_json: Callable[[Plan, Sequence[str]], dict[str, Any]]) -> None:
-        self._changed, self._plan_json = changed, plan_json
+    changed, over: called with the file and instance of whose tasks one has changed, or ended. plan_json: a plan as answers have it.
+    """
+
+    def __init__(
+        self,
+        changed: Callable[[Path, str], None],
+        over: Callable[[Path, str], None],
+        plan_json: Callable[[Plan, Sequence[str]], dict[str, Any]],
+    ) -> None:
+        self._changed, self._over, self._plan_json = changed, over, plan_json
         self._tasks: dict[str, Task] = {}
 
     def of(self, file: Path, instance: str) -> dict[str, dict[str, Any]]:
@@ -216,4 +224,4 @@ class Tasks:
         ended = [other.id for other in self._tasks.values() if other.state != "running"]
         for id_ in ended[: max(0, len(ended) - KEPT)]:
             del self._tasks[id_]
-        self._changed(task.file, task.instance)
+        self._over(task.file, task.instance)
