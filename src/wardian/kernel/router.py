@@ -18,6 +18,7 @@ from .cells.cell_queue import CellQueue
 from .cells.jobs import Jobs
 from .front.clients import Clients
 from .front.sockets import Client
+from .overview import Overview
 from .places.comms import WIDGETS, WIDGETS_AT_ONCE, Comms
 from .places.home import HomePlace
 from .places.place import Place
@@ -90,6 +91,7 @@ class Router:
         self._reach = Reach(find, open_link, notebook, session, self, self._recorder)
         jobs = Jobs()
         self._cells = CellQueue(self._clients, self._home, self._reach, jobs, self._recorder, notebook, run)
+        self._overview = Overview(self._clients, self._home, self._reach, self._cells)
         self._exchange = Exchange(self._reach)
         self._forwards = Forwards(self._reach)
         self._magics = Magics(self._reach, self._exchange, jobs, self._cells)
@@ -165,7 +167,7 @@ class Router:
     def _cursor(self, client: Client, message: Message) -> None:
         """Completion and inspection are answered by the place that the code's cell would run on, if that is one place."""
         try:
-            bound = self._cells.bind(message, {})
+            bound = self._cells.bind(message, message.metadata)
         except WardianError:
             bound = Bound(HOME, "")
         position = int(message.content.get("cursor_pos", 0))
@@ -221,6 +223,9 @@ class Router:
     def _follow(self, client: Client, message: Message) -> None:
         self._clients.follow(client, message)
 
+    def _watch(self, client: Client, message: Message) -> None:
+        self._overview.watch(client, message)
+
     def _input(self, client: Client, message: Message) -> None:
         self._clients.answered(message)
 
@@ -242,6 +247,7 @@ class Router:
         "comm_close": _comm,
         "input_reply": _input,
         "wardian_follow_request": _follow,
+        "wardian_watch_request": _watch,
     }
 
     # --- what the places send

@@ -1,4 +1,7 @@
-"""Where a cell runs: the `%%on` line of its source, else its metadata, else the sticky binding, else home. Pure."""
+"""Where a cell runs: the `%%on` line of its source, else its metadata, else the sticky binding, else home. Pure.
+
+A request whose metadata says `{"wardian": {"once": {"on": …}}}` runs there, whatever the cell itself says.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,7 @@ class Binding:
 
     selector: of nodes, or None for home. language: of the node's kernel.
     background: whether the cell is a job; job: the name it is given, or None to be numbered.
-    source: what decided it: "line", "metadata", "sticky" or "home".
+    source: what decided it: "once", "line", "metadata", "sticky" or "home".
     first: whether the first node that succeeds decides. serial: whether nodes take turns. timeout: of the whole cell, seconds, or None.
     each: the variable and the list, as an expression, whose items are dealt over the nodes, or None.
     """
@@ -99,11 +102,12 @@ class Bound:
 def bind(code: str, metadata: Mapping[str, Any], sticky: Binding | None) -> Bound:
     """Where `code` runs, given its cell's metadata and the sticky binding. Raises BindingError."""
     start, line = first_line(code)
+    once = _once(metadata)
     if _ON.match(line):
-        return _from_line(code, start, line)
+        return _from_line(code, start, line, once)
     if _HOME_MAGIC.match(line):
         return Bound(HOME, code)
-    return Bound(from_metadata(metadata) or sticky or HOME, code)
+    return Bound(once or from_metadata(metadata) or sticky or HOME, code)
 
 
 def first_line(code: str) -> tuple[int, str]:
@@ -206,6 +210,14 @@ def from_metadata(metadata: Mapping[str, Any]) -> Binding | None:
     return _checked(binding)
 
 
+def _once(metadata: Mapping[str, Any]) -> Binding | None:
+    """Where this request runs, and not what it is a request for."""
+    entry = metadata.get("wardian")
+    once = entry.get("once") if isinstance(entry, Mapping) else None
+    binding = from_metadata({"wardian": once}) if once is not None else None
+    return None if binding is None else replace(binding, source="once")
+
+
 def _checked(binding: Binding) -> Binding:
     """`binding`, if its parts go together."""
     modes = [name for name, asked in (("first", binding.first), ("serial", binding.serial), ("each", binding.each)) if asked]
@@ -283,12 +295,12 @@ def _job(name: object) -> str:
     return name
 
 
-def _from_line(code: str, start: int, line: str) -> Bound:
+def _from_line(code: str, start: int, line: str, once: Binding | None) -> Bound:
     rest = code[start + len(line) :]
     arguments = line[len("%%on") :]
     if wants_help(arguments) or not (arguments.strip() or rest.strip()):
         return Bound(HOME, "", start=start, help=True)
-    binding = parse_on(arguments)
+    binding = once or parse_on(arguments)
     # Line numbers in tracebacks are those of the visible cell: the line stays, as a comment, because IPython
     # drops leading blank ones; but a cell magic below it is only seen when nothing but blank lines stands above.
     blank = rest.lstrip().startswith("%%") and not code[:start].strip()

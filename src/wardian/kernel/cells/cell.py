@@ -8,6 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 from ...errors import NodeError, WardianError
@@ -18,7 +19,7 @@ from ..places.place import Place
 from ..record.recording import Record
 from ..wire import IOPUB, STDIN, Message
 from .binding import HERE, Binding
-from .summary import heading
+from .summary import heading, reason, state_of
 
 GRACE = float(os.environ.get("WARDIAN_INTERRUPT_GRACE", 1))
 """How long nodes may take to answer an interrupt, seconds."""
@@ -49,10 +50,17 @@ class Cell:
         self.parent = request.parts()[0]
         self.record: Record | None = None
         self.run: Run | None = None
+        self.in_background = False
         self.opening: asyncio.Task[None] | None = None
         self.nodes: frozenset[str] | None = None
         self.finding: asyncio.Task[None] | None = None
         self.earlier: list[tuple[int, str]] = []
+
+    @cached_property
+    def shown_in(self) -> str:
+        """The id of the cell that the front end shows it in, if it told that."""
+        cell = self.request.metadata.get("cellId")
+        return cell if isinstance(cell, str) and not self.silent else ""
 
     def request_for(self, code: str, *, alone: bool, home: bool) -> Message:
         """The request as a kernel gets it. alone: on one place, so that it may ask for input.
@@ -106,6 +114,25 @@ class Ending:
 Ended = Callable[["Run", dict[str, Any]], None]
 
 
+@dataclass(slots=True)
+class Progress:
+    """How a run fares on one place. state: running, done, failed, interrupted, timed out. reason: why it failed, in one line.
+
+    begun: when it began there (`time.monotonic`). seconds: how long it took, None before its end.
+    """
+
+    begun: float
+    state: str = "running"
+    seconds: float | None = None
+    reason: str = ""
+
+    def as_told(self) -> dict[str, Any]:
+        """As a page is told it."""
+        seconds = time.monotonic() - self.begun if self.seconds is None else self.seconds
+        told = {"state": self.state, "seconds": round(seconds, 3)}
+        return {**told, "reason": self.reason} if self.reason else told
+
+
 class Run(ABC):
     """A cell on its places. Give it to `start`; `ended(run, reply content)` is called once."""
 
@@ -115,6 +142,9 @@ class Run(ABC):
         self.places = list(places)
         self.output = output
         self.endings: dict[str, Ending] = {}
+        self.progress: dict[str, Progress] = {}
+        """Of each place that has begun it."""
+        self.on_progress: Callable[[Run, Place], None] = lambda run, place: None
         self._ended = ended
         self._open = {place.name: place for place in places}
         self._text: dict[str, list[str]] = {}
@@ -166,6 +196,9 @@ class Run(ABC):
         if channel == STDIN:
             self.output.ask(place, message)
         elif channel == IOPUB and message.kind == "execute_input":
+            if place.name not in self.progress:
+                self.progress[place.name] = Progress(time.monotonic())
+                self.on_progress(self, place)
             if self.cell.record is not None:
                 self.cell.record.begun()
         elif channel == IOPUB:
@@ -235,11 +268,21 @@ class Run(ABC):
         if place.name != HERE:
             text = self._text.get(place.name, [])
             self.endings[place.name] = Ending(str(content.get("status")), int(content.get("execution_count") or 0), place.language, text)
+        self._note_end(place, content)
         if not self._open:
             for timer in (self._timeout, self._grace):
                 if timer is not None:
                     timer.cancel()
         self._place_ended(place, content, metadata)
+
+    def _note_end(self, place: Place, content: dict[str, Any]) -> None:
+        now = time.monotonic()
+        progress = self.progress.setdefault(place.name, Progress(now))
+        progress.seconds = now - progress.begun
+        failed = content.get("status") != "ok"
+        progress.state = state_of(content) if failed else "done"
+        progress.reason = reason(content) if progress.state == "failed" and content.get("ename") else ""
+        self.on_progress(self, place)
 
     def _keep(self, place: Place, content: dict[str, Any]) -> None:
         text = content.get("text", "")

@@ -21,6 +21,7 @@ from .cell import Cell, Ended, Output, Run, error_content, interrupted
 from .jobs import JobError, Jobs
 from .runs import make_run
 from .scatter import Each, Item, Question, literal_items
+from .told import Told, as_told
 
 log = logging.getLogger("wardian.kernel")
 
@@ -62,12 +63,13 @@ class CellQueue:
 
     def __init__(self, clients: Clients, home: Place, reach: Reach, jobs: Jobs, recorder: Recorder, notebook: str, run: str | None) -> None:
         """notebook, run: what the journal names as the cells' notebook and run."""
-        self.sticky: Binding | None = None
+        self._sticky: Binding | None = None
         self.concurrent = False
         self.host: Cell | None = None
         """The cell that runs, where it is no cell of ours but asks for something that is shown in it."""
         self.on_values: Callable[[Run], None] = lambda run: None
         self._clients = clients
+        self.told = Told(clients.watching)
         self._home = home
         self._reach = reach
         self._jobs = jobs
@@ -80,9 +82,21 @@ class CellQueue:
         self._unwritten: list[tuple[int, str]] = []
         self._beginning = False
 
+    @property
+    def sticky(self) -> Binding | None:
+        """Where cells run that say nothing else."""
+        return self._sticky
+
+    @sticky.setter
+    def sticky(self, binding: Binding | None) -> None:
+        self._sticky = binding
+        self.told.sticky(binding)
+
     def add(self, client: Client, message: Message) -> None:
         """Take an execute request."""
-        self._queue.append(Cell(client, message))
+        cell = Cell(client, message)
+        self._queue.append(cell)
+        self.told.cell(cell, "queued")
         self._next()
 
     def count_from(self, number: int) -> None:
@@ -159,6 +173,7 @@ class CellQueue:
 
     def _begin(self, cell: Cell) -> None:
         self._active.append(cell)
+        self.told.cell(cell, "starting")
         cell.number = self._count + 1
         if cell.store_history and not cell.silent:
             self._count += 1
@@ -246,6 +261,7 @@ class CellQueue:
             cell.nodes = frozenset(place.name for place in places)
         if not binding.background:
             cell.run = make(NotebookOutput(self._clients, cell), self._ended)
+            self.told.begins(cell, cell.run)
             if cell.record is not None:
                 cell.record.nodes(cell.run.nodes)
             cell.run.start()
@@ -258,12 +274,15 @@ class CellQueue:
 
         def ended(run: Run, content: dict[str, Any]) -> None:
             job.end(content)
+            self.told.ended(cell, content)
             if cell.record is not None:
                 cell.record.done(content)
 
         run = make(job, ended)
+        self.told.begins(cell, run)
         if cell.record is not None:
             cell.record.nodes(run.nodes)
+        cell.in_background = True
         job.start(run)
         self._finish(cell, {"status": "ok", "payload": [], "user_expressions": {}, "metadata": {"wardian": run.where}})
 
@@ -287,6 +306,8 @@ class CellQueue:
         metadata = content.pop("metadata", {})
         if cell not in self._active:
             return
+        if not cell.in_background:
+            self.told.ended(cell, content)
         failed = content.get("status") == "error" and cell.stop_on_error and not cell.silent
         if failed:
             # As ipykernel does: what has been sent by now is aborted, also if we have not looked at it yet.
@@ -308,9 +329,17 @@ class CellQueue:
         self._clients.hurry(cell.parent, cell.record.name if cell.record is not None else None)
 
     def _abort(self, cell: Cell) -> None:
+        self.told.cell(cell, "aborted")
         self._clients.status("busy", cell.request)
         self._clients.reply(cell.client, cell.request, {"status": "aborted"})
         self._clients.status("idle", cell.request)
+
+    def unfinished(self) -> list[dict[str, Any]]:
+        """The cells that have not ended, as a page is told them."""
+        running = [(job.cell, job.run, "running") for job in self._jobs.running()]
+        running += [(cell, cell.run, "starting" if cell.run is None else "running") for cell in self._active]
+        cells = running + [(cell, None, "queued") for cell in self._queue]
+        return [{**as_told(cell, run), "state": state} for cell, run, state in cells if cell.shown_in]
 
     def bind(self, message: Message, metadata: Mapping[str, Any]) -> Bound:
         sticky = self.sticky

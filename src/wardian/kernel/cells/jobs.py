@@ -159,6 +159,10 @@ class Jobs:
             raise JobError(f"there is no job named {name!r}", remedy=f"there are: {', '.join(self._jobs) or 'none'}")
         return job
 
+    def running(self) -> list[Job]:
+        """Those that have not ended."""
+        return [job for job in self._jobs.values() if job.reply is None]
+
     def summaries(self) -> list[dict[str, Any]]:
         """What `%jobs` shows of each."""
         return [job.summary() for job in self._jobs.values()]

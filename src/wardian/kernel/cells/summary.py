@@ -37,9 +37,7 @@ class Outcome:
     @property
     def state(self) -> str:
         """ok, failed, interrupted, timed out or not run."""
-        if self.error is None:
-            return "ok"
-        return _STATES.get(str(self.error.get("ename")), "failed")
+        return "ok" if self.error is None else state_of(self.error)
 
     @property
     def reason(self) -> str:
@@ -72,6 +70,11 @@ def compact(names: Iterable[str]) -> str:
             run = group, index, index
     close()
     return ",".join(parts)
+
+
+def state_of(error: dict[str, Any]) -> str:
+    """What an error says of what it ended: failed, interrupted, timed out or not run."""
+    return _STATES.get(str(error.get("ename")), "failed")
 
 
 def heading(nodes: str) -> str:

@@ -14,6 +14,7 @@ from ..wire import STDIN, Message, dump, new_header
 from .flow import Pace, left_out
 from .following import Following
 from .sockets import Client, Front
+from .watching import Watching
 
 _FOLLOWERS = 8
 """Clients that are asked what a cell of another client asks: pages that were opened while it ran."""
@@ -33,6 +34,7 @@ class Clients:
         self._asked: Place | None = None
         self._followers: deque[Client] = deque(maxlen=_FOLLOWERS)
         self.following = Following()
+        self.watching = Watching(lambda content: self._front.publish(Message.new("wardian_update", content, self.session)))
 
     def held(self) -> AbstractContextManager[None]:
         """What everybody is told within is sent at the end: a kernel that is given a cell within has it sooner."""

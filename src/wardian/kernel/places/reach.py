@@ -7,6 +7,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from ...errors import NodeDownError, NotUpError, SelectorError, WardianError
@@ -32,6 +33,12 @@ _RESTART = 8.0
 class NodeState(Protocol):
     """What is needed of an `environment.live.NodeView`."""
 
+    @property
+    def group(self) -> str: ...
+    @property
+    def index(self) -> int | None: ...
+    @property
+    def roles(self) -> tuple[str, ...]: ...
     @property
     def state(self) -> str: ...
     @property
@@ -132,6 +139,12 @@ class Reach:
         self._suffix = hashlib.sha256(notebook.encode()).hexdigest()[:10]
         self._session = session
         self._listener = listener
+        self.on_read: Callable[[], None] = lambda: None
+        """Called when it was read anew which nodes there are, and when a kernel there was opened."""
+        self.on_stale: Callable[[], None] = lambda: None
+        """Called when a link has ended, so that what was read may no longer be true."""
+        self.lacking: WardianError | None = None
+        """Why no environment is known."""
         self._environment: Environment | None = None
         self._read = 0.0
         self._reading = asyncio.Lock()
@@ -140,6 +153,20 @@ class Reach:
         self._places: dict[tuple[str, str], NodePlace | ShellPlace] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._notes: list[tuple[Sequence[str], Callable[[str], None]]] = []
+
+    @property
+    def known(self) -> Mapping[str, NodeState] | None:
+        """The nodes as they were read last; None where no environment is up, or none was looked for."""
+        return None if self._environment is None else self._environment.nodes
+
+    def languages(self) -> dict[str, dict[str, Any]]:
+        """What the kernels on nodes that were used say of their languages, by the names that those have here."""
+        return {language: place.language_info for (_, language), place in self._places.items() if place.language_info}
+
+    async def look(self) -> None:
+        """Read which nodes there are; `known` and `lacking` say."""
+        with suppress(WardianError):
+            await self._current(anew=True)
 
     def ready(self, selector: str, language: str) -> list[Place] | None:
         """The places that `selector` picks, if what we know is fresh and all of them are open."""
@@ -326,8 +353,15 @@ class Reach:
                 except NotUpError:
                     self._environment = None
             if self._environment is None:
-                self._environment = await self._find()
+                try:
+                    self._environment = await self._find()
+                except WardianError as error:
+                    self.lacking = error
+                    self.on_read()
+                    raise
+            self.lacking = None
             self._read = time.monotonic()
+            self.on_read()
             return self._environment
 
     async def _open(self, environment: Environment, name: str, language: str) -> NodePlace | ShellPlace:
@@ -372,6 +406,7 @@ class Reach:
         if place.error is not None:
             raise place.error
         self._places[name, language] = place
+        self.on_read()
         return place
 
     async def _open_shell(self, channel: Channel, name: str, lacking: str) -> ShellPlace:
@@ -418,6 +453,7 @@ class Reach:
     def _ended(self, node: str) -> None:
         self._connections.pop(node, None)
         self._read = 0.0
+        self.on_stale()
 
     def _forget(self, place: NodePlace | ShellPlace, error: WardianError) -> None:
         if self._places.get((place.name, place.language)) is place:

@@ -1,0 +1,58 @@
+"""What there is to see: which nodes, where cells run and how they fare, for pages that ask for it and for every change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .cells.cell_queue import CellQueue
+from .cells.told import sticky_as_told
+from .front.clients import Clients
+from .front.sockets import Client
+from .places.home import HomePlace
+from .places.reach import Reach
+from .wire import Message
+
+
+class Overview:
+    """Answers `wardian_watch_request`, and tells which nodes there are when that changes. Cells tell of themselves."""
+
+    def __init__(self, clients: Clients, home: HomePlace, reach: Reach, cells: CellQueue) -> None:
+        self._clients = clients
+        self._home = home
+        self._reach = reach
+        self._cells = cells
+        self._told: dict[str, Any] | None = None
+        reach.on_read = self._nodes_read
+        reach.on_stale = self._look
+
+    def watch(self, client: Client, request: Message) -> None:
+        """Tell a page what is known, and look what there is by now; if that is otherwise, it is told like every later change."""
+        sequence = self._clients.watching.begin()
+        self._told = self._environment()
+        told = {"environment": self._told, "sticky": sticky_as_told(self._cells.sticky), "cells": self._cells.unfinished()}
+        self._clients.answer(client, request, {"status": "ok", "sequence": sequence, **told})
+        self._look()
+
+    def _look(self) -> None:
+        if self._clients.watching.active:
+            self._reach.spawn(self._reach.look())
+
+    def _nodes_read(self) -> None:
+        if self._clients.watching.active and (environment := self._environment()) != self._told:
+            self._told = environment
+            self._clients.watching.changed("environment", environment)
+
+    def _environment(self) -> dict[str, Any] | None:
+        """Nodes and languages; None before anybody has looked."""
+        known, lacking = self._reach.known, self._reach.lacking
+        if known is None and lacking is None:
+            return None
+        nodes = [
+            {"name": name, "group": node.group, "index": node.index, "roles": node.roles, "state": node.state, "detail": node.detail}
+            for name, node in (known or {}).items()
+        ]
+        languages = {"python": (self._home.info or {}).get("language_info", {}), **self._reach.languages()}
+        told: dict[str, Any] = {"nodes": nodes, "languages": languages}
+        if lacking is not None:
+            told["lacking"] = {"message": lacking.message, "remedy": lacking.remedy}
+        return told
