@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import tomllib
 from types import SimpleNamespace
@@ -42,3 +43,11 @@ def test_it_is_installed_enabled() -> None:
     (front,) = [ROOT / source for source, target in shared.items() if target == "share/jupyter/labextensions/wardian"]
     package = json.loads((front / "package.json").read_text())
     assert (front / package["jupyterlab"]["_build"]["load"]).is_file()
+
+
+def test_the_bundle_is_small() -> None:
+    """All that the page's extension loads is less than 400 kB when compressed, and names no host that it was built from."""
+    built = ROOT / "src" / "wardian" / "lab" / "labextension" / "built"
+    files = [path for path in (built / "static").iterdir() if path.suffix == ".js"]
+    assert sum(len(gzip.compress(path.read_bytes())) for path in files) < 400_000
+    assert "://" not in (built.parent / "yarn.lock").read_text()

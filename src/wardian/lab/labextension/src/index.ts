@@ -1,3 +1,5 @@
 import { follow } from './follow/plugin';
+import { cellSwitch } from './switch/plugin';
+import { watch } from './watch/plugin';
 
-export default [follow];
+export default [follow, watch, cellSwitch];

@@ -1,0 +1,145 @@
+import type { CodeCell } from '@jupyterlab/cells';
+import type { TranslationBundle } from '@jupyterlab/translation';
+import type { IDisposable } from '@lumino/disposable';
+
+import { bindingOf, type IBinding } from '../binding/binding';
+import { type IPick, pick } from '../binding/selectors';
+import type { Watch } from '../watch/watch';
+import { Badge, type IActions, type IShown } from './badge';
+import { stripes } from './dom';
+import { isGoing } from './states';
+
+/** What the switches of one notebook have in common. */
+export interface INotebook {
+  readonly watch: Watch;
+  readonly colors: Map<string, number>;
+  readonly trans: TranslationBundle;
+  canCreate(): boolean;
+  actions(cell: CodeCell): IActions;
+  /** The MIME type that the editor of a cell in this language has, or null for that of the notebook. */
+  mimeType(language: string): string | null;
+}
+
+/** One code cell: its edge, its badge and its editor's language follow its binding and its state. */
+export class CellSwitch implements IDisposable {
+  readonly cell: CodeCell;
+  binding: IBinding;
+  pick: IPick = { nodes: [], unknown: [] };
+  isDisposed = false;
+  private _notebook: INotebook;
+  private _badge: Badge;
+  private _mimeType: string | null = null;
+
+  constructor(cell: CodeCell, notebook: INotebook) {
+    this.cell = cell;
+    this._notebook = notebook;
+    this.binding = bindingOf(cell.model, notebook.watch.sticky);
+    this._badge = new Badge(notebook.actions(cell), notebook.trans);
+    cell.model.contentChanged.connect(this.update, this);
+    cell.model.metadataChanged.connect(this.update, this);
+    cell.model.mimeTypeChanged.connect(this._highlight, this);
+    cell.disposed.connect(() => this.dispose());
+    void cell.ready.then(() => this._place());
+    this._place();
+    this.update();
+  }
+
+  /** What the picker opens beside. */
+  get anchor(): HTMLElement {
+    return this._badge.anchor.isConnected ? this._badge.anchor : this.cell.node;
+  }
+
+  get isGoing(): boolean {
+    return isGoing(this._notebook.watch.cell(this.cell.model.id));
+  }
+
+  /** Bring everything up to date. */
+  update(): void {
+    if (this.isDisposed) {
+      return;
+    }
+    const { watch, colors } = this._notebook;
+    this.binding = bindingOf(this.cell.model, watch.sticky);
+    const { selector } = this.binding;
+    this.pick = selector === null ? { nodes: [], unknown: [] } : pick(selector, watch.environment?.nodes ?? []);
+    const shown = this._shown();
+    const { node } = this.cell;
+    node.dataset['wardian'] = selector === null ? 'home' : shown.problem ? 'problem' : 'nodes';
+    if (this.pick.nodes.length) {
+      node.style.setProperty('--wardian-edge', stripes(this.pick.nodes.map(name => colors.get(name) ?? 0)));
+    } else {
+      node.style.removeProperty('--wardian-edge');
+    }
+    this._badge.show(shown);
+    this._highlight();
+  }
+
+  /** Bring only times and states up to date. */
+  tick(): void {
+    this._badge.tick(this._shown());
+  }
+
+  dispose(): void {
+    if (this.isDisposed) {
+      return;
+    }
+    this.isDisposed = true;
+    this._badge.node.remove();
+    delete this.cell.node.dataset['wardian'];
+    this.cell.node.style.removeProperty('--wardian-edge');
+    if (!this.cell.isDisposed) {
+      this.cell.model.contentChanged.disconnect(this.update, this);
+      this.cell.model.metadataChanged.disconnect(this.update, this);
+      this.cell.model.mimeTypeChanged.disconnect(this._highlight, this);
+    }
+  }
+
+  private _shown(): IShown {
+    const { watch, colors } = this._notebook;
+    return {
+      binding: this.binding,
+      pick: this.pick,
+      colors,
+      state: watch.cell(this.cell.model.id),
+      problem: this._problem(),
+      canCreate: this._notebook.canCreate()
+    };
+  }
+
+  /** Why the cell could not run where it is bound; empty where it could, and where that is not known. */
+  private _problem(): string {
+    const { trans, watch } = this._notebook;
+    const { environment } = watch;
+    if (this.binding.selector === null || !environment) {
+      return '';
+    }
+    if (environment.lacking) {
+      return trans.__('the environment is not up');
+    }
+    if (this.pick.unknown.length) {
+      return trans.__('there is no %1', this.pick.unknown.map(name => name || trans.__('selector')).join(', '));
+    }
+    return this.pick.nodes.length ? '' : trans.__('this picks no node');
+  }
+
+  /** Cells that have not been scrolled to have no header yet. */
+  private _place(): void {
+    const header = this.cell.node.querySelector(':scope > .jp-CellHeader');
+    if (!this.isDisposed && header && this._badge.node.parentElement !== header) {
+      header.append(this._badge.node);
+    }
+  }
+
+  /** The notebook gives all its editors one language, and gives it again when it likes. */
+  private _highlight(): void {
+    const { model } = this.cell;
+    const wanted = this.binding.selector === null ? null : this._notebook.mimeType(this.binding.language);
+    if (wanted !== null && model.mimeType !== wanted) {
+      this._mimeType ??= model.mimeType;
+      model.mimeType = wanted;
+    } else if (wanted === null && this._mimeType !== null) {
+      model.mimeType = this._mimeType;
+      this._mimeType = null;
+    }
+  }
+}

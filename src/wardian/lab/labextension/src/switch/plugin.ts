@@ -1,0 +1,60 @@
+import type { JupyterFrontEndPlugin } from '@jupyterlab/application';
+import { ICommandPalette } from '@jupyterlab/apputils';
+import { IEditorLanguageRegistry } from '@jupyterlab/codemirror';
+import { INotebookTracker, type NotebookPanel } from '@jupyterlab/notebook';
+import { ISettingRegistry } from '@jupyterlab/settingregistry';
+import { ITranslator, nullTranslator } from '@jupyterlab/translation';
+
+import { IWatches } from '../watch/plugin';
+import { addCommands, COMMANDS } from './commands';
+import { type IApplication, type ISettings, NotebookSwitch } from './notebookswitch';
+
+const ID = 'wardian:switch';
+
+export const cellSwitch: JupyterFrontEndPlugin<void> = {
+  id: ID,
+  description: 'Shows and changes where each cell runs.',
+  autoStart: true,
+  requires: [INotebookTracker, IWatches],
+  optional: [ICommandPalette, IEditorLanguageRegistry, ISettingRegistry, ITranslator],
+  activate: (
+    app,
+    tracker: INotebookTracker,
+    watches: IWatches,
+    palette: ICommandPalette | null,
+    languages: IEditorLanguageRegistry | null,
+    registry: ISettingRegistry | null,
+    translator: ITranslator | null
+  ) => {
+    const trans = (translator ?? nullTranslator).load('wardian');
+    const settings: ISettings = { inherit: true };
+    const application: IApplication = {
+      trans,
+      settings,
+      languages,
+      canCreate: () => app.commands.hasCommand(COMMANDS.up),
+      create: (panel, selector) => void app.commands.execute(COMMANDS.up, { path: panel.context.path, selector })
+    };
+    const switches = new Map<NotebookPanel, NotebookSwitch>();
+    watches.added.connect((_, { panel, watch }) => {
+      switches.get(panel)?.dispose();
+      switches.set(panel, new NotebookSwitch(panel, watch, application));
+      panel.disposed.connect(() => switches.delete(panel));
+      panel.sessionContext.kernelChanged.connect(() => {
+        if (switches.get(panel)?.watch.kernel !== panel.sessionContext.session?.kernel) {
+          switches.get(panel)?.dispose();
+          switches.delete(panel);
+        }
+      });
+    });
+    addCommands(app, tracker, () => (tracker.currentWidget ? switches.get(tracker.currentWidget) : undefined), palette, trans);
+    void registry?.load(ID).then(loaded => {
+      const read = (): void => {
+        settings.inherit = loaded.get('inherit').composite as boolean;
+        document.body.classList.toggle('wardian-mod-hideHome', !(loaded.get('showHome').composite as boolean));
+      };
+      loaded.changed.connect(read);
+      read();
+    });
+  }
+};
