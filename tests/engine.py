@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -75,10 +76,9 @@ class Daemon:
                 outside = ["nsenter", f"--net={self._network}", "unshare", "--mount"] if self._network else ["unshare", "--mount", "--net"]
                 disk = f"mount -t tmpfs -o size={self._size} disk {self.folder}/data; " if self._size else ""
                 apart = [*outside, "/bin/sh", "-c", f'ip link set lo up; {disk}exec "$@"', "sh"]
-            places = ["--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/run", "--pidfile", f"{self.folder}/pid"]
             with open(self.folder / "log", "ab") as log:
                 self._process = subprocess.Popen(
-                    [*apart, "dockerd", "--host", self.address, *places],
+                    [*apart, *self._command()],
                     pass_fds=self._namespaces,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -93,6 +93,10 @@ class Daemon:
             time.sleep(0.05)
         if not self._namespaces:
             self._namespaces = [os.open(f"/proc/{self.pid}/ns/{name}", os.O_RDONLY) for name in _APART.values()]
+
+    def _command(self) -> list[str]:
+        places = ["--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/run", "--pidfile", f"{self.folder}/pid"]
+        return ["dockerd", "--host", self.address, *places]
 
     def stop(self) -> None:
         """End it as a shutdown of its machine does: its containers end, too."""
@@ -114,11 +118,15 @@ class Daemon:
             self.ask("DELETE", f"/containers/{container['Id']}", fails=True, force=True)
         # with nothing left to end in order, its own end need not take the seconds that it does
         self.kill()
+        self._end_others()
         with suppress(OSError, ValueError):
             os.kill(int((self.folder / "run" / "containerd" / "containerd.pid").read_text()), signal.SIGKILL)
         for namespace in self._namespaces:
             os.close(namespace)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _end_others(self) -> None:
+        """End what goes on by itself for a while."""
 
     def containers(self) -> list[dict[str, Any]]:
         """All of its containers."""
@@ -139,7 +147,6 @@ class Daemon:
         asyncio.run(self._load(name, root))
 
     async def _load(self, name: str, root: Path) -> None:
-        repository, _, tag = name.partition(":")
         with tempfile.TemporaryFile(dir=self.folder) as file:
             with tarfile.open(fileobj=file, mode="w") as archive:
                 archive.add(root, ".")
@@ -149,21 +156,42 @@ class Daemon:
                 while chunk := file.read(1 << 20):
                     yield chunk
 
-            query = {"fromSrc": "-", "repo": repository, "tag": tag}
+            query = {"fromSrc": "-", "repo": name}
             async for _ in Engine(self.address).lines("POST", "/images/create", body=chunks(), query=query):
                 pass
 
 
-def start(**options: Any) -> Daemon:
+class Podman(Daemon):
+    """Podman's service, which speaks as an Engine does."""
+
+    def _command(self) -> list[str]:
+        # within what it may set here: it asks for more, and takes less for itself first
+        files, processes = (min(resource.getrlimit(kind)[1], 4096) for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC))
+        limits = f'[containers]\ndefault_ulimits = ["nofile={files}:{files}", "nproc={processes}:{processes}"]\n'
+        (self.folder / "containers.conf").write_text(limits + '[engine]\nlock_type = "file"\n')
+        places = ["--root", f"{self.folder}/data", "--runroot", f"{self.folder}/run", "--tmpdir", f"{self.folder}/tmp"]
+        kinds = ["--storage-driver", "overlay", "--cgroup-manager", "cgroupfs", "--events-backend", "file", "--runtime", "runc"]
+        settings = ["env", f"CONTAINERS_CONF={self.folder}/containers.conf"]
+        return [*settings, "podman", *places, *kinds, "system", "service", "--time", "0", self.address]
+
+    def _end_others(self) -> None:
+        # each waits five minutes with what became of a command, for whoever may ask
+        for name in os.listdir("/proc"):
+            with suppress(OSError):
+                if name.isdigit() and f"{self.folder}/data".encode() in Path(f"/proc/{name}/cmdline").read_bytes():
+                    os.kill(int(name), signal.SIGKILL)
+
+
+def start(kind: type[Daemon] = Daemon, **options: Any) -> Daemon:
     """A daemon with the tests' images. Skips the test, or fails it where everything is required, without the programs for it."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
     give_up: Callable[[str], Any] = pytest.fail if os.environ.get("WARDIAN_REQUIRE_ALL") == "1" else pytest.skip
-    for program in ("dockerd", "containerd", "iptables"):
+    for program in ("podman", "conmon", "runc") if kind is Podman else ("dockerd", "containerd", "iptables"):
         if shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/libexec/docker") is None:
             give_up(f"the program {program} is not installed")
     roots = {IMAGE: images.with_tools(), BARE: images.without_python(bash=False)}
-    daemon = Daemon(**options)
+    daemon = kind(**options)
     try:
         daemon.start()
         for name, root in roots.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +30,13 @@ HARMLESS = frozenset(
     )
 )
 """Tests of the contract that change nothing of the environment: they share one, which takes a second to grow."""
+
+
+def keep(suite: type[ProviderContract], names: Collection[str]) -> None:
+    """Have a suite run no other tests of the contract than these."""
+    for name in dir(ProviderContract):
+        if name.startswith("test_") and name not in names:
+            setattr(suite, name, None)
 
 
 class TestDockerProvider(ProviderContract):
@@ -84,8 +91,7 @@ class TestWithoutPython(TestDockerProvider):
     image = BARE
 
 
-for name in [name for name in dir(ProviderContract) if name.startswith("test_") and name not in HARMLESS]:
-    setattr(TestWithoutPython, name, None)
+keep(TestWithoutPython, HARMLESS)
 
 
 @pytest.mark.long

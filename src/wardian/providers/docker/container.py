@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..local import nodespec
+from .engine import Engine, EngineError
 from .names import Identity, labels, uplink_name
 
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "NET_RAW", "SETFCAP", "SETGID", "SETUID")
@@ -91,6 +92,20 @@ def limits(spec: Mapping[str, Any], *, changed: bool = False) -> dict[str, int]:
     memory = spec["memory"] or none
     cpu = {"CpuPeriod": 100_000, "CpuQuota": round(spec["cpus"] * 100_000)} if spec["cpus"] else {"CpuQuota": -1 if changed else 0}
     return {**cpu, "Memory": memory, "MemorySwap": memory}
+
+
+async def limit(engine: Engine, identity: str, spec: Mapping[str, Any]) -> None:
+    """Bring the limits of a container that runs to those of a spec."""
+    wanted = limits(spec, changed=True)
+    try:
+        await engine.post(f"/containers/{identity}/update", wanted)
+    except EngineError as error:
+        if error.status != 404:
+            raise
+        # Podman 4.3 has it in its own API alone
+        cpu = {"period": wanted.get("CpuPeriod", 100_000), "quota": wanted["CpuQuota"]}
+        memory = {"limit": wanted["Memory"], "swap": wanted["MemorySwap"]}
+        await engine.post(f"/v4.0.0/libpod/containers/{identity}/update", {"cpu": cpu, "memory": memory})
 
 
 def _variables(node: str, spec: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, str]:

@@ -53,7 +53,7 @@ async def _slow(engine: Engine, item: Container, seen: Snapshot, faults: Sequenc
     cpus = spec["cpus"]
     if faults:
         cpus = min(fault.values["cpu"] for fault in faults) * (cpus or os.cpu_count() or 1)
-    await engine.post(f"/containers/{item.id}/update", container.limits({**spec, "cpus": cpus}, changed=True))
+    await container.limit(engine, item.id, {**spec, "cpus": cpus})
 
 
 async def _kill(engine: Engine, item: Container) -> None:

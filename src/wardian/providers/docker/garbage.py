@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ...errors import BusyError, ProviderError
 from ..base import Progress
 from .engine import Engine
-from .names import ENVIRONMENT, OWNER, PREFIX, filters, owner
+from .names import ENVIRONMENT, OWNER, PREFIX, carries, filters, owner
 from .observation import Snapshot, snapshot
 from .wiring import HostWiring
 
@@ -70,11 +70,11 @@ async def _leftovers(engine: Engine, known: set[str]) -> list[str]:
     removed = []
     for item in networks:
         environment = item["Labels"][ENVIRONMENT]
-        if environment not in known:
+        if environment not in known and carries(item["Labels"], mine):
             await engine.delete(f"/networks/{item['Id']}")
             removed.append(f"network {item['Name']}, which no environment owns")
     for item in builders:
-        if item["State"] != "running":
+        if item["State"] != "running" and carries(item["Labels"], f"{PREFIX}setup", mine):
             await engine.delete(f"/containers/{item['Id']}", force=True, v=True)
             removed.append("a container that setup ran in")
     return removed

@@ -120,7 +120,7 @@ class Growth:
         self._progress(resource.name, "updating")
         try:
             if (before["cpus"], before["memory"]) != (after["cpus"], after["memory"]):
-                await self._engine.post(f"/containers/{item.id}/update", container.limits(after, changed=True))
+                await container.limit(self._engine, item.id, after)
         except EngineError as error:
             raise ProviderError(error.message, resource=str(resource), remedy=error.remedy) from error
         if (before["routes"], before["routes_between"]) != (after["routes"], after["routes_between"]):

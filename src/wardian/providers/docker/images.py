@@ -144,28 +144,28 @@ class Images:
         if found := await self._present(name):
             return found
         report(f"unpacking {path.name}")
-        repository, _, tag = name.partition(":")
         if path.is_dir():
             with tempfile.TemporaryFile() as file:
                 await asyncio.to_thread(_pack_root, path, file)
-                await self._imported(_chunks(file), repository, tag)
+                await self._imported(_chunks(file), name)
         elif await asyncio.to_thread(_is_saved, path):
-            await self._loaded(path, repository, tag)
+            await self._loaded(path, number[:32])
         else:
             with open(path, "rb") as file:
-                await self._imported(_chunks(file), repository, tag)
+                await self._imported(_chunks(file), name)
         found = await self._present(name)
         if found is None:
             raise ProviderError(f"the Engine took {path} and does not have it")
         return found
 
-    async def _imported(self, body: AsyncIterator[bytes], repository: str, tag: str) -> None:
-        changes = [f"LABEL {name}={value}" for name, value in _MADE.items()]
-        query = {"fromSrc": "-", "repo": repository, "tag": tag, "changes": changes[0]}
+    async def _imported(self, body: AsyncIterator[bytes], name: str) -> None:
+        changes = [f"LABEL {label}={value}" for label, value in _MADE.items()]
+        # with its tag, which Podman does not take apart from it
+        query = {"fromSrc": "-", "repo": name, "changes": changes[0]}
         async for _ in self._engine.lines("POST", "/images/create", body=body, query=query):
             pass
 
-    async def _loaded(self, path: Path, repository: str, tag: str) -> None:
+    async def _loaded(self, path: Path, tag: str) -> None:
         loaded = ""
         with open(path, "rb") as file:
             async for item in self._engine.lines("POST", "/images/load", body=_chunks(file), query={"quiet": True}):
@@ -174,7 +174,7 @@ class Images:
                     loaded = words.partition(": ")[2]
         if not loaded:
             raise ProviderError(f"{path} holds no image", remedy="Write it with `docker save -o`.")
-        await self._engine.post(f"/images/{loaded}/tag", repo=repository, tag=tag)
+        await self._engine.post(f"/images/{loaded}/tag", repo=UNPACKED, tag=tag)
 
     async def _built(self, build: Mapping[str, Any], report: Report) -> dict[str, Any]:
         folder = self._folder / build["context"]

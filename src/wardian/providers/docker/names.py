@@ -87,6 +87,14 @@ def filters(*given: str, **others: Iterable[str]) -> dict[str, list[str]]:
     return {"label": list(given), **{name: list(values) for name, values in others.items()}}
 
 
+def carries(given: Mapping[str, str] | None, *wanted: str) -> bool:
+    """Whether a thing has all of these labels, written as for `filters`. Podman lists volumes and networks that have any of them."""
+    return all(
+        (given or {}).get(name) == value if equals else name in (given or {})
+        for name, equals, value in (item.partition("=") for item in wanted)
+    )
+
+
 @cache
 def owner() -> str:
     """Who we are to an Engine that others use, too: the user of this machine, whatever it is called today."""

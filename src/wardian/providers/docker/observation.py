@@ -10,7 +10,7 @@ from typing import Any
 
 from ...experiment.resources import Observed, ObservedResource
 from .engine import Engine
-from .names import BEGUN, ENVIRONMENT, KIND, NAME, SPEC, Identity, filters, identity_of, network_name
+from .names import BEGUN, ENVIRONMENT, KIND, NAME, SPEC, Identity, carries, filters, identity_of, network_name
 from .records import Entry, Records
 
 RUNNING = ("running", "paused")
@@ -83,7 +83,8 @@ async def snapshot(engine: Engine, environment: str) -> Snapshot:
 
 async def list_containers(engine: Engine, *wanted: str) -> list[Container]:
     """The containers of nodes with these labels, whatever their state."""
-    found = await engine.get("/containers/json", all=True, filters=filters(f"{KIND}=node", *wanted))
+    wanted = (f"{KIND}=node", *wanted)
+    found = await engine.get("/containers/json", all=True, filters=filters(*wanted))
     made = [
         Container(
             id=item["Id"],
@@ -96,6 +97,7 @@ async def list_containers(engine: Engine, *wanted: str) -> list[Container]:
             labels=item["Labels"],
         )
         for item in found
+        if carries(item["Labels"], *wanted)
     ]
     # one that is being removed is as good as gone
     return sorted((item for item in made if item.state != "removing"), key=lambda item: _natural(item.node))
@@ -134,7 +136,8 @@ def _environment(seen: Snapshot, identity: Identity, wiring: Mapping[tuple[str, 
 async def image_numbers(engine: Engine) -> dict[str, str]:
     """{name of each image on the Engine: its number}."""
     listed = await engine.get("/images/json")
-    return {name: item["Id"] for item in listed for name in item.get("RepoTags") or ()}
+    # Podman writes names out
+    return {name.removeprefix("docker.io/").removeprefix("library/"): item["Id"] for item in listed for name in item.get("RepoTags") or ()}
 
 
 def _state(item: Container, wired: ObservedResource | None, seen: Snapshot) -> tuple[str, str]:

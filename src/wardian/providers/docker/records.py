@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .engine import Engine
-from .names import ENVIRONMENT, KIND, NAME, OWNER, PREFIX, SPEC, Identity, filters, identity_of, labels, owner
+from .names import ENVIRONMENT, KIND, NAME, OWNER, PREFIX, SPEC, Identity, carries, filters, identity_of, labels, owner
 
 REVISION, OF = PREFIX + "revision", PREFIX + "of"
 
@@ -79,8 +79,9 @@ class Records:
 
 async def entries(engine: Engine, *wanted: str) -> list[Entry]:
     """All that carry these labels, of whichever environments of ours."""
-    found = (await engine.get("/volumes", filters=filters(f"{OWNER}={owner()}", *wanted))).get("Volumes") or []
-    return [_entry(volume["Name"], volume["Labels"]) for volume in found if REVISION in (volume["Labels"] or {})]
+    wanted = (f"{OWNER}={owner()}", *wanted)
+    found = (await engine.get("/volumes", filters=filters(*wanted))).get("Volumes") or []
+    return [_entry(volume["Name"], volume["Labels"]) for volume in found if carries(volume["Labels"], REVISION, *wanted)]
 
 
 def latest(found: Iterable[Entry]) -> list[Entry]:

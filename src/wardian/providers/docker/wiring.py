@@ -25,7 +25,7 @@ from ..local.provider import IN_PLACE as LOCAL_IN_PLACE
 from ..local.provider import LocalProvider, LocalSettings
 from ..local.state import write_json
 from .engine import Engine, EngineError
-from .names import ENVIRONMENT, KIND, NAME, SPEC, Identity, filters, labels, network_name
+from .names import ENVIRONMENT, KIND, NAME, SPEC, Identity, carries, filters, labels, network_name
 
 Key = tuple[str, str]
 
@@ -204,7 +204,8 @@ class EngineWiring(Wiring):
         await self.delete(environment, [*await self.observe(environment)], progress)
 
     async def observe(self, environment: str) -> dict[Key, ObservedResource]:
-        found = await self._engine.get("/networks", filters=filters(f"{ENVIRONMENT}={environment}", f"{KIND}=network"))
+        wanted = (f"{ENVIRONMENT}={environment}", f"{KIND}=network")
+        found = [item for item in await self._engine.get("/networks", filters=filters(*wanted)) if carries(item["Labels"], *wanted)]
         made = [ObservedResource("network", item["Labels"][NAME], json.loads(item["Labels"][SPEC])) for item in found]
         return {item.key: item for item in made}
 

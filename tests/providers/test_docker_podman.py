@@ -1,0 +1,54 @@
+"""Podman in the place of a Docker Engine: the suite that every provider passes, and cells on its containers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from .. import engine as engines
+from ..engine import Daemon, Podman
+from ..stage import Stage
+from .test_docker_contract import HARMLESS, keep
+from .test_docker_contract import TestDockerProvider as _Contract
+from .test_docker_notebook import docker  # noqa: F401 - a fixture
+from .test_docker_notebook import test_cells_run_on_containers as _cells_run
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+
+TELLING = frozenset(
+    f"test_{name}"
+    for name in (
+        *("notes_are_kept_with_the_node", "update_changes_just_that", "destroy_is_complete_and_repeatable", "a_killed_node"),
+        *("two_environments_do_not_see_each_other", "faults_can_be_repeated_and_undone", "a_paused_node_stands_still_and_goes_on"),
+    )
+)
+"""Tests of the contract that ask something of Podman that it does in its own way."""
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Daemon]:
+    """Podman's service with the tests' images, in the place of the Engine."""
+    daemon = engines.start(Podman)
+    yield daemon
+    daemon.close()
+
+
+class TestPodman(_Contract):
+    """What is particular to Podman, and what concerns the channel."""
+
+
+keep(TestPodman, HARMLESS | TELLING)
+
+
+@pytest.mark.long
+class TestWholePodman(_Contract):
+    """Every promise of the contract, kept by Podman's containers."""
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_cells_run_on_podmans_containers(docker: Stage, engine: Daemon) -> None:  # noqa: F811
+    """What cells do on the Engine's containers they do on Podman's, with the same experiment."""
+    _cells_run(docker, engine)
