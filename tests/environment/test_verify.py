@@ -57,6 +57,13 @@ def test_no_path_between_networks_that_nothing_joins():
     assert paths.cover(resources, [("access", "a/x")]) == []
 
 
+@pytest.mark.parametrize("gone", [("link", "wan"), ("network", "west"), ("network", "east")])
+def test_no_path_over_what_is_gone(gone):
+    """Where a link or network has been removed and others still lead there, there is no path."""
+    resources = {key: item for key, item in observed(WIDE).items() if key != gone}
+    assert routes.path(resources, "server", "client[0]") is None
+
+
 def test_what_a_path_does_is_what_its_stretches_do_together():
     """Delays add up, losses compound, the slowest rate counts with its queue, the smallest MTU too."""
     resources = observed(WIDE)

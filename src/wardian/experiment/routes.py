@@ -102,13 +102,15 @@ def together(shapes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _through(
-    resources: Resources, network: str, via: ipaddress.IPv4Address, address: ipaddress.IPv4Address, target: str
+    resources: Resources, network: str, via: ipaddress.IPv4Address | None, address: ipaddress.IPv4Address, target: str
 ) -> tuple[list[Stretch], bool, str] | None:
     """On from a network by the next hop `via`: (stretches, whether they lead to the target, else the node that routes on)."""
     stretches: list[Stretch] = []
     for _ in range(MOST_HOPS):
+        if ("network", network) not in resources:
+            return None
         spec = resources["network", network].spec
-        if str(via) != spec["gateway"]:
+        if via is not None and str(via) != spec["gateway"]:
             router = _holder(resources, network, via)
             if router is None:
                 return None
@@ -121,10 +123,12 @@ def _through(
         if "via" in route:
             via = ipaddress.IPv4Address(route["via"])
             continue
+        if ("link", route["link"]) not in resources:
+            return None
         first, second = resources["link", route["link"]].spec["networks"]
         stretches.append(Stretch("link", route["link"], "there" if first == network else "back"))
-        network = second if first == network else first
-        via = ipaddress.IPv4Address(resources["network", network].spec["gateway"])
+        # a link leads to the gateway of the network at its other end
+        network, via = (second if first == network else first), None
     return None
 
 

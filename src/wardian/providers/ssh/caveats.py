@@ -42,10 +42,9 @@ def _links(desired: Sequence[Resource], routes: Routes, seen: Mapping[str, Look]
     senders = routes.senders()
     groups: dict[tuple[str, str, str, str | None], list[str]] = {}
     for item in desired:
-        shapes = [item.spec[way] for way in WAYS.get(item.kind, ())]
-        asked = list(dict.fromkeys(part for shape in shapes for part in shape))
-        looks = {node: seen[node] for node in senders.get(item.key, ()) if node in seen}
-        for parts, reason, stand_in in _lacking(asked, shapes, looks):
+        shapes = {way: item.spec[way] for way in WAYS.get(item.kind, ())}
+        looks = {way: {node: seen[node] for node in nodes if node in seen} for way, nodes in senders.get(item.key, {}).items()}
+        for parts, reason, stand_in in _lacking(shapes, looks):
             groups.setdefault((item.kind, ", ".join(parts), reason, stand_in), []).append(item.name)
         if item.spec.get("mtu") is not None:
             groups.setdefault((item.kind, "mtu", "the interfaces of hosts are as they are", None), []).append(item.name)
@@ -54,25 +53,27 @@ def _links(desired: Sequence[Resource], routes: Routes, seen: Mapping[str, Look]
 
 
 def _lacking(
-    asked: Sequence[str], shapes: Sequence[Mapping[str, Any]], looks: Mapping[str, Look]
+    shapes: Mapping[str, Mapping[str, Any]], looks: Mapping[str, Mapping[str, Look]]
 ) -> Iterator[tuple[list[str], str, str | None]]:
-    """Parts of one link that are not honoured: which, why, and what stands in. looks: of the hosts that send over it."""
+    """Parts of one link that are not honoured: which, why, and what stands in. looks: {direction: {node: its host}} of who sends so."""
+    asked = list(dict.fromkeys(part for shape in shapes.values() for part in shape))
+    everyone = {node: look for nodes in looks.values() for node, look in nodes.items()}
     reasons: dict[str, list[str]] = {}
-    for node, look in looks.items():
+    for node, look in everyone.items():
         reason = look.reason or next((found for there in look.interfaces.values() if (found := shaping.taken(there, look))), "")
         if reason:
             reasons.setdefault(reason, []).append(node)
     for reason, nodes in reasons.items():
         yield list(asked), f"not shaped by {compact(nodes)}: {reason}", None
-    able = {node: look.able for node, look in looks.items() if not any(node in nodes for nodes in reasons.values())}
+    able = {node: look.able for node, look in everyone.items() if not any(node in nodes for nodes in reasons.values())}
     impaired = [part for part in asked if part in (*qdiscs.IMPAIRMENTS, "distribution", "loss_burst")]
     for kind, parts in (("netem", impaired), ("tbf", [part for part in asked if part in ("rate", "queue")])):
         if parts and (lacking := [node for node, kinds in able.items() if kind not in kinds]):
             yield parts, f"the kernel of {compact(lacking)} has no {kind}", None
-    for discipline in sorted({(shape.get("queue") or {}).get("discipline", "fifo") for shape in shapes} - {"fifo"}):
+    for discipline in sorted({(shape.get("queue") or {}).get("discipline", "fifo") for shape in shapes.values()} - {"fifo"}):
         if lacking := [node for node, kinds in able.items() if discipline not in kinds]:
             yield ["queue"], f"the kernel of {compact(lacking)} has no {discipline}", "first in, first out, in a queue of the same length"
     if "trace" in asked:
         yield ["trace"], "nobody plays it on hosts", "what it begins with"
-    if "rate" in asked and len(able) > 1:
+    if any("rate" in shape and len(able.keys() & looks.get(way, {}).keys()) > 1 for way, shape in shapes.items()):
         yield ["rate"], "what several hosts send over it shares no queue", "each host has that rate for itself"

@@ -53,14 +53,15 @@ class Routes:
             if stretches := routes.path(self._resources, source, target):
                 yield source, target, stretches
 
-    def senders(self) -> dict[Key, list[str]]:
-        """{link or access link: nodes whose packets cross it}, where it shapes them."""
-        result: dict[Key, dict[str, None]] = {}
+    def senders(self) -> dict[Key, dict[str, list[str]]]:
+        """{link or access link: {direction: nodes whose packets cross it}}, where it shapes them."""
+        result: dict[Key, dict[str, list[str]]] = {}
         for source, _, stretches in self.ways():
             for stretch in stretches:
-                if self._shape(stretch):
-                    result.setdefault(stretch.key, {})[source] = None
-        return {key: list(nodes) for key, nodes in result.items()}
+                nodes = result.setdefault(stretch.key, {}).setdefault(stretch.way, [])
+                if self._shape(stretch) and source not in nodes:
+                    nodes.append(source)
+        return result
 
     def across(self, link: str) -> dict[str, set[str]]:
         """{node: addresses of those that it talks to over a link or access link, named as faults name it}."""

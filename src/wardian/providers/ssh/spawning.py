@@ -128,8 +128,11 @@ class Spawner:
         except asyncio.IncompleteReadError:
             # it ended: without a first word there is no Python that can run it
             self.useful = self.ready
-        except WardianError:
+        except CommandError:
             self.useful = False
+        except WardianError:
+            # the node is not to be had now
+            pass
         finally:
             self.over = True
             self._rest(False)
