@@ -85,6 +85,7 @@ def test_from_up_to_down(lab: Lab, grounds: Stage) -> None:
         assert lab.machines[name].run(f"{ours}; true") == ""
 
 
+@pytest.mark.timeout(300)
 def test_links_and_faults(lab: Lab, grounds: Stage) -> None:
     """A rate between hosts is planned, measured, changed by command and by the file, mended when it was taken away, and gone at the end."""
     links = {"wan": {"between": ["east", "west"], "rate": "5mbit", "queue": "64KiB"}}
@@ -102,7 +103,7 @@ def test_links_and_faults(lab: Lab, grounds: Stage) -> None:
     assert shaped("5Mbit")
     assert "Nothing to do" in grounds.run("up").stdout
     # how long packets take on a busy machine is left out
-    measured, _ = grounds.start("verify", "--json", "--seconds", "2").communicate(timeout=60)
+    measured, _ = grounds.start("verify", "--json", "--seconds", "2").communicate(timeout=120)
     checks = [check for check in json.loads(measured)["checks"] if check["what"] in ("rate", "queue")]
     assert [check["ok"] for check in checks] == [True] * 4, checks
     grounds.run("link", "set", "wan", "--rate", "7mbit")
