@@ -42,7 +42,7 @@ FAST = 100e9
 BURST = 4 * 2**20
 QUANTUM = 60_000
 
-CLASSLESS = frozenset({"fq", "fq_codel", "codel", "pie", "fq_pie", "pfifo", "bfifo", "pfifo_fast", "sfq", "cake", "noqueue", "red", "sfb"})
+CLASSLESS = frozenset({"fq", "fq_codel", "codel", "pie", "fq_pie", "pfifo", "bfifo", "pfifo_fast", "sfq", "cake", "noqueue"})
 """Roots that somebody has chosen and that can be put back as they were."""
 
 Spared = tuple[str, int, bool]
