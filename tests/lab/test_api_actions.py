@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -14,6 +15,8 @@ import requests
 import websocket
 
 from tests.stage import eventually, make_stage
+from wardian.nodes.link import AgentLink
+from wardian.providers import registry
 
 from .rest import Rest
 
@@ -249,9 +252,29 @@ def test_ports_of_nodes_are_opened(rest: Rest) -> None:
 
 
 def test_kernels_that_no_notebook_has_are_ended(rest: Rest) -> None:
-    """A kernel that is not there is refused by name."""
-    answer = rest.post("environment/kernels", code=404, path="experiment.yaml", node="client[0]", kernel="none", action="stop")
-    assert answer["kind"] == "SelectorError"
+    """A kernel that a notebook has can be interrupted and is not ended from here; one that it left is ended; another is not there."""
+    which = {"path": "experiment.yaml", "node": "client[0]", "kernel": "shell"}
+    provider = registry.make("local", {"state": str(rest.stage.state)})
+    (identity,) = [record["id"] for record in rest.ask("GET", "environments")["environments"] if record["path"] == "experiment.yaml"]
+
+    async def have_one() -> None:
+        link = await AgentLink.open(provider.channel(identity, "client[0]"), "client[0]")
+        try:
+            await link.request("kernel.start", kernel="shell", language="bash", env={}, cwd=None)
+            await link.request("kernel.attach", kernel="shell", after=None)
+            (kernel,) = (await asyncio.to_thread(rest.get, "environment/node", node="client[0]"))["kernels"]
+            assert (kernel["id"], kernel["language"], kernel["attached"]) == ("shell", "bash", True)
+            await asyncio.to_thread(rest.post, "environment/kernels", code=204, action="interrupt", **which)
+            refused = await asyncio.to_thread(rest.post, "environment/kernels", code=423, action="stop", **which)
+            assert refused["remedy"] == "restart it there: %restart client[0]"
+        finally:
+            await link.close()
+
+    asyncio.run(have_one())
+    rest.post("environment/kernels", code=204, action="stop", **which)
+    assert rest.get("environment/node", node="client[0]")["kernels"] == []
+    assert rest.post("environment/kernels", code=404, action="stop", **which)["kind"] == "SelectorError"
+    assert rest.get("journal", kind="event", limit=1)["entries"][0]["summary"] == "kernel.stopped"
 
 
 def test_a_port_on_the_network_is_not_opened(rest: Rest) -> None:
