@@ -5,10 +5,8 @@ This is the object that scripts and the command line hold (`wardian.aio.Environm
 
 from __future__ import annotations
 
-import getpass
 import os
 import secrets
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -18,9 +16,9 @@ from typing import Any
 
 from ..errors import BusyError, NotUpError, PlanError, WardianError
 from ..experiment.model import Experiment
-from ..experiment.plan import Plan, reconcile
+from ..experiment.plan import Plan
 from ..experiment.resources import EnvironmentRecord, Observed, ObservedResource, Resource
-from ..experiment.topology import expand, names_known
+from ..experiment.topology import expand
 from ..experiment.units import format_duration, parse_duration
 from ..journal import Journal
 from ..nodes import files
@@ -32,6 +30,7 @@ from . import clocks, faults, fidelity, keeper, links, live, services, sources
 from .apply import Event, Listener, apply
 from .clocks import Offset
 from .collect import collect
+from .desired import Desired
 from .inflicting import Faults, parsed
 from .links import LinkView
 from .live import LiveEnvironment
@@ -324,7 +323,7 @@ class Environment:
             )
         return await services.observe(provider, record.id)
 
-    def _desired(self, experiment: Experiment) -> _Desired:
+    def _desired(self, experiment: Experiment) -> Desired:
         name = self._provider_name or experiment.provider
         site = experiment.sites.get(name)
         # settings are those of the file's own provider; another one has its defaults
@@ -338,44 +337,7 @@ class Environment:
                     f"nodes.{group}.site: {wanted} is another place than {name}, and one environment grows in one place",
                     remedy="grow the groups of each site as an environment of its own, or give them one site",
                 )
-        return _Desired(experiment, provider, self)
-
-
-@dataclass(frozen=True)
-class _Desired:
-    """What is asked for, and of whom."""
-
-    experiment: Experiment
-    provider: Provider
-    owner: Environment
-
-    async def plan(self, observed: Observed, *, strict: bool) -> Plan:
-        digests = sources.file_digests(self.experiment, self.owner.folder) | sources.build_digests(self.experiment, self.owner.folder)
-        tables = sources.read_tables(self.experiment, self.owner.folder, str(self.owner.file))
-        resources = [self._environment(observed), *expand(self.experiment, observed, digests, tables)]
-        plan = reconcile(resources, observed, await self.provider.capabilities(resources))
-        if strict and plan.caveats:
-            caveats = "\n".join(f"  {caveat}" for caveat in plan.caveats)
-            raise PlanError(f"not everything can be honoured here:\n{caveats}", remedy="leave out --strict to accept the stand-ins")
-        return plan
-
-    def _environment(self, observed: Observed) -> Resource:
-        experiment = self.experiment
-        record = observed.environment
-        spec = {
-            "name": experiment.name,
-            "instance": self.owner.instance,
-            "file": str(self.owner.file),
-            "user": getpass.getuser(),
-            "host": socket.gethostname(),
-            "provider": self.provider.name,
-            "settings": self.provider.settings.model_dump(mode="json"),
-            "parameters": {name: parameter.default for name, parameter in experiment.parameters.items()},
-            "collect": [item.model_dump() for item in experiment.collect],
-            "names": names_known(experiment),
-            "lease": experiment.lease.model_dump() if experiment.lease else None,
-        }
-        return Resource("environment", record.name if record else experiment.name, spec)
+        return Desired(experiment, provider, self.file, self.instance)
 
 
 def open_journal(file: Path) -> Journal:

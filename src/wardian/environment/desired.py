@@ -1,0 +1,55 @@
+"""What an experiment file asks for under an instance name, and of which provider."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import PlanError
+from ..experiment.model import Experiment
+from ..experiment.plan import Plan, reconcile
+from ..experiment.resources import Observed, Resource
+from ..experiment.topology import expand, names_known
+from ..providers.base import Provider
+from . import sources
+
+
+@dataclass(frozen=True)
+class Desired:
+    """What is asked for, and of whom."""
+
+    experiment: Experiment
+    provider: Provider
+    file: Path
+    instance: str
+
+    async def plan(self, observed: Observed, *, strict: bool) -> Plan:
+        """What brings what exists to it. With `strict`, a caveat is a PlanError."""
+        digests = sources.file_digests(self.experiment, self.file.parent) | sources.build_digests(self.experiment, self.file.parent)
+        tables = sources.read_tables(self.experiment, self.file.parent, str(self.file))
+        resources = [self._environment(observed), *expand(self.experiment, observed, digests, tables)]
+        plan = reconcile(resources, observed, await self.provider.capabilities(resources))
+        if strict and plan.caveats:
+            caveats = "\n".join(f"  {caveat}" for caveat in plan.caveats)
+            raise PlanError(f"not everything can be honoured here:\n{caveats}", remedy="leave out --strict to accept the stand-ins")
+        return plan
+
+    def _environment(self, observed: Observed) -> Resource:
+        experiment = self.experiment
+        record = observed.environment
+        spec = {
+            "name": experiment.name,
+            "instance": self.instance,
+            "file": str(self.file),
+            "user": getpass.getuser(),
+            "host": socket.gethostname(),
+            "provider": self.provider.name,
+            "settings": self.provider.settings.model_dump(mode="json"),
+            "parameters": {name: parameter.default for name, parameter in experiment.parameters.items()},
+            "collect": [item.model_dump() for item in experiment.collect],
+            "names": names_known(experiment),
+            "lease": experiment.lease.model_dump() if experiment.lease else None,
+        }
+        return Resource("environment", record.name if record else experiment.name, spec)
