@@ -1,12 +1,8 @@
-"""The journal: what is recorded comes back, whatever happens to the process that records it."""
+"""The journal, in a file and in PostgreSQL: what is recorded comes back, whatever happens to the process that records it."""
 
-import json
 import os
 import signal
-import sqlite3
 import subprocess
-import sys
-import textwrap
 
 import pytest
 
@@ -14,23 +10,7 @@ from wardian.errors import JournalError
 from wardian.journal import Journal
 from wardian.journal.identifiers import new_id
 
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / ".wardian" / "journal.db"
-
-
-@pytest.fixture
-def journal(path):
-    with Journal.open(path) as journal:
-        yield journal
-
-
-def python(code, *arguments, **options):
-    """Start Python on a piece of code."""
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)], stdout=subprocess.PIPE, text=True, **options
-    )
+from .databases import ask, everything, python
 
 
 def test_entries_come_back_in_one_time_line(journal):
@@ -107,21 +87,7 @@ def test_as_a_context_an_exception_is_a_failure(journal):
     ]
 
 
-def test_large_outputs_are_files_and_equal_ones_are_kept_once(journal, path):
-    """A large output goes to `blobs`, by its hash, however often it comes; a small one is in the database."""
-    cell = journal.cell(source="x")
-    for _ in range(3):
-        cell.output(None, "display_data", {"data": {"text/plain": "x" * 200_000}})
-    cell.output(None, "stream", {"text": "small"})
-    journal.flush()
-    files = [file for file in (path.parent / "blobs").rglob("*") if file.is_file()]
-    assert len(files) == 1
-    with sqlite3.connect(path) as database:
-        assert database.execute("SELECT count(*), count(data) FROM blobs").fetchone() == (2, 1)
-        assert [row[0] for row in database.execute("SELECT sequence FROM outputs ORDER BY sequence")] == [1, 2, 3, 4]
-
-
-def test_a_killed_process_reads_as_interrupted(path):
+def test_a_killed_process_reads_as_interrupted(target):
     """What a process began and did not end before SIGKILL is there, and marked; that of a living process is running."""
     process = python(
         """
@@ -134,17 +100,17 @@ def test_a_killed_process_reads_as_interrupted(path):
         print("ready", flush=True)
         time.sleep(60)
         """,
-        path,
+        target,
     )
     assert process.stdout.readline() == "ready\n"
-    with Journal.open(path) as journal:
+    with Journal.open(target) as journal:
         assert [entry.status for entry in journal.entries()] == ["ok", "running"]
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert [entry.status for entry in journal.entries()] == ["ok", "interrupted"]
 
 
-def test_what_is_recorded_is_written_without_being_asked(path):
+def test_what_is_recorded_is_written_without_being_asked(target):
     """Nobody has to flush: a reader in another process sees an entry soon after it was recorded, and an exit writes the rest."""
     process = python(
         """
@@ -154,14 +120,14 @@ def test_what_is_recorded_is_written_without_being_asked(path):
         for number in range(500):
             journal.cell(source=str(number)).done()
         """,
-        path,
+        target,
     )
     assert process.wait(60) == 0
-    with Journal.open(path) as journal:
+    with Journal.open(target) as journal:
         assert len(journal.entries()) == 500
 
 
-def test_two_processes_make_one_journal_at_once(path):
+def test_two_processes_make_one_journal_at_once(target):
     """Several processes that open a journal which does not exist yet all succeed, and all their entries are there."""
     code = """
         import sys
@@ -171,12 +137,12 @@ def test_two_processes_make_one_journal_at_once(path):
             for number in range(50):
                 journal.cell(source=str(number)).done()
         """
-    processes = [python(code, path, stdin=subprocess.PIPE) for _ in range(4)]
+    processes = [python(code, target, stdin=subprocess.PIPE) for _ in range(4)]
     for process in processes:
         process.stdin.write("\n")
         process.stdin.close()
     assert [process.wait(60) for process in processes] == [0] * 4
-    with Journal.open(path) as journal:
+    with Journal.open(target) as journal:
         assert len(journal.entries()) == 200
 
 
@@ -197,9 +163,9 @@ def test_a_forked_child_is_refused(journal):
     assert [entry.detail["source"] for entry in journal.entries()] == ["before", "after"]
 
 
-def test_a_closed_journal_refuses(path):
+def test_a_closed_journal_refuses(target):
     """Recording after `close` is an error, not a loss."""
-    journal = Journal.open(path)
+    journal = Journal.open(target)
     entry = journal.cell(source="x")
     journal.close()
     journal.close()
@@ -207,7 +173,7 @@ def test_a_closed_journal_refuses(path):
         entry.done()
 
 
-def test_secrets_are_not_written(journal, path):
+def test_secrets_are_not_written(journal, target):
     """Neither values under secret names nor key shapes reach the disk, in any column or output."""
     token = "ghp_" + "a1B2" * 9
     pem = "-----BEGIN RSA PRIVATE KEY-----\nMIIEsecretbody\n-----END RSA PRIVATE KEY-----"
@@ -217,7 +183,7 @@ def test_secrets_are_not_written(journal, path):
     cell.done("failed", f"refused {token}")
     journal.event(kind="env", detail={"AWS_SECRET_ACCESS_KEY": "hunter4", "note": "AKIAABCDEFGHIJKLMNOP", "url": "http://u:hunter5@h/"})
     journal.flush()
-    text = b"".join(file.read_bytes() for file in path.parent.rglob("*") if file.is_file())
+    text = everything(target)
     for secret in (b"hunter2", b"hunter3", b"hunter4", b"hunter5", token.encode(), b"MIIEsecretbody", b"AKIAABCDEFGHIJKLMNOP"):
         assert secret not in text
     parameters = journal.runs()[0].detail["parameters"]
@@ -255,101 +221,19 @@ def test_importing_does_not_load_the_database_libraries():
     process.wait()
 
 
-def test_alembic_is_loaded_only_to_migrate(journal, path):
+def test_alembic_is_loaded_only_to_migrate(journal, target):
     """Opening a journal whose schema is the present one does not load Alembic."""
     process = python(
-        "import sys; from wardian.journal import Journal; Journal.open(sys.argv[1]).close(); print('alembic' in sys.modules)", path
+        "import sys; from wardian.journal import Journal; Journal.open(sys.argv[1]).close(); print('alembic' in sys.modules)", target
     )
     assert process.stdout.read().strip() == "False"
     assert process.wait() == 0
 
 
-def test_a_file_that_is_no_journal(path):
-    """Junk in place of the database is one error that names the file and says what to do."""
-    path.parent.mkdir()
-    path.write_bytes(b"junk" * 1000)
-    with pytest.raises(JournalError, match="not a journal") as caught:
-        Journal.open(path)
-    assert str(path) in str(caught.value)
-    assert caught.value.remedy
-
-
-def test_a_newer_schema(journal, path):
+def test_a_newer_schema(journal, target):
     """A journal of a newer version is refused with the advice to upgrade."""
     journal.close()
-    with sqlite3.connect(path) as database:
-        database.execute("UPDATE alembic_version SET version_num = '9999'")
+    ask(target, "UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(JournalError, match="newer Wardian") as caught:
-        Journal.open(path)
+        Journal.open(target)
     assert "upgrade" in caught.value.remedy
-
-
-def test_a_folder_that_cannot_be_made(tmp_path):
-    """A folder that cannot be made is an error with its path; opened in the background, it shows at the first use."""
-    (tmp_path / "file").write_text("")
-    with pytest.raises(JournalError, match="cannot be written"):
-        Journal.open(tmp_path / "file" / "journal.db")
-    journal = Journal.open(tmp_path / "file" / "journal.db", wait=False)
-    with pytest.raises(JournalError, match="cannot be written"):
-        journal.flush()
-
-
-@pytest.mark.root
-def test_a_read_only_folder(tmp_path):
-    """Without the right to write there, opening says so."""
-    tmp_path.chmod(0o755)
-    code = """
-        import os, sys
-        from wardian.journal import Journal, journal, queries
-        import alembic.config, sqlalchemy.dialects.sqlite
-        from wardian.errors import JournalError
-        os.setgroups([]); os.setgid(65534); os.setuid(65534)
-        try:
-            Journal.open(sys.argv[1])
-        except JournalError as error:
-            print(error)
-        """
-    process = python(code, "/usr/share/journal.db")
-    assert "cannot be" in process.stdout.read()
-    process.wait()
-
-
-@pytest.mark.root
-def test_a_full_disk_loses_nothing(tmp_path):
-    """On a full disk recording raises an error, and what was kept is written once there is room."""
-    code = """
-        import os, sys, json
-        from pathlib import Path
-        from wardian.journal import Journal
-        from wardian.errors import JournalError
-        folder = Path(sys.argv[1])
-        journal = Journal.open(folder / "journal.db")
-        filler = folder / "filler"
-        with filler.open("wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(bytes(4096))
-            except OSError:
-                pass
-        for number in range(20):
-            try:
-                journal.cell(source=f"{number}" * 20000)
-            except JournalError as error:
-                break
-        try:
-            journal.flush()
-        except JournalError as error:
-            said = str(error)
-        recorded = number
-        filler.unlink()
-        journal.flush()
-        journal.cell(source="after").done()
-        print(json.dumps([said, recorded, len(journal.entries())]))
-        journal.close()
-        """
-    mount = 'mount -t tmpfs -o size=1m none "$1" && exec "$2" -c "$3" "$1"'
-    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", mount, "sh", tmp_path, sys.executable, textwrap.dedent(code)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    said, recorded, found = json.loads(done.stdout)
-    assert "disk" in said
-    assert found >= recorded

@@ -18,9 +18,9 @@ from wardian.journal import Journal, tables
 from wardian.journal.store import Store
 
 
-def test_the_migrations_make_the_tables(tmp_path):
+def test_the_migrations_make_the_tables(target):
     """A database made by the migrations has exactly the tables that the code uses."""
-    store = Store.open(tmp_path / "journal.db")
+    store = Store.open(target)
     with store.reading() as connection:
         assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
     store.close()

@@ -36,9 +36,6 @@ from .links import LinkView
 from .live import LiveEnvironment
 from .verify import Report, verify
 
-FOLDER = ".wardian"
-"""Beside the experiment file: the journal and what was collected."""
-
 Confirm = Callable[[Plan, Sequence[str]], bool]
 """Asked with a plan, and with the names of the nodes and networks it removes that run well now."""
 
@@ -342,7 +339,7 @@ class Environment:
 
 def open_journal(file: Path) -> Journal:
     """The journal of an experiment file: `$WARDIAN_JOURNAL`, else the one in the file's folder."""
-    return Journal.open(os.environ.get("WARDIAN_JOURNAL") or file.parent / FOLDER / "journal.db")
+    return Journal.open(live.journal_target(file))
 
 
 async def tear_down(
@@ -360,7 +357,7 @@ async def tear_down(
     await faults.undo_all(provider, record.id, "wardian down", journal)
     transfers: list[Transfer] = []
     wanted = record.spec.get("collect") or []
-    target = Path(record.file).parent / FOLDER / "collected" / record.id
+    target = Path(record.file).parent / live.FOLDER / "collected" / record.id
     if wanted and gather:
         try:
             environment = live.LiveEnvironment(record, provider)

@@ -18,6 +18,9 @@ from . import keeper
 
 FILE = "experiment.yaml"
 
+FOLDER = ".wardian"
+"""Beside the experiment file: the journal and what was collected."""
+
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
@@ -87,6 +90,17 @@ def experiment_file(start: Path) -> Path | None:
         return Path(chosen).resolve()
     start = start.resolve()
     return next((folder / FILE for folder in (start, *start.parents) if (folder / FILE).is_file()), None)
+
+
+def journal_target(file: Path) -> Path | str:
+    """Where the journal of an experiment file is kept: `$WARDIAN_JOURNAL`, a path or the address of a database, else in its folder.
+
+    A path there that is not absolute starts from the folder of the experiment file.
+    """
+    chosen = os.environ.get("WARDIAN_JOURNAL")
+    if chosen and "://" in chosen:
+        return chosen
+    return file.parent / (Path(chosen).expanduser() if chosen else Path(FOLDER) / "journal.db")
 
 
 def experiment_of(notebook: Path) -> Path | None:

@@ -14,9 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from .batch import Document, Insert, Position, Update
 from .identifiers import new_id
 from .redact import redact_values
-from .writer import Insert, OutputRow, Position, Update, Writer
+from .writer import Writer
 
 if TYPE_CHECKING:
     from .records import LogEntry, Output, RunRecord
@@ -82,8 +83,8 @@ class CellEntry(Entry):
 
     def output(self, node: str | None, message_type: str, content: Mapping[str, Any]) -> None:
         """Record one message that it sent, in the order of the calls. content: that of the Jupyter message; node None is home."""
-        text = json.dumps(content, separators=(",", ":"))
-        self._writer.put(OutputRow(self.id, next(self._sequence), node, message_type, text, time.time()))
+        row = {"cell_entry": self.id, "sequence": next(self._sequence), "node": node, "message_type": message_type, "time": time.time()}
+        self._writer.put(Document("outputs", row, json.dumps(content, separators=(",", ":"))))
 
 
 class ResumedCell(CellEntry):

@@ -11,9 +11,10 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, Table, and_, func,
 
 from ..errors import JournalError
 from . import tables
+from .batch import blob_path
 from .records import DOUBT, KINDS, LogEntry, Output, RunRecord
 from .store import Store
-from .writer import blob_path, identity
+from .writer import identity
 
 _TABLES = {"operation": tables.operations, "run": tables.runs, "cell": tables.cells, "transfer": tables.transfers, "event": tables.events}
 _COMMON = ("id", "writer", "environment", "run", "started", "ended", "status", "error")

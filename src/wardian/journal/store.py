@@ -8,9 +8,10 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from ..errors import JournalError
+from . import postgres
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -18,6 +19,16 @@ if TYPE_CHECKING:
 BUSY_SECONDS = 30.0
 INLINE_BLOB = 64 * 1024
 """Larger ones become files beside the database, where it is a file."""
+
+
+def shown(target: Path | str) -> str:
+    """What a journal is kept in, as errors name it: without a password."""
+    return postgres.shown(target) if is_url(target) else str(target)
+
+
+def is_url(target: Path | str) -> TypeGuard[str]:
+    """Whether this is the address of a database, not the path of a file."""
+    return isinstance(target, str) and "://" in target
 
 
 class Store:
@@ -34,7 +45,7 @@ class Store:
     @classmethod
     def open(cls, target: Path | str) -> Store:
         """Open the SQLite file at a path, or the database at a URL; make or migrate it where needed. Raises JournalError."""
-        if isinstance(target, str) and "://" in target:
+        if is_url(target):
             return cls._open_url(target)
         path = Path(target)
         try:
@@ -55,18 +66,15 @@ class Store:
 
     @classmethod
     def _open_url(cls, url: str) -> Store:
-        from sqlalchemy import create_engine
-        from sqlalchemy.engine import make_url
-        from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-
+        engine, where = postgres.connect(url)
+        store = cls(engine, where, None)
         try:
-            engine = create_engine(url)
-        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
-            raise JournalError(f"{url.split('://')[0]}://…: {error}", remedy="install that database's driver, or give a path") from error
-        store = cls(engine, make_url(url).render_as_string(hide_password=True), None)
-        with store.errors():
-            if store._version() != _head():
-                store._migrate()
+            with store.errors():
+                if store._version() != _head():
+                    store._migrate()
+        except JournalError:
+            store.close()
+            raise
         return store
 
     def close(self) -> None:
@@ -93,8 +101,9 @@ class Store:
         try:
             yield
         except SQLAlchemyError as error:
-            cause = getattr(error, "orig", None) or error
-            raise _database_error(self.where, cause) from error
+            if self.engine.dialect.name == "postgresql":
+                raise postgres.explain(self.where, error, self.engine.url.database) from error
+            raise _database_error(self.where, getattr(error, "orig", None) or error) from error
         except OSError as error:
             raise _cannot_write(self.where, error) from error
 

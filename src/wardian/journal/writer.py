@@ -3,69 +3,35 @@
 from __future__ import annotations
 
 import atexit
-import hashlib
 import os
 import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import JournalError
+from . import batch
+from .batch import Item
 from .identifiers import new_id
-from .redact import redact_text
-from .store import INLINE_BLOB, Store
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
+from .postgres import Unreachable
+from .redact import Redactor, secrets_in
+from .store import Store, shown
 
 GATHER_SECONDS = 0.02
 """How long the first row of a batch waits for company: what a killed process loses at most, and one transaction for a burst."""
 
+RETRY_SECONDS = (0.25, 10.0)
+"""How long after a failure to reach the server it is tried again: at first, and at most."""
+LAST_SECONDS = 10.0
+"""How long a process that ends waits for a server that does not answer."""
+MOST_HELD = 12 * 2**20
+"""With so many bytes kept for a server that does not answer, recording becomes an error. Below what the kernel lets nodes run ahead."""
 
-@dataclass(slots=True)
-class Insert:
-    """A new row of an entry's table."""
-
-    table: str
-    row: dict[str, Any]
-
-
-@dataclass(slots=True)
-class Update:
-    """New values for a row."""
-
-    table: str
-    id: str
-    values: dict[str, Any]
-
-
-@dataclass(slots=True)
-class OutputRow:
-    """One output of a cell; `content` is JSON."""
-
-    cell_entry: str
-    sequence: int
-    node: str | None
-    message_type: str
-    content: str
-    time: float
-
-
-@dataclass(slots=True)
-class Position:
-    """Everything up to `sequence` of a store on a node is recorded once this is."""
-
-    store: str
-    sequence: int
-
-
-Item = Insert | Update | OutputRow | Position
 _STOP = object()
 
 
@@ -86,6 +52,9 @@ class Writer:
         self._queue: SimpleQueue[Any] = SimpleQueue()
         self._urgent = threading.Event()
         self._opened = threading.Event()
+        self.redactor = Redactor(secrets_in(os.environ))
+        # why the last try failed, and whether callers are told of it at once
+        self._trouble: JournalError | None = None
         self._failure: JournalError | None = None
         self._closed = False
         self._at_exit = _close_at_exit(weakref.ref(self))
@@ -97,14 +66,14 @@ class Writer:
         """The store, as soon as it is open. Raises JournalError if it cannot be opened."""
         self._opened.wait()
         if self.store is None:
-            raise self._failure or JournalError(f"{self._target}: the journal is not open")
+            raise self._failure or JournalError(f"{shown(self._target)}: the journal is not open")
         return self.store
 
     def put(self, item: Item) -> None:
         """Hand over one row. Raises JournalError when earlier ones could not be written; they are kept, and tried again."""
         self._check_process()
         if self._closed:
-            raise JournalError(f"{self._target}: the journal is closed")
+            raise JournalError(f"{shown(self._target)}: the journal is closed")
         if self._failure is not None:
             self._queue.put(None)
             raise self._failure
@@ -134,92 +103,120 @@ class Writer:
         self._urgent.set()
         self._queue.put(done)
         done.wait()
-        if self._failure is not None:
-            raise self._failure
+        if self._trouble is not None:
+            raise self._trouble
 
     def close(self) -> None:
-        """Flush and end the thread. Does nothing in a forked child, whose parent owns the connections."""
+        """Write what is left, and end the thread; a server that does not answer is given some seconds to come back.
+
+        Does nothing in a forked child, whose parent owns the connections.
+        """
         if self._closed or os.getpid() != self._pid:
             return
-        try:
-            self.flush()
-        finally:
-            self._closed = True
-            atexit.unregister(self._at_exit)
-            self._urgent.set()
-            self._queue.put(_STOP)
-            self._thread.join()
-            if self.store:
-                self.store.close()
+        self._closed = True
+        atexit.unregister(self._at_exit)
+        self._urgent.set()
+        self._queue.put(_STOP)
+        self._thread.join()
+        if self.store:
+            self.store.close()
+        if self._trouble is not None:
+            raise self._trouble
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
             raise JournalError(
-                f"{self._target}: the journal was opened by the process that forked this one", remedy="open it anew in the child"
+                f"{shown(self._target)}: the journal was opened by the process that forked this one", remedy="open it anew in the child"
             )
 
     def _run(self) -> None:
         try:
             self.store = Store.open(self._target)
         except JournalError as error:
-            self._failure = error
+            self._failure = self._trouble = error
             atexit.unregister(self._at_exit)
             return
         finally:
             self._opened.set()
-        items: list[Item] = []
+        backlog = _Backlog()
         stopping = False
         while not stopping:
             waiting: list[threading.Event] = []
-            for item in self._gather():
+            for item in self._gather(backlog.patience()):
                 if item is _STOP:
                     stopping = True
                 elif isinstance(item, threading.Event):
                     waiting.append(item)
                 elif item is not None:
-                    items.extend(item)
-            try:
-                self._write(items)
-            except JournalError as error:
-                self._failure = error
-            else:
-                self._failure = None
-                positions = _positions(items)
-                items = []
-                if positions and self.on_positions:
-                    self.on_positions(positions)
+                    backlog.items.extend(item)
+            if waiting or stopping or backlog.patience() in (None, 0):
+                self._write(backlog)
             for event in waiting:
                 event.set()
+        last = time.monotonic() + LAST_SECONDS
+        while backlog.away and time.monotonic() < last:
+            time.sleep(min(backlog.patience() or 0, last - time.monotonic()))
+            self._write(backlog)
+        if self._trouble is not None and backlog.items:
+            self._trouble.message += f"; {len(backlog.items)} entries are lost"
 
-    def _gather(self) -> list[Any]:
-        batch = [self._queue.get()]
-        if isinstance(batch[0], list):
-            self._urgent.wait(GATHER_SECONDS)
-        self._urgent.clear()
+    def _gather(self, patience: float | None) -> list[Any]:
+        """What there is to write. patience: seconds after which it is tried again without anything new, None for never."""
+        found: list[Any] = []
         try:
+            found.append(self._queue.get(timeout=patience))
+            if isinstance(found[0], list):
+                self._urgent.wait(GATHER_SECONDS)
+            self._urgent.clear()
             while True:
-                batch.append(self._queue.get_nowait())
+                found.append(self._queue.get_nowait())
         except Empty:
-            return batch
+            return found
 
-    def _write(self, items: list[Item]) -> None:
-        if not items:
+    def _write(self, backlog: _Backlog) -> None:
+        """Try to write all there is."""
+        if not backlog.items:
             return
-        store = self.opened()
-        inserts, updates, outputs = _merge(items)
-        with store.errors():
-            blobs = _blobs(store, outputs)
-        with store.writing() as connection:
-            if self._introduction:
-                _insert(connection, "writers", [self._introduction])
-            for table, rows in inserts.items():
-                _insert(connection, table, rows)
-            _update(connection, updates)
-            if outputs:
-                _insert(connection, "blobs", list(blobs.values()), ignore_existing=True)
-                _insert(connection, "outputs", [row for row, _ in outputs])
-            _store_positions(connection, _positions(items))
-        self._introduction = None
+        try:
+            batch.write(self.opened(), backlog.items, self._introduction, self.redactor)
+        except JournalError as error:
+            self._trouble = error
+            backlog.failed(isinstance(error, Unreachable))
+            # a server that is away for a while is nobody's concern until it shows that it stays away
+            self._failure = error if not backlog.away or batch.size(backlog.items) > MOST_HELD else None
+        else:
+            self._failure = self._trouble = self._introduction = None
+            positions = batch.positions_in(backlog.items)
+            backlog.written()
+            if positions and self.on_positions:
+                self.on_positions(positions)
+
+
+class _Backlog:
+    """What is not written yet, and when that is tried again."""
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self.away = False
+        self._delay = RETRY_SECONDS[0]
+        self._again = 0.0
+
+    def failed(self, away: bool) -> None:
+        """It could not be written. away: for the server did not answer."""
+        if away:
+            self._again = time.monotonic() + self._delay
+            self._delay = min(2 * self._delay, RETRY_SECONDS[1])
+        self.away = away
+
+    def written(self) -> None:
+        """It was."""
+        self.items = []
+        self.away = False
+        self._delay = RETRY_SECONDS[0]
+
+    def patience(self) -> float | None:
+        """Seconds until it is time to try again, though nobody asks; None where only something new is a reason."""
+        return max(0.0, self._again - time.monotonic()) if self.away else None
 
 
 def identity(pid: int) -> tuple[str, str, str]:
@@ -234,126 +231,9 @@ def identity(pid: int) -> tuple[str, str, str]:
     return socket.gethostname(), boot, "" if state in "ZX" else fields[18]
 
 
-def blob_path(folder: Path, digest: str) -> Path:
-    """Where a large blob is kept."""
-    return folder / digest[:2] / digest
-
-
 def _close_at_exit(reference: weakref.ref[Writer]) -> Any:
     def close() -> None:
         if writer := reference():
             writer.close()
 
     return close
-
-
-Row = dict[str, Any]
-
-
-def _merge(items: list[Item]) -> tuple[dict[str, list[Row]], dict[tuple[str, str], Row], list[tuple[Row, bytes]]]:
-    """A batch as rows by table, updates by row, and outputs with their content; what begins and ends within a batch is written once."""
-    inserts: dict[str, list[dict[str, Any]]] = {}
-    updates: dict[tuple[str, str], dict[str, Any]] = {}
-    outputs: list[tuple[dict[str, Any], bytes]] = []
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for item in items:
-        if isinstance(item, Insert):
-            row = rows[item.table, item.row["id"]] = _clean(item.row)
-            inserts.setdefault(item.table, []).append(row)
-        elif isinstance(item, Position):
-            continue
-        elif isinstance(item, Update):
-            key = item.table, item.id
-            (rows.get(key) or updates.setdefault(key, {})).update(_clean(item.values))
-        else:
-            content = redact_text(item.content).encode(errors="backslashreplace")
-            outputs.append(
-                (
-                    {
-                        "cell_entry": item.cell_entry,
-                        "sequence": item.sequence,
-                        "node": item.node,
-                        "message_type": item.message_type,
-                        "time": item.time,
-                    },
-                    content,
-                )
-            )
-    return inserts, updates, outputs
-
-
-def _positions(items: list[Item]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for item in items:
-        if isinstance(item, Position):
-            found[item.store] = max(item.sequence, found.get(item.store, 0))
-    return found
-
-
-def _store_positions(connection: Connection, positions: dict[str, int]) -> None:
-    from .tables import positions as table
-
-    for store, sequence in positions.items():
-        if not connection.execute(table.update().where(table.c.store == store).values(sequence=sequence)).rowcount:
-            connection.execute(table.insert().values(store=store, sequence=sequence))
-
-
-def _clean(row: Mapping[str, Any]) -> dict[str, Any]:
-    # names that are no UTF-8 come as lone surrogates, which a database refuses; NUL is refused by PostgreSQL
-    return {
-        name: redact_text(value).encode(errors="backslashreplace").decode().replace("\0", "\\x00") if isinstance(value, str) else value
-        for name, value in row.items()
-    }
-
-
-def _insert(connection: Connection, table: str, rows: list[dict[str, Any]], *, ignore_existing: bool = False) -> None:
-    from sqlalchemy.dialects import postgresql, sqlite
-
-    from .tables import metadata
-
-    insert = (postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert)(metadata.tables[table])
-    connection.execute(insert.on_conflict_do_nothing() if ignore_existing else insert, rows)
-
-
-def _update(connection: Connection, updates: dict[tuple[str, str], dict[str, Any]]) -> None:
-    from sqlalchemy import bindparam
-
-    from .tables import metadata
-
-    groups: dict[tuple[str, tuple[str, ...]], list[dict[str, Any]]] = {}
-    for (name, id), values in updates.items():
-        groups.setdefault((name, tuple(sorted(values))), []).append({"row_id": id, **values})
-    for (name, columns), rows in groups.items():
-        table = metadata.tables[name]
-        connection.execute(
-            table.update().where(table.c.id == bindparam("row_id")).values({column: bindparam(column) for column in columns}), rows
-        )
-
-
-def _blobs(store: Store, outputs: list[tuple[dict[str, Any], bytes]]) -> dict[str, dict[str, Any]]:
-    """The rows of the outputs' contents by digest, which each output's row gets; large ones are written beside the database."""
-    blobs: dict[str, dict[str, Any]] = {}
-    for row, content in outputs:
-        digest = hashlib.sha256(content).hexdigest()
-        row["blob"] = digest
-        if digest in blobs:
-            continue
-        inline = store.blobs is None or len(content) <= INLINE_BLOB
-        if store.blobs is not None and not inline:
-            _write_blob(store.blobs, digest, content)
-        blobs[digest] = {"sha256": digest, "size": len(content), "data": content if inline else None}
-    return blobs
-
-
-def _write_blob(folder: Path, digest: str, content: bytes) -> None:
-    path = blob_path(folder, digest)
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{digest}.{os.getpid()}")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise

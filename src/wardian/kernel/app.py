@@ -14,7 +14,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from ..environment.live import default_instance, experiment_file, experiment_of, find
+from ..environment.live import default_instance, experiment_file, experiment_of, find, journal_target
 from ..providers.base import Channel
 from ..providers.preloaded import Preloaded
 from .places.connection import Link
@@ -71,7 +71,7 @@ async def _run(connection: dict[str, object], folder: Path, preloaded: Preloaded
         open_link=partial(open_link, preloaded=preloaded),
         preloaded=preloaded,
         notebook=notebook or os.environ.get("WARDIAN_SESSION") or "default",
-        journal=file.parent / ".wardian" / "journal.db" if file is not None and file.is_file() else None,
+        journal=journal_target(file) if file is not None and file.is_file() else None,
         run=os.environ.get("WARDIAN_RUN"),
     )
     return await serve(router)

@@ -74,11 +74,11 @@ class Router:
         find: Find,
         open_link: OpenLink,
         notebook: str,
-        journal: Path | None = None,
+        journal: Path | str | None = None,
         run: str | None = None,
         preloaded: Preloaded | None = None,
     ) -> None:
-        """folder: private to us, with a short path. journal: the file of the journal, or None. run: the run that our cells belong to.
+        """folder: private to us, with a short path. journal: where it is kept, or None. run: the run that our cells belong to.
 
         preloaded: what the home kernel is forked from; without it that is started.
         """

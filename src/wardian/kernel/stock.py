@@ -24,7 +24,7 @@ from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
 
-from ..environment.live import default_instance, experiment_file, experiment_of, find
+from ..environment.live import default_instance, experiment_file, experiment_of, find, journal_target
 from ..errors import WardianError
 from .app import make_folder, open_link
 from .cells.binding import BindingError, Bound, bind, first_line
@@ -74,7 +74,7 @@ def load(shell: InteractiveShell, find_environment: Find | None = None) -> None:
         return await find(file, default_instance())
 
     name = str(notebook) if notebook is not None else os.environ.get("WARDIAN_SESSION") or "default"
-    journal = file.parent / ".wardian" / "journal.db" if file is not None and file.is_file() else None
+    journal = journal_target(file) if file is not None and file.is_file() else None
     stock = _Stock(shell, find_environment or find_here, name, journal)
     shell.wardian = stock
     stock.install()
@@ -142,7 +142,7 @@ def _stock(shell: InteractiveShell) -> _Stock | None:
 class _Stock:
     """The router in its thread, and what the shell was given of it."""
 
-    def __init__(self, shell: InteractiveShell, find_environment: Find, notebook: str, journal: Path | None) -> None:
+    def __init__(self, shell: InteractiveShell, find_environment: Find, notebook: str, journal: Path | str | None) -> None:
         self._shell = shell
         self._folder = make_folder()
         self._loop = asyncio.new_event_loop()

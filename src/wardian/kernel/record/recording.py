@@ -106,11 +106,11 @@ class Recorder:
     on_full(bool): whether more comes than the disk takes.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        """path: of the journal's file; it is opened when the first cell runs."""
+    def __init__(self, target: Path | str | None) -> None:
+        """target: where the journal is kept; it is opened when the first cell runs."""
         self.on_recorded: Callable[[str, int], None] = lambda store, sequence: None
         self.on_full: Callable[[bool], None] = lambda full: None
-        self._path = path
+        self._target = target
         self._queue: SimpleQueue[_Turn | None] = SimpleQueue()
         self._urgent = threading.Event()
         self._thread: threading.Thread | None = None
@@ -119,7 +119,7 @@ class Recorder:
         self._owed: dict[str, _Owed] = {}
         self._under_way = 0
         self._full = False
-        self._failed = path is None
+        self._failed = target is None
 
     def cell(self, **values: Any) -> Record:
         """A cell begins. values: those of `Journal.cell`."""
@@ -189,7 +189,7 @@ class Recorder:
 
     async def unfinished(self, notebook: str) -> list[Unfinished]:
         """The cells of a notebook whose end an earlier kernel did not live to see."""
-        if self._path is None or not self._path.exists():
+        if self._target is None or (isinstance(self._target, Path) and not self._target.exists()):
             return []
 
         def read(journal: Journal) -> list[Unfinished]:
@@ -265,7 +265,7 @@ class Recorder:
 
         journal: Journal | None = None
         try:
-            journal = Journal.open(self._path or "")
+            journal = Journal.open(self._target or "")
             journal.on_positions(lambda positions: self._call(*((self._written, positions) if positions else (self._give_up, None))))
             while (turns := self._next_turns()) is not None:
                 for turn in turns:
