@@ -49,6 +49,10 @@ class HostEnvironment:
             raise not_up(str(self.folder / "experiment.yaml"), "default") from None
         self.nodes = {name: HostNode(name, **{**item, "roles": tuple(item["roles"])}) for name, item in nodes.items()}
 
+    def secrets(self) -> set[str]:
+        """Of its nodes' variables: none."""
+        return set()
+
     def select(self, selector: str) -> list[str]:
         references = [selectors.NodeRef(node.name, node.group, node.index, node.roles) for node in self.nodes.values()]
         return selectors.resolve(selector, references)

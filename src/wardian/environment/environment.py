@@ -338,8 +338,13 @@ class Environment:
 
 
 def open_journal(file: Path) -> Journal:
-    """The journal of an experiment file: `$WARDIAN_JOURNAL`, else the one in the file's folder."""
-    return Journal.open(live.journal_target(file))
+    """The journal of an experiment file: `$WARDIAN_JOURNAL`, else the one in the file's folder.
+
+    Within a run, what is recorded belongs to it.
+    """
+    journal = Journal.open(live.journal_target(file))
+    journal.current_run = os.environ.get("WARDIAN_RUN")
+    return journal
 
 
 async def tear_down(
@@ -368,6 +373,9 @@ async def tear_down(
             if not force:
                 error.remedy = "nothing was torn down; `wardian down --force` does so all the same"
                 raise
+        for item in transfers:
+            entry = journal.transfer(environment=record.id, node=item.node, direction="get", source=item.source, target=item.target)
+            entry.done("ok", bytes=item.bytes, sha256=item.sha256)
     entry = journal.operation(
         environment=record.id, instance=record.instance, action="delete", kind="environment", targets=[record.name], reason="wardian down"
     )

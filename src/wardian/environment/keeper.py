@@ -56,7 +56,12 @@ async def ensure(provider: Provider, environment: str, lease: bool) -> None:
             stderr=log,
             start_new_session=True,
             cwd="/",
-            env={**os.environ, "WARDIAN_ENVIRONMENT": environment, "WARDIAN_STATE": str(state_folder())},
+            # it may outlive the run that started it
+            env={
+                **{name: value for name, value in os.environ.items() if name != "WARDIAN_RUN"},
+                "WARDIAN_ENVIRONMENT": environment,
+                "WARDIAN_STATE": str(state_folder()),
+            },
         )
     os.close(lock)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from ..errors import NotUpError
 from ..experiment import selectors
 from ..experiment.resources import EnvironmentRecord, Observed
+from ..journal.redact import secrets_in
 from ..providers import registry
 from ..providers.base import Channel, Provider
 from . import keeper
@@ -73,6 +74,11 @@ class LiveEnvironment:
     def references(self) -> list[selectors.NodeRef]:
         """What selectors pick from."""
         return [selectors.NodeRef(view.name, view.group, view.index, view.roles) for view in self.nodes.values()]
+
+    def secrets(self) -> set[str]:
+        """The values of variables with secret names that nodes and services were given, and of such parameters."""
+        given = [item.spec.get("env") or {} for kind in ("node", "service") for item in self.observed.of(kind)]
+        return set().union(*map(secrets_in, [*given, self.record.spec.get("parameters") or {}]))
 
     def channel(self, node: str) -> Channel:
         """The way to a node."""

@@ -4,6 +4,6 @@ Importing this is cheap: the database's libraries are loaded when a journal is o
 """
 
 from .journal import CellEntry, Entry, Journal
-from .records import LogEntry, Output, RunRecord
+from .records import Fact, LogEntry, Output, RunRecord
 
-__all__ = ["CellEntry", "Entry", "Journal", "LogEntry", "Output", "RunRecord"]
+__all__ = ["CellEntry", "Entry", "Fact", "Journal", "LogEntry", "Output", "RunRecord"]

@@ -178,7 +178,12 @@ def _blobs(store: Store, documents: list[tuple[Document, bytes]]) -> dict[str, R
 
 def _write_blob(folder: Path, digest: str, content: bytes) -> None:
     path = blob_path(folder, digest)
-    if path.exists():
+    try:
+        # named again: it must not be taken for one that nothing names any more
+        os.utime(path)
+    except FileNotFoundError:
+        pass
+    else:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{digest}.{os.getpid()}")

@@ -8,7 +8,7 @@ import json
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,7 @@ from .writer import Writer
 
 if TYPE_CHECKING:
     from .records import LogEntry, Output, RunRecord
+    from .removal import Removed
 
 STATUSES = ("ok", "failed", "cancelled")
 
@@ -103,6 +104,8 @@ class Journal:
     """
 
     def __init__(self, target: Path | str) -> None:
+        self.current_run: str | None = None
+        """The run that entries belong to which name none."""
         self._writer = Writer(target)
 
     @classmethod
@@ -235,9 +238,23 @@ class Journal:
         run: str | None = None,
     ) -> str:
         """Something that happened at one moment; gives its id. detail: a JSON value; what stands under secret names is not kept."""
-        row = {"id": new_id(), "writer": self._writer.id, "environment": environment, "run": run, "node": node, "kind": kind}
+        row = {"id": new_id(), "writer": self._writer.id, "environment": environment, "run": run or self.current_run,
+               "node": node, "kind": kind}  # fmt: skip
         self._writer.put(Insert("events", {**row, "detail": json.dumps(redact_values(detail or {}), default=str), "time": time.time()}))
         return str(row["id"])
+
+    def fact(self, name: str, value: Any, *, run: str, node: str | None = None) -> None:
+        """Something that is known about a run, or about one of its nodes. value: JSON; equal values are kept once.
+
+        What stands under secret names is not kept. node None is home, or the run as a whole.
+        """
+        row = {"id": new_id(), "writer": self._writer.id, "run": run, "node": node, "name": name, "time": time.time()}
+        content = json.dumps(redact_values(value), sort_keys=True, separators=(",", ":"), default=str)
+        self._writer.put(Document("facts", row, content))
+
+    def hide(self, values: Iterable[str]) -> None:
+        """Keep these out of all that is recorded from now on, wherever they occur. Those below six characters are not looked for."""
+        self._writer.redactor.hide(values)
 
     def entries(
         self,
@@ -266,9 +283,22 @@ class Journal:
             ongoing=ongoing, until=until, before=before, ids=ids,
         )  # fmt: skip
 
-    def runs(self, limit: int | None = None) -> list[LogEntry]:
-        """The runs, oldest first."""
-        return self.entries(kinds=["run"], limit=limit)
+    def runs(self, limit: int | None = None, *, since: float | None = None, **words: str | None) -> list[LogEntry]:
+        """The runs, oldest first; with a limit, the latest so many.
+
+        words: what a run's `notebook`, `experiment`, `provider`, `user`, `host`, `environment` has in it; `status` is exact.
+        """
+        from . import queries
+
+        self.flush()
+        return queries.runs(self._writer.opened(), limit, since, words)
+
+    def remove_runs(self, runs: Sequence[str]) -> Removed:
+        """Remove runs with all that is recorded of them, and the contents that nothing names any more. runs: ids, in full."""
+        from . import removal
+
+        self.flush()
+        return removal.remove(self._writer.opened(), runs)
 
     def find_cell(self, cell: str, notebook: str | None = None) -> LogEntry:
         """One cell's entry. cell: its id, the end of one, its id in the notebook (then its last execution), or "last": of those on nodes.
@@ -293,12 +323,16 @@ class Journal:
 
         return queries.unfinished_cells(self._writer.opened(), notebook)
 
-    def show(self, run: str) -> RunRecord:
-        """A run with its entries and their output. run: its id, the end of one that no other shares, or "last". Raises JournalError."""
+    def show(self, run: str, *, experiment: str | None = None) -> RunRecord:
+        """A run with its entries, their output, and what is known of it. Raises JournalError.
+
+        run: its id, the end of one that no other shares, or "last", or "last~1" for the one before. experiment: the file that those
+        are the last of.
+        """
         from . import queries
 
         self.flush()
-        return queries.show(self._writer.opened(), run)
+        return queries.show(self._writer.opened(), run, experiment)
 
     def flush(self) -> None:
         """Wait until all that was recorded so far is in the database."""
@@ -316,7 +350,7 @@ class Journal:
 
     def _begin(self, environment: str | None, run: str | None) -> dict[str, Any]:
         return {
-            "id": new_id(), "writer": self._writer.id, "environment": environment, "run": run,
+            "id": new_id(), "writer": self._writer.id, "environment": environment, "run": run or self.current_run,
             "started": time.time(), "ended": None, "status": "running", "error": None,
         }  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, Table, and_, func,
 from ..errors import JournalError
 from . import tables
 from .batch import blob_path
-from .records import DOUBT, KINDS, LogEntry, Output, RunRecord
+from .records import DOUBT, KINDS, Fact, LogEntry, Output, RunRecord
 from .store import Store
 from .writer import identity
 
@@ -62,7 +62,7 @@ def entries(
                 query = query.where(table.c.id.in_(ids))
             found += [_entry(kind, row, alive) for row in connection.execute(query).mappings()]
         if any(entry.kind == "run" for entry in found):
-            doubts = set(connection.execute(select(tables.events.c.run).where(tables.events.c.kind == DOUBT)).scalars())
+            doubts = _doubts(connection)
             found = [replace(entry, summary=f"{entry.summary} (in doubt)") if entry.id in doubts else entry for entry in found]
     found.sort(key=lambda entry: (entry.started, entry.id))
     return found[-limit:] if limit else ([] if limit == 0 else found)
@@ -72,20 +72,73 @@ def _lasts(table: Table, since: float) -> ColumnElement[bool]:
     return or_(table.c.ended.is_(None), table.c.ended >= since)
 
 
-def show(store: Store, run: str) -> RunRecord:
-    """A run, its entries and their output, as `Journal.show` says."""
+def show(store: Store, run: str, experiment: str | None = None) -> RunRecord:
+    """A run and all that belongs to it, as `Journal.show` says."""
+    (head,) = entries(store, kinds=["run"], run=find_run(store, run, experiment))
+    kinds = [kind for kind in KINDS if kind != "run"]
+    rest = entries(store, kinds=kinds, run=head.id)
+    if head.environment is not None:
+        # the keeper, a command in another terminal: they know of no run
+        around = entries(store, kinds=kinds, environment=head.environment, since=head.started)
+        rest += [entry for entry in around if entry.run is None and (head.ended is None or entry.started <= head.ended)]
+        rest.sort(key=lambda entry: (entry.started, entry.id))
+    cells = outputs(store, [entry.id for entry in rest if entry.kind == "cell"])
+    return RunRecord(head, tuple(rest), cells, facts(store, head.id))
+
+
+def find_run(store: Store, run: str, experiment: str | None = None) -> str:
+    """The id of a run, as `Journal.show` takes it."""
+    table = tables.runs
+    query = select(table.c.id).order_by(table.c.started.desc(), table.c.id.desc())
+    last, tilde, back = run.partition("~")
+    if last == "last" and (back.isdigit() or not tilde):
+        query = query.offset(int(back or 0)).limit(1)
+        query = query.where(table.c.experiment == experiment) if experiment else query
+    else:
+        query = query.where(table.c.id.endswith(run, autoescape=True)).limit(2)
     with store.reading() as connection:
-        query = select(tables.runs.c.id).order_by(tables.runs.c.started.desc(), tables.runs.c.id.desc())
-        query = query.limit(1) if run == "last" else query.where(tables.runs.c.id.endswith(run, autoescape=True)).limit(2)
-        ids = [row.id for row in connection.execute(query)]
-    if len(ids) != 1:
-        said = (
-            f"more than one run's id ends with {run!r}" if ids else "there is no run yet" if run == "last" else f"there is no run {run!r}"
-        )
-        raise JournalError(f"{store.where}: {said}", remedy="`wardian log --runs` lists them")
-    (head,) = entries(store, kinds=["run"], run=ids[0])
-    rest = entries(store, kinds=[kind for kind in KINDS if kind != "run"], run=ids[0])
-    return RunRecord(head, tuple(rest), outputs(store, [entry.id for entry in rest if entry.kind == "cell"]))
+        ids = list(connection.execute(query).scalars())
+    if len(ids) == 1:
+        return str(ids[0])
+    said = f"more than one run's id ends with {run!r}" if ids else "there is no run yet" if run == "last" else f"there is no run {run!r}"
+    raise JournalError(f"{store.where}: {said}", remedy="`wardian runs` lists them")
+
+
+def runs(store: Store, limit: int | None, since: float | None, words: Mapping[str, str | None]) -> list[LogEntry]:
+    """The runs, as `Journal.runs` says."""
+    table = tables.runs
+    query = select(table).order_by(table.c.started.desc(), table.c.id.desc())
+    status = words.get("status")
+    for name, word in words.items():
+        if word is not None and name != "status":
+            query = query.where(table.c[name].contains(word, autoescape=True))
+    if since is not None:
+        query = query.where(table.c.started >= since)
+    found = []
+    with store.reading() as connection:
+        alive = _Alive(connection)
+        doubts = _doubts(connection)
+        for row in connection.execute(query if status else query.limit(limit)).mappings():
+            entry = _entry("run", row, alive)
+            if status in (None, entry.status):
+                found.append(replace(entry, summary=f"{entry.summary} (in doubt)") if entry.id in doubts else entry)
+            if len(found) == limit:
+                break
+    return found[::-1]
+
+
+def facts(store: Store, run: str) -> tuple[Fact, ...]:
+    """What is known about a run, in the order in which it was found."""
+    table, blobs = tables.facts, tables.blobs
+    query = select(table, blobs.c.data).join(blobs, blobs.c.sha256 == table.c.blob).where(table.c.run == run)
+    values: dict[str, Any] = {}
+    found = []
+    with store.reading() as connection:
+        for row in connection.execute(query.order_by(table.c.time, table.c.id)):
+            if row.blob not in values:
+                values[row.blob] = json.loads(_blob(store, row.blob, row.data))
+            found.append(Fact(row.name, row.node, values[row.blob], row.blob, row.time))
+    return tuple(found)
 
 
 def outputs(store: Store, cells: Sequence[str]) -> dict[str, tuple[Output, ...]]:
@@ -144,6 +197,11 @@ def unfinished_cells(store: Store, notebook: str) -> list[LogEntry]:
         alive = _Alive(connection)
         rows = connection.execute(select(table).where(where).order_by(table.c.started, table.c.id)).mappings().all()
         return [_entry("cell", row, alive) for row in rows if not alive(row["writer"])]
+
+
+def _doubts(connection: Connection) -> set[str | None]:
+    """The runs whose numbers are in doubt."""
+    return set(connection.execute(select(tables.events.c.run).where(tables.events.c.kind == DOUBT)).scalars())
 
 
 def _blob(store: Store, digest: str, data: bytes | None) -> bytes:

@@ -53,9 +53,43 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class Fact:
+    """One thing known about a run: `value` is JSON. node: which of its nodes it is about; None is home, or the run as a whole."""
+
+    name: str
+    node: str | None
+    value: Any
+    sha256: str
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
-    """A run with all that belongs to it: `entries` in the order in which they started, outputs by the id of their cell's entry."""
+    """A run with all that belongs to it.
+
+    entries: in the order in which they started; with them is what happened in its environment meanwhile without being a part of it.
+    outputs: by the id of their cell's entry. facts: in the order in which they were found.
+    """
 
     run: LogEntry
     entries: tuple[LogEntry, ...]
     outputs: Mapping[str, tuple[Output, ...]]
+    facts: tuple[Fact, ...] = ()
+
+    def of(self, kind: str) -> list[LogEntry]:
+        """Its entries of one kind."""
+        return [entry for entry in self.entries if entry.kind == kind]
+
+    def fact(self, name: str, node: str | None = None) -> Any:
+        """What is known under this name, as it was found last; None where nothing is."""
+        return next((fact.value for fact in reversed(self.facts) if fact.name == name and fact.node == node), None)
+
+    def nodes(self) -> list[str]:
+        """The nodes that it is known of that they took part, in the order of their names."""
+        named = {fact.node for fact in self.facts if fact.node} | {node for cell in self.of("cell") for node in cell.nodes}
+        return sorted(named, key=_by_number)
+
+
+def _by_number(name: str) -> tuple[str, int]:
+    group, _, index = name.rstrip("]").partition("[")
+    return group, int(index) if index.isdigit() else -1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, LargeBinary, MetaData, String, Table, Text
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration."""
 
 metadata = MetaData()
@@ -113,7 +113,23 @@ outputs = Table(
     Column("message_type", Text, nullable=False),
     Column("blob", String(64), nullable=False),
     Column("time", Double, nullable=False),
+    Index("outputs_blob", "blob"),
 )
+
+facts = Table(
+    "facts",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("writer", String(36), nullable=False),
+    Column("run", String(36), nullable=False),
+    Column("node", Text),
+    Column("name", Text, nullable=False),
+    Column("blob", String(64), nullable=False),
+    Column("time", Double, nullable=False),
+    Index("facts_run", "run"),
+    Index("facts_blob", "blob"),
+)
+"""One thing known about a run, or about a node of it (home without one); what was found out again later is a row of its own."""
 
 positions = Table(
     "positions",

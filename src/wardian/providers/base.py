@@ -221,6 +221,13 @@ class Provider(ABC):
     def channel(self, environment: str, node: str) -> Channel:
         """The way to a node. No I/O; an error shows at `Channel.start`."""
 
+    async def images(self, environment: str) -> dict[str, dict[str, str]]:
+        """What nodes were made from, of those where that can be told for certain: {node: {"name": as written, "digest": …}}.
+
+        Asked once a run, for the record. The default knows none.
+        """
+        return {}
+
     def vantage(self, environment: str, link: str) -> tuple[Channel, str]:
         """A channel to where the packets of a link pass, and the interface there that they pass. No I/O but looking it up."""
         raise ProviderError(

@@ -10,8 +10,8 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,9 +26,15 @@ from ..environment.environment import Environment
 from ..environment.fidelity import Doubt
 from ..errors import ExperimentFileError, Problem, RunError, WardianError
 from ..experiment.model import Experiment
+from ..journal import Entry
+from ..journal.redact import secrets_in
 from ..kernel.cells.binding import BindingError, bind
+from .facts import About
 
 KERNEL = "wardian"
+
+_PATIENCE = 5.0
+"""How long a run that failed waits for what is still found out about it, seconds."""
 
 
 class Reporter(Protocol):
@@ -89,43 +95,49 @@ async def run_notebook(
     target = (output or notebook.parent / "out" / notebook.name).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
-    reporter.phase(f"growing {experiment.name}")
-    await environment.up()
-    live = await environment.live()
-    entry = environment.journal.run(
+    journal = environment.journal
+    entry = journal.run(
         notebook=str(notebook.resolve()),
         experiment=str(environment.file),
         experiment_digest=_digest(environment.file),
         parameters={name: parameter.default for name, parameter in experiment.parameters.items()} | values,
-        environment=live.record.id,
-        provider=live.record.provider,
     )
+    journal.current_run = entry.id
+    journal.hide(secrets_in(values))
     outcome = Outcome(entry.id)
-    status, error = "failed", None
+    about = About(journal, entry.id)
     try:
-        reporter.phase(f"running {notebook.name}")
-        await environment.clocks(run=entry.id)
-        async with fidelity.watch(live.provider, live.record.id, environment.journal, run=entry.id) as watch:
-            outcome.doubts = watch.doubts
-            await _execute(document, notebook, environment, entry.id, reporter, allow_errors, timeout)
-        status = "ok"
-    except WardianError as failure:
-        error = str(failure)
-        raise
-    except asyncio.CancelledError:
-        status = "cancelled"
-        raise
+        with _recorded(entry):
+            about.asked(environment, experiment, notebook, document)
+            reporter.phase(f"growing {experiment.name}")
+            plan = await environment.up()
+            live = await environment.live()
+            entry.amend(environment=live.record.id, provider=live.record.provider)
+            about.grown(live, plan)
+        try:
+            with _recorded(entry, ends=True):
+                about.in_force(fault.text() for fault in await environment.fault.in_force())
+                reporter.phase(f"running {notebook.name}")
+                await environment.clocks(run=entry.id)
+                async with fidelity.watch(live.provider, live.record.id, journal, run=entry.id) as watch:
+                    outcome.doubts = watch.doubts
+                    await _execute(document, notebook, environment, entry.id, reporter, allow_errors, timeout)
+                await about.settled()
+        finally:
+            await about.settled(_PATIENCE)
+            nbformat.write(document, target)
+            outcome.files.append(target)
+            if as_html:
+                outcome.files.append(_write_html(document, target))
+            about.written(outcome.files)
+            if not keep:
+                reporter.phase(f"tearing down {experiment.name}")
+                down = await environment.down()
+                if down.folder:
+                    outcome.files.append(down.folder)
     finally:
-        entry.done(status, error)
-        nbformat.write(document, target)
-        outcome.files.append(target)
-        if as_html:
-            outcome.files.append(_write_html(document, target))
-        if not keep:
-            reporter.phase(f"tearing down {experiment.name}")
-            down = await environment.down()
-            if down.folder:
-                outcome.files.append(down.folder)
+        await about.settled(0)
+        journal.current_run = None
     outcome.seconds = time.monotonic() - begun
     return outcome
 
@@ -136,6 +148,24 @@ def check_parameters(notebook: Path, environment: Environment, several: Sequence
     for parameters in several:
         environment.parameters, _ = _split(parameters, environment, document)
         environment.load()
+
+
+@contextmanager
+def _recorded(entry: Entry, *, ends: bool = False) -> Iterator[None]:
+    """How a part of a run went is how the run went, unless that is well. ends: whether it is the last part."""
+    try:
+        yield
+    except WardianError as failure:
+        entry.done("failed", str(failure))
+        raise
+    except asyncio.CancelledError:
+        entry.done("cancelled")
+        raise
+    except BaseException as failure:
+        entry.done("failed", f"{type(failure).__name__}: {failure}")
+        raise
+    if ends:
+        entry.done("ok")
 
 
 class _Client(NotebookClient):  # type: ignore[misc]

@@ -117,6 +117,7 @@ class Recorder:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turn: _Turn | None = None
         self._owed: dict[str, _Owed] = {}
+        self._hidden: set[str] = set()
         self._under_way = 0
         self._full = False
         self._failed = target is None
@@ -130,6 +131,12 @@ class Recorder:
 
         self.put(begin)
         return record
+
+    def hide(self, secrets: set[str]) -> None:
+        """Keep these texts out of all that is recorded from now on."""
+        if added := secrets - self._hidden:
+            self._hidden |= added
+            self.put(lambda journal: journal.hide(added))
 
     def begin(self, store: str, sequence: int) -> None:
         """What is recorded from here to `end` is caused by this message of a node."""

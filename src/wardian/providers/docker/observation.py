@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...errors import ProviderError
 from ...experiment.resources import Observed, ObservedResource
 from .engine import Engine
 from .names import BEGUN, ENVIRONMENT, KIND, NAME, SPEC, Identity, carries, filters, identity_of, network_name
@@ -138,6 +139,16 @@ async def image_numbers(engine: Engine) -> dict[str, str]:
     listed = await engine.get("/images/json")
     # Podman writes names out
     return {name.removeprefix("docker.io/").removeprefix("library/"): item["Id"] for item in listed for name in item.get("RepoTags") or ()}
+
+
+async def image_digest(engine: Engine, number: str) -> dict[str, str]:
+    """{"digest": an image's number, "registry": how a registry calls it, where it came from one}."""
+    try:
+        found = (await engine.get(f"/images/{number}/json")).get("RepoDigests") or []
+    except ProviderError:
+        # a container may outlive the image that it was made from
+        found = []
+    return {"digest": number} | ({"registry": found[0]} if found else {})
 
 
 def _state(item: Container, wired: ObservedResource | None, seen: Snapshot) -> tuple[str, str]:

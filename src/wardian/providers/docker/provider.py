@@ -127,6 +127,13 @@ class DockerProvider(Provider):
         engine = self._engine(environment)
         return await usage.of(engine, (await snapshot(engine, environment)).containers)
 
+    async def images(self, environment: str) -> dict[str, dict[str, str]]:
+        engine = self._engine(environment)
+        seen = await snapshot(engine, environment)
+        numbers = {item.image for item in seen.containers}
+        known = dict(zip(numbers, await asyncio.gather(*(observation.image_digest(engine, number) for number in numbers)), strict=True))
+        return {item.node: {"name": str(item.spec.get("image") or "")} | known[item.image] for item in seen.containers}
+
     async def create(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
         engine = self._engine(environment)
         for kind, group in groupby(resources, key=lambda resource: resource.kind):

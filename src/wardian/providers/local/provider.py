@@ -120,6 +120,21 @@ class LocalProvider(Provider):
     def channel(self, environment: str, node: str) -> Channel:
         return LocalChannel(node, self.state.environment(environment).resource("node", node).path, environment)
 
+    async def images(self, environment: str) -> dict[str, dict[str, str]]:
+        from . import images
+
+        folder = self.state.environment(environment)
+        record = folder.record()
+        beside = Path(record.file).parent if record else Path("/")
+        named = {item.name: known["spec"]["image"] for item in folder.resources("node") if (known := item.read())}
+
+        def digests(_: Progress) -> dict[str, str]:
+            tars = {image for image in named.values() if image and (beside / Path(image).expanduser()).is_file()}
+            return {tar: images.base(self.state.root, tar, beside)[1] for tar in tars}
+
+        found = await self._work(digests)
+        return {node: {"name": image, "digest": f"sha256:{found[image]}"} for node, image in named.items() if image in found}
+
     def vantage(self, environment: str, link: str) -> tuple[Channel, str]:
         from . import vantage
 

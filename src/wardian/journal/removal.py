@@ -1,0 +1,69 @@
+"""Removing runs from a journal, and the contents that nothing names any more."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import delete, select, text, union
+
+from . import tables
+from .batch import blob_path
+from .store import Store
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+SETTLED = 600.0
+"""A content's file younger than this may be about to be named by another process, seconds; it goes with a later removal."""
+
+_SOME = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What a removal removed. bytes: of contents."""
+
+    runs: int = 0
+    contents: int = 0
+    bytes: int = 0
+
+
+def remove(store: Store, runs: Sequence[str]) -> Removed:
+    """Remove runs with all that belongs to them. runs: ids, in full. Other processes may go on recording."""
+    with store.writing() as connection:
+        if connection.dialect.name == "postgresql":
+            # who records names contents that are there already: none must go between its look and its commit
+            connection.execute(text("LOCK TABLE blobs IN EXCLUSIVE MODE"))
+        removed = sum(_remove_some(connection, runs[start : start + _SOME]) for start in range(0, len(runs), _SOME))
+        named = union(select(tables.outputs.c.blob), select(tables.facts.c.blob))
+        blobs = tables.blobs
+        orphans = connection.execute(select(blobs.c.sha256, blobs.c.size, blobs.c.data.is_(None)).where(blobs.c.sha256.not_in(named))).all()
+        doomed = [(digest, size) for digest, size, in_file in orphans if not in_file or _is_settled(store, digest)]
+        for start in range(0, len(doomed), _SOME):
+            some = [digest for digest, _ in doomed[start : start + _SOME]]
+            connection.execute(delete(blobs).where(blobs.c.sha256.in_(some)))
+    with store.errors():
+        for digest, _ in doomed:
+            if store.blobs is not None:
+                blob_path(store.blobs, digest).unlink(missing_ok=True)
+    return Removed(removed, len(doomed), sum(size for _, size in doomed))
+
+
+def _remove_some(connection: Connection, runs: Sequence[str]) -> int:
+    cells = select(tables.cells.c.id).where(tables.cells.c.run.in_(runs))
+    connection.execute(delete(tables.outputs).where(tables.outputs.c.cell_entry.in_(cells)))
+    for table in (tables.facts, tables.cells, tables.operations, tables.transfers, tables.events):
+        connection.execute(delete(table).where(table.c.run.in_(runs)))
+    return connection.execute(delete(tables.runs).where(tables.runs.c.id.in_(runs))).rowcount
+
+
+def _is_settled(store: Store, digest: str) -> bool:
+    if store.blobs is None:
+        return True
+    try:
+        return time.time() - blob_path(store.blobs, digest).stat().st_mtime > SETTLED
+    except FileNotFoundError:
+        return True
