@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from . import engine as engines
+from . import postgres
 from .stage import Stage, make_stage
 
 
@@ -31,3 +32,11 @@ def engine() -> Iterator[engines.Daemon]:
     daemon = engines.start()
     yield daemon
     daemon.close()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[postgres.Server]:
+    """A PostgreSQL server."""
+    server = postgres.start()
+    yield server
+    server.close()

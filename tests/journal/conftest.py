@@ -9,16 +9,6 @@ import pytest
 
 from wardian.journal import Journal
 
-from .. import postgres
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[postgres.Server]:
-    """A PostgreSQL server."""
-    server = postgres.start()
-    yield server
-    server.close()
-
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:

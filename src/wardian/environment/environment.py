@@ -33,7 +33,7 @@ from .collect import collect
 from .desired import Desired
 from .inflicting import Faults, parsed
 from .links import LinkView
-from .live import LiveEnvironment
+from .live import FOLDER, LiveEnvironment
 from .verify import Report, verify
 
 Confirm = Callable[[Plan, Sequence[str]], bool]
@@ -362,7 +362,7 @@ async def tear_down(
     await faults.undo_all(provider, record.id, "wardian down", journal)
     transfers: list[Transfer] = []
     wanted = record.spec.get("collect") or []
-    target = Path(record.file).parent / live.FOLDER / "collected" / record.id
+    target = Path(record.file).parent / FOLDER / "collected" / record.id
     if wanted and gather:
         try:
             environment = live.LiveEnvironment(record, provider)
@@ -411,4 +411,4 @@ def _nobody(event: Event) -> None:
     """Nobody is listening."""
 
 
-__all__ = ["BusyError", "Down", "Environment", "NotUpError", "tear_down"]
+__all__ = ["FOLDER", "BusyError", "Down", "Environment", "NotUpError", "tear_down"]

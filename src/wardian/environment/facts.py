@@ -115,8 +115,9 @@ def read(text: str) -> dict[str, Any]:
         machine["system"] = system[1]
     facts: dict[str, Any] = {MACHINE: machine}
     for manager in ("dpkg", "rpm", "apk"):
-        if manager in parts:
-            facts[PACKAGES + manager] = _installed(parts[manager].replace("\n ", " ").splitlines())
+        # busybox has programs of managers that manage nothing
+        if installed := _installed(parts.get(manager, "").replace("\n ", " ").splitlines()):
+            facts[PACKAGES + manager] = installed
     if "conda" in parts:
         names = (line.removesuffix(".json").rsplit("-", 2) for line in parts["conda"].splitlines() if line.endswith(".json"))
         facts[PACKAGES + "conda"] = {name[0]: "-".join(name[1:]) for name in names}

@@ -65,6 +65,7 @@ def write(store: Store, items: Sequence[Item], introduction: Row | None, redacto
         for table, rows in inserts.items():
             _insert(connection, table, rows)
         _update(connection, updates)
+        _keep_files(store, documents, blobs)
         # in one order in every process, so that none waits for another in a circle
         _insert(connection, "blobs", [blobs[digest] for digest in sorted(blobs)])
         for table in {item.table: None for item, _ in documents}:
@@ -176,14 +177,17 @@ def _blobs(store: Store, documents: list[tuple[Document, bytes]]) -> dict[str, R
     return blobs
 
 
+def _keep_files(store: Store, documents: list[tuple[Document, bytes]], blobs: dict[str, Row]) -> None:
+    """Within the transaction, when no removal can go on: write the files anew that one took away since."""
+    for item, content in documents:
+        digest = item.row["blob"]
+        if store.blobs is not None and blobs[digest]["data"] is None:
+            _write_blob(store.blobs, digest, content)
+
+
 def _write_blob(folder: Path, digest: str, content: bytes) -> None:
     path = blob_path(folder, digest)
-    try:
-        # named again: it must not be taken for one that nothing names any more
-        os.utime(path)
-    except FileNotFoundError:
-        pass
-    else:
+    if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{digest}.{os.getpid()}")

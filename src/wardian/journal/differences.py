@@ -129,8 +129,9 @@ def _cells(before: RunRecord, after: RunRecord) -> Iterator[Difference]:
         yield from _plain("cell", title, "error", first.error, second.error)
         yield from _outputs(title, before.outputs.get(first.id, ()), after.outputs.get(second.id, ()))
         yield from _durations(title, "took", first, second)
-    order = [[_title(run[key]) for key in run if key in one and key in other] for run in (one, other)]
-    yield from _plain("cell", "", "order", *order)
+    first_order, second_order = ([key for key in run if key in one and key in other] for run in (one, other))
+    if first_order != second_order:
+        yield Difference("cell", "", "order", *([_title(other[key]) for key in order] for order in (first_order, second_order)))
 
 
 def _numbered(run: RunRecord) -> dict[tuple[str, int], LogEntry]:

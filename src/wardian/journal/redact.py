@@ -41,7 +41,7 @@ _SHAPES = (
     ("AIza", re.compile(r"\bAIza[0-9A-Za-z_-]{35}")),
     ("eyJ", re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}")),
     ("://", re.compile(r"(?<=://)[^/\s:@\"']*:[^/\s@\"']+(?=@)")),
-    ("earer ", re.compile(r"(?<=[Bb]earer )[A-Za-z0-9._~+/=-]{16,}")),
+    ("earer ", re.compile(r"(?<=[Bb]earer )[^\s\"']{16,}")),
 )  # fmt: skip
 
 _HINTS = ("passw", "passphrase", "pwd", "token", "secret", "key", "credential")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,9 +14,6 @@ from .store import Store
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
-
-SETTLED = 600.0
-"""A content's file younger than this may be about to be named by another process, seconds; it goes with a later removal."""
 
 _SOME = 500
 
@@ -40,16 +36,14 @@ def remove(store: Store, runs: Sequence[str]) -> Removed:
         removed = sum(_remove_some(connection, runs[start : start + _SOME]) for start in range(0, len(runs), _SOME))
         named = union(select(tables.outputs.c.blob), select(tables.facts.c.blob))
         blobs = tables.blobs
-        orphans = connection.execute(select(blobs.c.sha256, blobs.c.size, blobs.c.data.is_(None)).where(blobs.c.sha256.not_in(named))).all()
-        doomed = [(digest, size) for digest, size, in_file in orphans if not in_file or _is_settled(store, digest)]
-        for start in range(0, len(doomed), _SOME):
-            some = [digest for digest, _ in doomed[start : start + _SOME]]
+        orphans = connection.execute(select(blobs.c.sha256, blobs.c.size).where(blobs.c.sha256.not_in(named))).all()
+        for start in range(0, len(orphans), _SOME):
+            some = [digest for digest, _ in orphans[start : start + _SOME]]
             connection.execute(delete(blobs).where(blobs.c.sha256.in_(some)))
-    with store.errors():
-        for digest, _ in doomed:
+        for digest, _ in orphans:
             if store.blobs is not None:
                 blob_path(store.blobs, digest).unlink(missing_ok=True)
-    return Removed(removed, len(doomed), sum(size for _, size in doomed))
+    return Removed(removed, len(orphans), sum(size for _, size in orphans))
 
 
 def _remove_some(connection: Connection, runs: Sequence[str]) -> int:
@@ -58,12 +52,3 @@ def _remove_some(connection: Connection, runs: Sequence[str]) -> int:
     for table in (tables.facts, tables.cells, tables.operations, tables.transfers, tables.events):
         connection.execute(delete(table).where(table.c.run.in_(runs)))
     return connection.execute(delete(tables.runs).where(tables.runs.c.id.in_(runs))).rowcount
-
-
-def _is_settled(store: Store, digest: str) -> bool:
-    if store.blobs is None:
-        return True
-    try:
-        return time.time() - blob_path(store.blobs, digest).stat().st_mtime > SETTLED
-    except FileNotFoundError:
-        return True
