@@ -1,8 +1,10 @@
 """The journal, in a file and in PostgreSQL: what is recorded comes back, whatever happens to the process that records it."""
 
 import os
+import random
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -237,3 +239,43 @@ def test_a_newer_schema(journal, target):
     with pytest.raises(JournalError, match="newer Wardian") as caught:
         Journal.open(target)
     assert "upgrade" in caught.value.remedy
+
+
+@pytest.mark.slow
+def test_kill_at_any_moment(target):
+    """SIGKILL at any moment loses only what was recorded last: all up to the last flush is there, and no hole or half before the end."""
+    code = """
+        import sys, time
+        from wardian.journal import Journal
+        journal = Journal.open(sys.argv[1])
+        run = journal.run(notebook="n")
+        for number in range(100_000):
+            cell = journal.cell(source=str(number), run=run.id)
+            cell.output(None, "stream", {"text": str(number) * 20_000})
+            journal.fact("number", [number], run=run.id)
+            cell.done()
+            if number % 20 == 0:
+                journal.flush()
+                print(number, flush=True)
+            time.sleep(0.0005)
+        """
+    with Journal.open(target):
+        pass
+    chance = random.Random(7)
+    for _ in range(3):
+        process = python(code, target)
+        for _ in range(chance.randint(1, 12)):
+            flushed = int(process.stdout.readline())
+        time.sleep(chance.random() / 50)
+        process.kill()
+        flushed = max([flushed, *(int(line) for line in process.stdout.read().split("\n")[:-1])])
+        process.wait()
+        with Journal.open(target) as journal:
+            record = journal.show("last")
+        cells = record.of("cell")
+        assert record.run.status == "interrupted"
+        assert len(cells) > flushed
+        assert [int(cell.detail["source"]) for cell in cells] == list(range(len(cells)))
+        assert {cell.status for cell in cells[:-1]} == {"ok"}
+        assert [fact.value for fact in record.facts][: len(cells) - 1] == [[number] for number in range(len(cells) - 1)]
+        assert all(record.outputs[cell.id][0].content["text"] == cell.detail["source"] * 20_000 for cell in cells[:-1])
