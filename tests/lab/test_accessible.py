@@ -16,7 +16,7 @@ from .test_switch import switch
 
 pytestmark = pytest.mark.slow
 
-PARTS = [".wardian-Badge", ".wardian-Picker"]
+PARTS = [".wardian-Badge", ".wardian-Lanes", ".wardian-Picker"]
 
 
 def violations(page: Page) -> list[tuple[str, str]]:
@@ -36,11 +36,13 @@ def test_no_serious_violations(theme: str, server: Server, open_notebook: Callab
     page.evaluate("name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})", theme)
     expect(page.locator(f"body[data-jp-theme-name='{theme}']")).to_be_attached()
     home, bash, several, missing = (switch(notebook.cell(index)) for index in range(4))
-    expect(missing.problem).to_contain_text("there is no nowhere")
+    expect(missing.problem).to_contain_text("no such node: nowhere")
     for cell in (home, bash, several):
         notebook.execute(cell.cell)
     expect(several.state).to_contain_text("1 ✓ done, 1 ✗ failed")
     assert violations(page) == []
+    several.badge.get_by_role("button", name="By node").click()
+    expect(several.cell.element.locator(".wardian-Lanes-lane")).to_have_count(2)
     several.open()
     notebook.picture(f"accessible-{theme.split()[-1].lower()}")
     assert violations(page) == []

@@ -261,7 +261,7 @@ def test_states_by_node(up: Notebook, tmp_path: Path) -> None:
 def test_a_node_that_does_not_exist(up: Notebook) -> None:
     """A cell on a node that does not exist says so, and offers to rebind it and to run it at home."""
     cell = switch(up.add(NODE, {"wardian": {"on": "clint"}}))
-    expect(cell.problem).to_contain_text("there is no clint")
+    expect(cell.problem).to_contain_text("no such node: clint")
     expect(cell.problem.get_by_role("button", name="Create")).to_have_count(0)
     cell.problem.get_by_role("button", name="Run at home").click()
     cell.cell.wait().printed("on home")
@@ -306,7 +306,8 @@ def test_run_once_elsewhere(up: Notebook) -> None:
 
 def test_completion_by_metadata(up: Notebook) -> None:
     """Tab in a cell that its metadata binds offers what that node knows, and Shift-Tab tells of it."""
-    up.run("%%on server\nonly_on_the_server = 42")
+    # The first completion of a kernel loads a good deal, which has no place in a page's patience.
+    up.run("%%on server\nonly_on_the_server = 42\nget_ipython().kernel.do_complete('only_on_', 8)")
     cell = switch(up.add("only_on_", {"wardian": {"on": "server"}}))
     cell.shows("server")
     cell.cell.element.locator(".cm-content").click()
@@ -316,3 +317,29 @@ def test_completion_by_metadata(up: Notebook) -> None:
     up.page.keyboard.press("Shift+Tab")
     expect(up.page.locator(".jp-Tooltip")).to_contain_text("int")
     up.page.keyboard.press("Escape")
+
+
+def test_output_by_node(up: Notebook) -> None:
+    """A click shows what each node printed in a lane that folds, those that failed unfolded, and again all as it came."""
+    printing = "for number in range(40): print(os.environ['WARDIAN_TEST_NODE'], number)"
+    code = f"import os\n{printing}\nif os.environ['WARDIAN_TEST_NODE'] == 'client[1]': 1 / 0"
+    cell = switch(up.run(f"%%on client\n{code}"))
+    expect(cell.state).to_contain_text("failed")
+    by_node = cell.badge.get_by_role("button", name="By node")
+    by_node.click()
+    expect(by_node).to_have_attribute("aria-pressed", "true")
+    lanes = cell.cell.element.locator(".wardian-Lanes-lane")
+    expect(lanes).to_have_count(2)
+    for index, (state, open_) in enumerate((("done", False), ("failed", True))):
+        expect(lanes.nth(index).locator("summary")).to_contain_text(f"client[{index}]")
+        expect(lanes.nth(index).locator("summary")).to_contain_text(state)
+        expect(lanes.nth(index).locator("summary")).to_contain_text("40 lines")
+        assert lanes.nth(index).evaluate("lane => lane.open") is open_
+    assert lanes.nth(1).locator("pre").inner_text().splitlines() == [
+        *(f"client[1] {number}" for number in range(40)),
+        "ZeroDivisionError: division by zero",
+    ]
+    up.picture("switch-lanes")
+    by_node.click()
+    expect(lanes).to_have_count(0)
+    cell.cell.printed("client[0] 39")

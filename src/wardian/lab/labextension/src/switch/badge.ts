@@ -24,6 +24,8 @@ export interface IActions {
   choose(anchor: HTMLElement): void;
   create(): void;
   runAtHome(): void;
+  /** Show or hide the output by node; says whether it is shown now. */
+  toggleLanes(): boolean;
 }
 
 /** The line above a cell that shows where it runs, and how it fares there. */
@@ -34,6 +36,7 @@ export class Badge {
   private _where: HTMLButtonElement;
   private _state: HTMLElement;
   private _lanes: HTMLElement;
+  private _fold: HTMLButtonElement;
   private _problem: HTMLElement;
   private _drawn = '';
 
@@ -44,8 +47,13 @@ export class Badge {
     this._where.setAttribute('aria-haspopup', 'dialog');
     this._state = element('span', { class: 'wardian-Badge-state' });
     this._lanes = element('ul', { class: 'wardian-Badge-lanes', 'aria-label': trans.__('States of the nodes') });
+    this._fold = button('wardian-Badge-act wardian-Badge-fold', trans.__('By node'), () => {
+      this._fold.setAttribute('aria-pressed', `${actions.toggleLanes()}`);
+    });
+    this._fold.title = trans.__('Show what each node printed in a lane of its own');
+    this._fold.setAttribute('aria-pressed', 'false');
     this._problem = element('span', { class: 'wardian-Badge-problem' });
-    this.node = element('div', { class: 'wardian-Badge' }, this._where, this._state, this._lanes, this._problem);
+    this.node = element('div', { class: 'wardian-Badge' }, this._where, this._state, this._lanes, this._fold, this._problem);
     // The notebook would take a press for one on its cell, and make it the editor's focus.
     this.node.addEventListener('mousedown', event => event.stopPropagation());
   }
@@ -78,6 +86,7 @@ export class Badge {
     setText(this._state, text);
     this._state.title = (only !== undefined && !several && state?.nodes[only]?.reason) || state?.reason || '';
     this._state.dataset['state'] = state && !several && only !== undefined ? stateOf(state, only) : (state?.state ?? '');
+    this._fold.hidden = !several && this._fold.getAttribute('aria-pressed') === 'false';
     this._drawLanes(state && several ? state : undefined, nodes, colors);
   }
 

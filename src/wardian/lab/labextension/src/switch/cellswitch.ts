@@ -7,6 +7,7 @@ import { type IPick, pick } from '../binding/selectors';
 import type { Watch } from '../watch/watch';
 import { Badge, type IActions, type IShown } from './badge';
 import { stripes } from './dom';
+import { Lanes } from './lanes';
 import { isGoing } from './states';
 
 /** What the switches of one notebook have in common. */
@@ -15,7 +16,7 @@ export interface INotebook {
   readonly colors: Map<string, number>;
   readonly trans: TranslationBundle;
   canCreate(): boolean;
-  actions(cell: CodeCell): IActions;
+  actions(cell: CodeCell): Omit<IActions, 'toggleLanes'>;
   /** The MIME type that the editor of a cell in this language has, or null for that of the notebook. */
   mimeType(language: string): string | null;
 }
@@ -28,13 +29,20 @@ export class CellSwitch implements IDisposable {
   isDisposed = false;
   private _notebook: INotebook;
   private _badge: Badge;
+  private _lanes: Lanes;
   private _mimeType: string | null = null;
 
   constructor(cell: CodeCell, notebook: INotebook) {
     this.cell = cell;
     this._notebook = notebook;
     this.binding = bindingOf(cell.model, notebook.watch.sticky);
-    this._badge = new Badge(notebook.actions(cell), notebook.trans);
+    this._badge = new Badge({ ...notebook.actions(cell), toggleLanes: () => this.toggleLanes() }, notebook.trans);
+    this._lanes = new Lanes(
+      cell,
+      () => notebook.watch.environment?.nodes ?? [],
+      () => notebook.watch.cell(cell.model.id),
+      notebook.trans
+    );
     cell.model.contentChanged.connect(this.update, this);
     cell.model.metadataChanged.connect(this.update, this);
     cell.model.mimeTypeChanged.connect(this._highlight, this);
@@ -77,6 +85,19 @@ export class CellSwitch implements IDisposable {
   /** Bring only times and states up to date. */
   tick(): void {
     this._badge.tick(this._shown());
+    if (this._lanes.shown) {
+      this._lanes.update();
+    }
+  }
+
+  /** Show or hide the output by node; says whether it is shown now. */
+  toggleLanes(): boolean {
+    if (this._lanes.shown) {
+      this._lanes.hide();
+    } else {
+      this._lanes.show();
+    }
+    return this._lanes.shown;
   }
 
   dispose(): void {
@@ -85,6 +106,7 @@ export class CellSwitch implements IDisposable {
     }
     this.isDisposed = true;
     this._badge.node.remove();
+    this._lanes.hide();
     delete this.cell.node.dataset['wardian'];
     this.cell.node.style.removeProperty('--wardian-edge');
     if (!this.cell.isDisposed) {
@@ -117,7 +139,7 @@ export class CellSwitch implements IDisposable {
       return trans.__('the environment is not up');
     }
     if (this.pick.unknown.length) {
-      return trans.__('there is no %1', this.pick.unknown.map(name => name || trans.__('selector')).join(', '));
+      return trans.__('no such node: %1', this.pick.unknown.map(name => name || trans.__('selector')).join(', '));
     }
     return this.pick.nodes.length ? '' : trans.__('this picks no node');
   }

@@ -79,7 +79,7 @@ export class NotebookSwitch implements INotebook, IDisposable {
     return this._application.canCreate();
   }
 
-  actions(cell: CodeCell): IActions {
+  actions(cell: CodeCell): Omit<IActions, 'toggleLanes'> {
     return {
       choose: anchor => this.choose(anchor, [cell]),
       create: () => this._application.create(this.panel, this._switches.get(cell.model)?.binding.selector ?? null),

@@ -255,7 +255,7 @@ function optionsOf(nodes: readonly INode[], trans: TranslationBundle): IOption[]
   const numbers = new Map(nodes.map((node, index) => [node.name, index + 1]));
   const state = (node: INode): string => {
     const number = numbers.get(node.name) ?? 0;
-    return [...(number < 10 ? [`${number}`] : []), ...(node.state === 'ready' ? [] : [node.state])].join(' · ');
+    return [...(number < 10 ? [trans.__('Ctrl %1', number)] : []), ...(node.state === 'ready' ? [] : [node.state])].join(' · ');
   };
   const members = nodes.filter(node => node.index !== null);
   for (const group of new Set(nodes.map(node => node.group))) {
@@ -282,7 +282,7 @@ function optionsOf(nodes: readonly INode[], trans: TranslationBundle): IOption[]
 function written(typed: string, nodes: readonly INodeRef[], trans: TranslationBundle): IOption {
   const found = pick(typed, nodes);
   const detail = found.unknown.length
-    ? trans.__('there is no %1', found.unknown.join(', '))
+    ? trans.__('no such node: %1', found.unknown.join(', '))
     : trans._n('%1 node', '%1 nodes', found.nodes.length);
   return { selector: typed, detail, picks: found.nodes };
 }
