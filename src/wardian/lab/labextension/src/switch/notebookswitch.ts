@@ -54,8 +54,10 @@ export class NotebookSwitch implements INotebook, IDisposable {
     this._cells = panel.content.model?.cells;
     this._cells?.changed.connect(this._cellsChanged, this);
     watch.changed.connect(this._changed, this);
-    panel.disposed.connect(() => this.dispose());
-    tellWhere(watch.kernel, code => this._told(code));
+    panel.disposed.connect(this.dispose, this);
+    panel.sessionContext.kernelChanged.connect(this.dispose, this);
+    // The connection is this notebook's own, and it is the active cell that asks.
+    tellWhere(watch.kernel, () => (panel.content.activeCell?.model.getMetadata('wardian') as JSONObject | undefined) ?? null);
     this._changed(watch, 'environment');
     this._sync();
   }
@@ -106,8 +108,6 @@ export class NotebookSwitch implements INotebook, IDisposable {
 
   /** Let the user choose nodes for something. */
   pick(anchor: HTMLElement, title: string, done: (bound: IBound) => void, cell?: CodeCell): void {
-    // What was read may be old by now; a change shows in the badges, and in the next picker.
-    void this.watch.refresh();
     const binding = cell && this._switches.get(cell.model)?.binding;
     const picker = new Picker({
       title,
@@ -119,7 +119,12 @@ export class NotebookSwitch implements INotebook, IDisposable {
       trans: this.trans,
       done
     });
+    const renew = (): void => picker.renew(this.watch.environment?.nodes ?? [], this.colors);
+    this.watch.changed.connect(renew);
+    picker.disposed.connect(() => this.watch.changed.disconnect(renew));
     picker.open(anchor);
+    // What was read may be old by now.
+    void this.watch.refresh();
   }
 
   /** Bind cells; `here` puts them back home. */
@@ -150,6 +155,7 @@ export class NotebookSwitch implements INotebook, IDisposable {
     this.watch.changed.disconnect(this._changed, this);
     this._switches.forEach(one => one.dispose());
     if (!this.panel.isDisposed) {
+      this.panel.sessionContext.kernelChanged.disconnect(this.dispose, this);
       this.panel.content.removeClass('wardian-Notebook');
     }
   }
@@ -211,12 +217,5 @@ export class NotebookSwitch implements INotebook, IDisposable {
     if (going && this._timer === undefined) {
       this._timer = window.setInterval(() => this._switches.forEach(one => one.isGoing && one.tick()), SECOND);
     }
-  }
-
-  /** What the metadata of the cell says whose code is to be completed. */
-  private _told(code: string): JSONObject | null {
-    const model = this.panel.content.activeCell?.model;
-    const told = model?.sharedModel.getSource() === code ? (model.getMetadata('wardian') as JSONObject | undefined) : undefined;
-    return told ?? null;
   }
 }

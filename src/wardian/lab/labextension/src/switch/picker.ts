@@ -92,6 +92,17 @@ export class Picker extends Widget {
     this._input.focus();
   }
 
+  /** There are other nodes now. */
+  renew(nodes: readonly INode[], colors: Map<string, number>): void {
+    if (JSON.stringify(nodes) !== JSON.stringify(this._picking.nodes)) {
+      const active = this._shown[this._active]?.selector;
+      this._picking = { ...this._picking, nodes, colors };
+      this._options = optionsOf(nodes, this._picking.trans);
+      this._draw(0);
+      this._activate(this._shown.findIndex(option => option.selector === active));
+    }
+  }
+
   handleEvent(event: Event): void {
     if (event.type === 'keydown') {
       this._keyDown(event as KeyboardEvent);

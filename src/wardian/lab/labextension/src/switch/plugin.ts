@@ -35,19 +35,16 @@ export const cellSwitch: JupyterFrontEndPlugin<void> = {
       canCreate: () => app.commands.hasCommand(COMMANDS.up),
       create: (panel, selector) => void app.commands.execute(COMMANDS.up, { path: panel.context.path, selector })
     };
-    const switches = new Map<NotebookPanel, NotebookSwitch>();
+    const switches = new WeakMap<NotebookPanel, NotebookSwitch>();
+    const current = (): NotebookSwitch | undefined => {
+      const found = tracker.currentWidget ? switches.get(tracker.currentWidget) : undefined;
+      return found?.isDisposed ? undefined : found;
+    };
     watches.added.connect((_, { panel, watch }) => {
       switches.get(panel)?.dispose();
       switches.set(panel, new NotebookSwitch(panel, watch, application));
-      panel.disposed.connect(() => switches.delete(panel));
-      panel.sessionContext.kernelChanged.connect(() => {
-        if (switches.get(panel)?.watch.kernel !== panel.sessionContext.session?.kernel) {
-          switches.get(panel)?.dispose();
-          switches.delete(panel);
-        }
-      });
     });
-    addCommands(app, tracker, () => (tracker.currentWidget ? switches.get(tracker.currentWidget) : undefined), palette, trans);
+    addCommands(app, tracker, current, palette, trans);
     void registry?.load(ID).then(loaded => {
       const read = (): void => {
         settings.inherit = loaded.get('inherit').composite as boolean;

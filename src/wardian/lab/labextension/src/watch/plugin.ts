@@ -43,5 +43,12 @@ export const watch: JupyterFrontEndPlugin<IWatches> = {
   autoStart: true,
   requires: [INotebookTracker],
   provides: IWatches,
-  activate: (_, tracker: INotebookTracker) => new Watches(tracker)
+  activate: (_, tracker: INotebookTracker) => {
+    const watches = new Watches(tracker);
+    // Who comes back to a notebook may have changed the environment meanwhile, in a terminal say.
+    const look = (): void => void (tracker.currentWidget && watches.of(tracker.currentWidget)?.refresh());
+    tracker.currentChanged.connect(look);
+    window.addEventListener('focus', look);
+    return watches;
+  }
 };
