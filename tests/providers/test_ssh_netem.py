@@ -1,25 +1,30 @@
-"""What hosts with netem do to packets. Skipped where the kernel has it not; `tests/test_guest.py` runs this on one that has."""
+"""What a host's kernel with netem does to packets, SSH left out: the program that speaks to it is started in the host's network from here.
+
+Skipped where the kernel has no netem; `tests/test_guest.py` runs this on one that has.
+"""
 
 from __future__ import annotations
 
 import os
 import statistics
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.providers.fabrics import PORT, drain, one_way
-from tests.providers.sshd import Lab
-from wardian.experiment.resources import Resource
+from tests.providers.fabrics import PORT, Fabric, drain, one_way
+from wardian.providers.local import netlink
 from wardian.providers.local import shaping as local_shaping
-from wardian.providers.ssh import SshProvider, SshSettings
-from wardian.providers.testing import create, quiet, small_environment
+from wardian.providers.ssh import shaping
+from wardian.providers.ssh.inventory import Host
+from wardian.providers.ssh.remote import Answer
+from wardian.providers.ssh.routes import Way
 
 pytestmark = pytest.mark.root
 
-ACCESS = {"delay": 0.01, "duplicate": 0.05}
+A, B, C = "10.92.0.1", "10.92.0.2", "10.92.0.3"
 SHAPES: list[dict[str, Any]] = [
     {"delay": 0.05},
     {"delay": 0.02, "jitter": 0.005, "distribution": "pareto"},
@@ -27,74 +32,90 @@ SHAPES: list[dict[str, Any]] = [
     {"delay": 0.02, "reorder": 0.25, "rate": 10**7, "queue": {"packets": 50, "discipline": "codel"}},
     {"rate": 10**7, "queue": {"bytes": 64000}},
     {"rate": 10**7, "delay": 0.03},
+    {"duplicate": 0.1, "rate": 10**7, "queue": {"packets": 100, "discipline": "pie"}},
+    {"delay": 0.01},
 ]
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    """Three machines."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root")
+@pytest.fixture
+def fabric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Three hosts around a switch."""
     if not local_shaping.netem_available():
         pytest.skip("this kernel has no netem")
-    lab = Lab("10.92.0")
-    try:
-        for name in ("fern", "moss", "ivy"):
-            lab.machine(name)
-        yield lab
-    finally:
-        lab.close()
+    fabric: Any = Fabric()
+    fabric.bridge("switch")
+    for name, address in (("a", A), ("b", B), ("c", C)):
+        fabric.node(name, address)
+        with netlink.Netlink.into(fabric.fd) as net:
+            net.send([netlink.change(net.index(name), master=net.index("switch"))])
+    (tmp_path / ".cache" / "wardian" / "test-1" / "box").mkdir(parents=True)
+
+    async def run(host: Host, text: str, *arguments: str, data: bytes | None = None) -> Answer:
+        network = f"/proc/{os.getpid()}/fd/{fabric.namespaces[host.name]}"
+        command = ["nsenter", f"--net={network}", "sh", "-c", text, "sh", *arguments]
+        done = subprocess.run(command, input=data, capture_output=True, env={**os.environ, "HOME": str(tmp_path)})
+        return Answer(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    monkeypatch.setattr(shaping, "run", run)
+    yield fabric
+    fabric.close()
 
 
-async def test_hosts_do_all_that_links_ask_for(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From shape to shape what is asked for is read back; delays of link and access link add up, each way for itself."""
-    monkeypatch.setenv("WARDIAN_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(lab.runtime))
-    there = SshProvider(SshSettings.model_validate(lab.settings(key_exchange="classic", patience="120s")))
-    resources = small_environment("x", "ssh")
-    assert "netem" not in " ".join(map(str, (await there.capabilities(resources)).caveats))
-    await create(there, "netem-1", resources)
+async def shape(*shapes: dict[str, Any]) -> None:
+    """Have host a shape what it sends to b, and to c, like this; twice, since the second time has nothing to do."""
+    wanted = {address: Way(shape, f"wan {address}") for address, shape in zip((B, C), shapes, strict=False) if shape}
+    for _ in range(2):
+        seen = await shaping.look(Host("a"), "test-1/box", [B, C])
+        await shaping.bring(Host("a"), seen, wanted)
+    seen = await shaping.look(Host("a"), "test-1/box", [B, C])
+    assert seen.able >= {"htb", "tbf", "netem", "codel", "fq_codel", "pie"}
+    assert shaping.drift(seen, wanted) == {}
+    there = seen.interfaces["eth0"]
+    assert list(shaping.traffic.requests(there, wanted, seen.able)) == [] if wanted else not there.ours
 
-    async def link(forward: dict[str, Any], back: dict[str, Any]) -> None:
-        spec = {**next(item.spec for item in resources if item.kind == "link"), "there": forward, "back": back}
-        await there.update("netem-1", [Resource("link", "wan", spec)], quiet)
-        observed = await there.observe("netem-1")
-        assert {key: item.detail for key, item in observed.resources.items() if item.state != "ready"} == {}
 
-    for shape in SHAPES:
-        await link(shape, {})
-        await link(shape, shape)
-    access = {"node": "server", "network": "east", "up": ACCESS, "down": {}}
-    await there.update("netem-1", [Resource("access", "server/east", access)], quiet)
-    await link({"delay": 0.05}, {"delay": 0.02, "loss": 0.1})
-    address = {name: machine.address for name, machine in lab.machines.items()}
-    with lab.fabric.udp("fern") as fern, lab.fabric.udp("moss") as moss, lab.fabric.udp("ivy") as ivy:
-        one_way(moss, ivy, address["ivy"], 2)
-        assert statistics.median(one_way(moss, ivy, address["ivy"])) < 0.01
-        fern.sendto(b"first", (address["moss"], PORT))
-        drain(moss)
-        forward = []
-        for number in range(200):
-            fern.sendto(number.to_bytes(8, "big"), (address["moss"], PORT))
-            forward.append(number)
-        came = [int.from_bytes(data[:8], "big") for _, data in drain(moss)]
-        assert sorted(set(came)) == forward
-        assert 200 < len(came) < 230
+async def test_every_shape_is_read_back(fabric: Any) -> None:
+    """From each shape to the next the kernel has just what is asked for, beside another one that stays, and nothing is left in the end."""
+    for each in (*SHAPES, *reversed(SHAPES)):
+        await shape(each)
+        await shape(each, {"rate": 10**6, "delay": 0.1})
+    await shape()
+
+
+async def test_delays_and_losses(fabric: Any) -> None:
+    """Packets to one host are late, lost and doubled as asked for, one way only, and those to another host are not."""
+    await shape({"delay": 0.06, "loss": 0.1})
+    with fabric.udp("a") as a, fabric.udp("b") as b, fabric.udp("c") as c:
+        for source, target, address in ((b, a, A), (a, c, C)):
+            one_way(source, target, address, 2)
+            assert statistics.median(one_way(source, target, address)) < 0.05
+        for number in range(2000):
+            a.sendto(number.to_bytes(8, "big"), (B, PORT))
+        assert len(drain(b)) == pytest.approx(1800, abs=80)
+        await shape({"delay": 0.06})
+        assert one_way(a, b, B)[0] >= 0.06
+        await shape({"duplicate": 0.2})
         for number in range(1000):
-            moss.sendto(number.to_bytes(8, "big"), (address["fern"], PORT))
-        assert 850 < len(drain(fern)) < 950
-    fern_delays = await _round_trips(there, address["moss"])
-    assert fern_delays[0] >= 0.08
-    assert statistics.median(fern_delays) == pytest.approx(0.08, abs=0.03)
-    await there.destroy("netem-1", quiet)
-    assert {machine.run("tc qdisc show dev eth0").split()[1] for machine in lab.machines.values()} == {"noqueue"}
+            a.sendto(number.to_bytes(8, "big"), (B, PORT))
+        assert len(drain(b)) == pytest.approx(1200, abs=60)
 
 
-async def _round_trips(there: SshProvider, address: str) -> list[float]:
-    """Seconds of pings from the server, sorted."""
-    from wardian.nodes.run import run
-
-    said = await run(there.channel("netem-1", "server"), "server", ["ping", "-n", "-c", "20", "-i", "0.05", address])
-    times = [float(word.partition("=")[2]) / 1000 for word in said.stdout.split() if word.startswith("time=")]
-    assert len(times) > 10
-    return sorted(times)
+async def test_large_segments_are_cut_before_they_are_lost(fabric: Any) -> None:
+    """A share of losses is one of packets, also of a TCP connection whose kernel sends many at once."""
+    await shape({"loss": 0.02})
+    listener = fabric.listener("b")
+    with fabric.connect("a", B) as sender, listener, listener.accept()[0] as receiver:
+        sent = 0
+        receiver.settimeout(60)
+        for _ in range(40):
+            sender.sendall(bytes(50_000))
+            while sent < 50_000:
+                sent += len(receiver.recv(65536))
+            sent = 0
+    network = f"/proc/{os.getpid()}/fd/{fabric.namespaces['a']}"
+    said = subprocess.run(
+        ["nsenter", f"--net={network}", "tc", "-s", "qdisc", "show", "dev", "eth0"], capture_output=True, text=True
+    ).stdout
+    # two megabytes are some 1,400 packets, and would be some 40 to 200 segments
+    packets = int(said.partition("netem")[2].partition(" bytes ")[2].split()[0])
+    assert packets > 1000
