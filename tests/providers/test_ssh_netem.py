@@ -51,14 +51,18 @@ def fabric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     (tmp_path / ".cache" / "wardian" / "test-1" / "box").mkdir(parents=True)
 
     async def run(host: Host, text: str, *arguments: str, data: bytes | None = None) -> Answer:
-        network = f"/proc/{os.getpid()}/fd/{fabric.namespaces[host.name]}"
-        command = ["nsenter", f"--net={network}", "sh", "-c", text, "sh", *arguments]
-        done = subprocess.run(command, input=data, capture_output=True, env={**os.environ, "HOME": str(tmp_path)})
+        done = inside(fabric, host.name, "sh", "-c", text, "sh", *arguments, data=data, home=tmp_path)
         return Answer(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     monkeypatch.setattr(shaping, "run", run)
     yield fabric
     fabric.close()
+
+
+def inside(fabric: Any, name: str, *command: str, data: bytes | None = None, home: Path = Path("/")) -> subprocess.CompletedProcess[bytes]:
+    """Run a program in the network of a host."""
+    network = f"/proc/{os.getpid()}/fd/{fabric.namespaces[name]}"
+    return subprocess.run(["nsenter", f"--net={network}", *command], input=data, capture_output=True, env={**os.environ, "HOME": str(home)})
 
 
 async def shape(*shapes: dict[str, Any]) -> None:
@@ -112,10 +116,7 @@ async def test_large_segments_are_cut_before_they_are_lost(fabric: Any) -> None:
             while sent < 50_000:
                 sent += len(receiver.recv(65536))
             sent = 0
-    network = f"/proc/{os.getpid()}/fd/{fabric.namespaces['a']}"
-    said = subprocess.run(
-        ["nsenter", f"--net={network}", "tc", "-s", "qdisc", "show", "dev", "eth0"], capture_output=True, text=True
-    ).stdout
+    said = inside(fabric, "a", "tc", "-s", "qdisc", "show", "dev", "eth0").stdout.decode()
     # two megabytes are some 1,400 packets, and would be some 40 to 200 segments
     packets = int(said.partition("netem")[2].partition(" bytes ")[2].split()[0])
     assert packets > 1000
