@@ -7,6 +7,7 @@ toolbar would be lost), parameters, the journal's record of the run, and that th
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import time
@@ -24,14 +25,15 @@ from nbformat import NotebookNode
 from ..environment import fidelity
 from ..environment.environment import Environment
 from ..environment.fidelity import Doubt
-from ..errors import ExperimentFileError, Problem, RunError, WardianError
+from ..errors import ExperimentFileError, MissingToolError, Problem, RunError, WardianError
 from ..experiment.model import Experiment
-from ..journal import Entry
+from ..journal import Entry, Journal, otel
 from ..journal.redact import secrets_in
 from ..kernel.cells.binding import BindingError, bind
 from .facts import About
 
 KERNEL = "wardian"
+log = logging.getLogger("wardian")
 
 _PATIENCE = 5.0
 """How long a run that failed waits for what is still found out about it, seconds."""
@@ -138,8 +140,17 @@ async def run_notebook(
     finally:
         await about.settled(0)
         journal.current_run = None
+        if otel.wanted():
+            await _send_spans(journal, entry.id)
     outcome.seconds = time.monotonic() - begun
     return outcome
+
+
+async def _send_spans(journal: Journal, run: str) -> None:
+    try:
+        await asyncio.to_thread(lambda: otel.export(journal.show(run)))
+    except (MissingToolError, OSError) as error:
+        log.warning("no spans of this run were sent: %s", error)
 
 
 def check_parameters(notebook: Path, environment: Environment, several: Sequence[Mapping[str, str]]) -> None:
