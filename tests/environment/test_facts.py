@@ -41,9 +41,9 @@ python-dateutil-2.9.0-pyhd8ed1ab_0.json
 """
 
 
-def ask(python: str = "", **options) -> dict:
+def ask(python: str = "", known: str = "", **options) -> dict:
     """The facts of this host, as a node with this environment would tell them."""
-    command = ["/bin/sh", "-c", facts._SCRIPT, "sh", python, facts._PROGRAM]
+    command = ["/bin/sh", "-c", facts._SCRIPT, "sh", python, facts._PROGRAM, known]
     return facts.read(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, **options).stdout)
 
 
@@ -75,10 +75,26 @@ def test_nothing_but_a_shell() -> None:
     done = subprocess.run(mounted, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     found = facts.read(done.stdout)
-    assert set(found) == {facts.MACHINE}
+    assert set(found) - {facts.MARK} == {facts.MACHINE}
     assert found[facts.MACHINE]["kernel"] == f"Linux {platform.release()}"
     assert found[facts.MACHINE]["processors"] == os.cpu_count()
     assert found[facts.MACHINE]["memory"] > 0
+
+
+def test_packages_that_are_known_are_not_listed_again(tmp_path: Path) -> None:
+    """A node whose mark is known tells no packages; installing one gives it another mark, so that it tells them."""
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=60)
+    python = str(venv / "bin" / "python")
+    first = ask(python)
+    assert first["packages.pip"] == {}
+    again = ask(python, f"[other][{first[facts.MARK]}]")
+    assert set(again) == {facts.MACHINE, facts.MARK}
+    assert again[facts.MARK] == first[facts.MARK]
+    (place,) = (venv / "lib").glob("python3*/site-packages")
+    (place / "added_one-1.5.dist-info").mkdir()
+    changed = ask(python, f"[{first[facts.MARK]}]")
+    assert changed["packages.pip"] == {"added-one": "1.5"}
 
 
 def test_other_package_managers() -> None:

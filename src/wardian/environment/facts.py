@@ -28,8 +28,13 @@ CONCURRENCY = 4
 PATIENCE = 60.0
 """How long one node may take, seconds."""
 
-_MARK = "\036"
-# $1: an interpreter, or nothing for that of the node. Every part may be lacking.
+MARK = "mark"
+"""What nodes with the same packages have in common."""
+
+_SEPARATOR = "\036"
+# $1: an interpreter, or nothing for that of the node. $2: the program for it. $3: marks of nodes whose packages are known, each in
+# brackets; a node with the same mark says no more. A mark is what the files and folders that package managers change look like.
+# Every part may be lacking.
 _SCRIPT = r"""
 renice -n 19 -p $$ >/dev/null 2>&1
 part() { printf '\036%s\n' "$1"; }
@@ -39,13 +44,19 @@ part processor; grep -m 1 -E '^(model name|Model|cpu model|Processor|Hardware)' 
 part processors; getconf _NPROCESSORS_ONLN 2>/dev/null || grep -c '^processor' /proc/cpuinfo
 part memory; grep MemTotal /proc/meminfo
 part system; cat /etc/os-release
+python=${1:-${WARDIAN_PYTHON:-python3}}
+for conda in "$CONDA_PREFIX" /opt/conda; do if [ -n "$conda" ] && [ -d "$conda/conda-meta" ]; then break; fi; conda=; done
+if has stat; then
+  found=$(command -v "$python")
+  mark=$(stat -L -c '%n %s %y' "$found" "${found%/*}"/../lib/python3*/*-packages /usr/lib/python3*/*-packages \
+    /usr/local/lib/python3*/*-packages "$HOME"/.local/lib/python3*/*-packages /var/lib/dpkg/status /var/lib/rpm/rpmdb.sqlite \
+    /usr/lib/sysimage/rpm/rpmdb.sqlite /lib/apk/db/installed "$conda/conda-meta" 2>/dev/null)
+  if [ -n "$mark" ]; then part mark; echo "$mark"; case $3 in *"[$mark]"*) exit 0;; esac; fi
+fi
 if has dpkg-query; then part dpkg; dpkg-query -W -f '${db:Status-Status} ${binary:Package} ${Version}\n'; fi
 if has rpm && ! has dpkg-query; then part rpm; rpm -qa --qf 'installed %{NAME}.%{ARCH} %{EVR}\n'; fi
 if [ -f /lib/apk/db/installed ]; then part apk; sed -n 's/^P:\(.*\)/installed \1/p; s/^V:\(.*\)/ \1/p' /lib/apk/db/installed; fi
-for conda in "$CONDA_PREFIX" /opt/conda; do
-  if [ -n "$conda" ] && [ -d "$conda/conda-meta" ]; then part conda; ls "$conda/conda-meta"; break; fi
-done
-python=${1:-${WARDIAN_PYTHON:-python3}}
+if [ -n "$conda" ]; then part conda; ls "$conda/conda-meta"; fi
 if has "$python"; then part python; "$python" -c "$2"; fi
 exit 0
 """
@@ -81,17 +92,24 @@ print(json.dumps({'version': sys.version.split()[0], 'executable': sys.executabl
 async def gather(live: LiveEnvironment, record: Record) -> None:
     """Ask all nodes, several at once, and home, and record what they say. A node that cannot be asked is recorded with the reason."""
     gate = asyncio.Semaphore(CONCURRENCY)
+    known: dict[str, dict[str, Any]] = {}
 
     async def one(node: str) -> None:
         async with gate:
             try:
-                asked = ["/bin/sh", "-c", _SCRIPT, "sh", "", _PROGRAM]
+                asked = ["/bin/sh", "-c", _SCRIPT, "sh", "", _PROGRAM, "".join(f"[{mark}]" for mark in known)]
                 answer = await run(live.channel(node), node, asked, timeout=PATIENCE)
             except NodeError as error:
                 record(node, MACHINE, {"error": error.message})
-            else:
-                for name, value in read(answer.stdout).items():
-                    record(node, name, value)
+                return
+            found = read(answer.stdout)
+            mark = found.pop(MARK, None)
+            if mark in known:
+                found |= known[mark]
+            elif mark is not None:
+                known[mark] = {name: value for name, value in found.items() if name != MACHINE}
+            for name, value in found.items():
+                record(node, name, value)
 
     async with asyncio.TaskGroup() as group:
         for work in (_images(live, record), _home(record), *(one(node) for node in live.nodes)):
@@ -99,9 +117,9 @@ async def gather(live: LiveEnvironment, record: Record) -> None:
 
 
 def read(text: str) -> dict[str, Any]:
-    """The facts in what the program printed: {name of the fact: value}. What was not there is not in them."""
+    """The facts in what the program printed, and the mark: {name of the fact: value}. What was not there is not in them."""
     parts: dict[str, str] = {}
-    for part in text.split(_MARK)[1:]:
+    for part in text.split(_SEPARATOR)[1:]:
         name, _, body = part.partition("\n")
         parts[name] = body.strip()
     machine: dict[str, Any] = {name: parts[name] for name in ("kernel", "architecture") if parts.get(name)}
@@ -113,7 +131,7 @@ def read(text: str) -> dict[str, Any]:
         machine["memory"] = int(kilobytes[0]) * 1024
     if system := re.search(r'^PRETTY_NAME=["\']?(.*?)["\']?$', parts.get("system", ""), re.MULTILINE):
         machine["system"] = system[1]
-    facts: dict[str, Any] = {MACHINE: machine}
+    facts: dict[str, Any] = {MACHINE: machine} | ({MARK: parts[MARK]} if parts.get(MARK) else {})
     for manager in ("dpkg", "rpm", "apk"):
         # busybox has programs of managers that manage nothing
         if installed := _installed(parts.get(manager, "").replace("\n ", " ").splitlines()):
@@ -148,4 +166,5 @@ async def _home(record: Record) -> None:
     )
     output, _ = await process.communicate()
     for name, value in read(output.decode(errors="replace")).items():
-        record(None, name, value)
+        if name != MARK:
+            record(None, name, value)
