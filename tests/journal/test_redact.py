@@ -20,6 +20,7 @@ TOKEN = "ghp_" + "a1B2" * 9
         '{{"apiKey": "{}"}}',
         "PATH=/bin\nAWS_SECRET_ACCESS_KEY={}\nHOME=/root",
         "export GITHUB_TOKEN={}; run",
+        "PGPASSWORD={0} SMTP_PASS={0} psql",
         "tool --password {} --verbose",
         "tool --api-key={}",
         "https://me:{}@example.org/x",
@@ -45,6 +46,7 @@ def test_values_of_secret_names(text):
         "export TOKEN=$OTHER",
         "PWD=/root\nOLDPWD=/",
         "client -> server: 30.1 ms",
+        "pass = 'second'; bypass='yes'; passes = '3'",
         "http://server:8080/video?rate=5",
     ],
 )

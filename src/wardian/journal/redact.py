@@ -21,6 +21,8 @@ _SECRET_WORDS = frozenset({
 _IN_TEXT = _SECRET_WORDS - {"key"}
 """A `key` of a text is most often that of a table; what it opens shows in the word before."""
 _OPENS = frozenset({"api", "access", "secret", "private", "ssh", "auth", "signing", "encryption", "master", "account"})
+_ENDS = ("password", "passwd", "passphrase", "secret", "token", "sshpass")
+"""Of words that are secret, too: PGPASSWORD, authtoken."""
 _PLACES = ("PWD", "OLDPWD")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
@@ -44,7 +46,7 @@ _SHAPES = (
     ("earer ", re.compile(r"(?<=[Bb]earer )[^\s\"']{16,}")),
 )  # fmt: skip
 
-_HINTS = ("passw", "passphrase", "pwd", "token", "secret", "key", "credential")
+_HINTS = ("pass", "pwd", "token", "secret", "key", "credential")
 _ASSIGNED = re.compile(
     # password = "…", 'DB_PASSWORD': '…', os.environ["TOKEN"] = "…", {"apiKey": "…"}
     r"""(?P<name>[A-Za-z_][\w-]*)(?P<between>["']?\]?\s*(?::\s*str\s*)?[:=]\s*(?P<quote>["']))(?P<value>(?:\\.|(?!(?P=quote))[^\\\n])+)(?=(?P=quote))"""
@@ -59,7 +61,8 @@ _ASSIGNED = re.compile(
 
 def is_secret_name(name: str) -> bool:
     """Whether a value of this name (`DB_PASSWORD`, `apiKey`) should be kept out of the record."""
-    return any(word.lower() in _SECRET_WORDS for word in _WORD.findall(name))
+    words = [word.lower() for word in _WORD.findall(name)]
+    return _has_secret_word(words, _SECRET_WORDS)
 
 
 def redact_text(text: str) -> str:
@@ -155,7 +158,12 @@ def _is_secret_in_text(name: str) -> bool:
     words = [word.lower() for word in _WORD.findall(name)]
     if name in _PLACES:
         return False
-    return any(word in _IN_TEXT for word in words) or any(last == "key" and word in _OPENS for word, last in pairwise(words))
+    return _has_secret_word(words, _IN_TEXT) or any(last == "key" and word in _OPENS for word, last in pairwise(words))
+
+
+def _has_secret_word(words: list[str], secret: frozenset[str]) -> bool:
+    # DB_PASS is one, a `pass` alone is of many things
+    return any(word in secret or word.endswith(_ENDS) for word in words) or (len(words) > 1 and words[-1] == "pass")
 
 
 def _without_value(match: re.Match[str]) -> str:
