@@ -55,7 +55,9 @@ def connect(url: str) -> tuple[Engine, str]:
     try:
         parsed = _parsed(url)
         arguments = {name: value for name, value in _DEFAULTS.items() if name not in parsed.query}
-        engine = create_engine(parsed, connect_args=arguments, pool_pre_ping=True, hide_parameters=True)
+        # one connection a process is kept: a server has a hundred, and a team many notebooks
+        options = {"pool_size": 1, "max_overflow": 4, "pool_pre_ping": True, "hide_parameters": True}
+        engine = create_engine(parsed, connect_args=arguments, **options)
     except ModuleNotFoundError as error:
         raise JournalError(f"{shown(url)}: Python has no module {error.name}", remedy=_INSTALL) from None
     except (SQLAlchemyError, ValueError):

@@ -155,7 +155,7 @@ class Writer:
                 event.set()
         last = time.monotonic() + LAST_SECONDS
         while backlog.away and time.monotonic() < last:
-            time.sleep(min(backlog.patience() or 0, last - time.monotonic()))
+            time.sleep(max(0.0, min(backlog.patience() or 0.0, last - time.monotonic())))
             self._write(backlog)
         if self._trouble is not None and backlog.items:
             self._trouble.message += f"; {len(backlog.items)} entries are lost"
