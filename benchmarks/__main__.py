@@ -7,7 +7,22 @@ import importlib
 
 from . import machine
 
-MEASURES = ("imports", "plan", "nodes", "docker", "cells", "fanout", "cold", "output", "journal", "transfer", "ssh", "memory", "lab")
+MEASURES = (
+    "imports",
+    "plan",
+    "nodes",
+    "docker",
+    "cells",
+    "fanout",
+    "cold",
+    "output",
+    "journal",
+    "transfer",
+    "ssh",
+    "memory",
+    "lab",
+    "switch",
+)
 
 
 def main() -> None:

@@ -54,9 +54,9 @@ def measure(quick: bool) -> Table:
     rounds = 1 if quick else ROUNDS
     times: dict[str, list[float]] = {name: [] for name in ("stock", *CELLS)}
     with ground() as place, place.up(1) as folder, ExitStack() as stack:
-        browser = stack.enter_context(_browser())
-        stock = stack.enter_context(_page(browser, folder, "python3", ["pass"], extension=False))
-        wardian = stack.enter_context(_page(browser, folder, "wardian", list(CELLS.values()), extension=True))
+        browser = stack.enter_context(open_browser())
+        stock = stack.enter_context(open_page(browser, folder, "python3", ["pass"], extension=False))
+        wardian = stack.enter_context(open_page(browser, folder, "wardian", list(CELLS.values()), extension=True))
         pages = [(stock, "stock", 0), *((wardian, what, index) for index, what in enumerate(CELLS))]
         for _ in range(rounds):
             for page, what, index in pages:
@@ -68,7 +68,7 @@ def measure(quick: bool) -> Table:
 
 
 @contextmanager
-def _browser() -> Iterator[Browser]:
+def open_browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
         yield browser
@@ -76,7 +76,7 @@ def _browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def _page(browser: Browser, folder: Path, kernel: str, cells: list[str], *, extension: bool) -> Iterator[Page]:
+def open_page(browser: Browser, folder: Path, kernel: str, cells: list[str], *, extension: bool) -> Iterator[Page]:
     """A page of a server of its own, with a notebook of these cells. extension: whether the server has ours."""
     name = f"lab-{kernel}.ipynb"
     code = [nbformat.v4.new_code_cell(cell) for cell in cells]
