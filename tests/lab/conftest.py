@@ -84,7 +84,7 @@ class Server:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.url = eventually(self._url, "the server listens")
+        self.url = eventually(self._url, "the server listens", within=60)
 
     def _url(self) -> str | None:
         assert self.process.poll() is None, self.log.read_text()

@@ -1,5 +1,6 @@
 import { follow } from './follow/plugin';
+import { panel } from './panel/plugin';
 import { cellSwitch } from './switch/plugin';
 import { watch } from './watch/plugin';
 
-export default [follow, watch, cellSwitch];
+export default [follow, watch, cellSwitch, panel];

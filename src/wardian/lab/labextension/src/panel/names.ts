@@ -1,0 +1,53 @@
+import type { TranslationBundle } from '@jupyterlab/translation';
+
+import type { State, WholeState } from '../environment/types';
+
+/** What a state is called. */
+export function stateName(state: State | WholeState, trans: TranslationBundle): string {
+  switch (state) {
+    case 'absent':
+      return trans.__('absent');
+    case 'ready':
+      return trans.__('ready');
+    case 'partial':
+      return trans.__('partial');
+    case 'incomplete':
+      return trans.__('incomplete');
+    case 'stopped':
+      return trans.__('stopped');
+    case 'unreachable':
+      return trans.__('unreachable');
+  }
+}
+
+/** Bytes as people read them. */
+export function bytes(value: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+  let number = value;
+  let unit = 0;
+  while (number >= 1024 && unit < units.length - 1) {
+    number /= 1024;
+    unit += 1;
+  }
+  return `${number < 10 && unit ? number.toFixed(1) : Math.round(number)} ${units[unit]}`;
+}
+
+/** A span of seconds in its two largest units. */
+export function span(seconds: number): string {
+  const left = Math.max(0, Math.round(seconds));
+  const [days, hours, minutes] = [Math.floor(left / 86400), Math.floor(left / 3600) % 24, Math.floor(left / 60) % 60];
+  if (days) {
+    return `${days} d ${hours} h`;
+  }
+  if (hours) {
+    return `${hours} h ${minutes} min`;
+  }
+  return minutes ? `${minutes} min` : `${left} s`;
+}
+
+/** A moment (seconds since the epoch) of the day in the user's way of writing; with the date where it is another day. */
+export function moment(seconds: number): string {
+  const time = new Date(seconds * 1000);
+  const today = time.toDateString() === new Date().toDateString();
+  return today ? time.toLocaleTimeString() : time.toLocaleString();
+}

@@ -1,0 +1,108 @@
+import { ILayoutRestorer, type JupyterFrontEnd, type JupyterFrontEndPlugin } from '@jupyterlab/application';
+import { ICommandPalette, MainAreaWidget, WidgetTracker } from '@jupyterlab/apputils';
+import { IDefaultFileBrowser } from '@jupyterlab/filebrowser';
+import { ISettingRegistry } from '@jupyterlab/settingregistry';
+import { ITranslator, nullTranslator } from '@jupyterlab/translation';
+import type { ReadonlyPartialJSONObject } from '@lumino/coreutils';
+
+import { Front } from '../environment/front';
+import { Live } from '../environment/live';
+import { Server } from '../environment/server';
+import { environmentIcon } from './icons';
+import { type INoticeSettings, Notices } from './notices';
+import { type PageKind, PanelPage, PanelSidebar } from './panel';
+import { showCell } from './show_cell';
+
+/** The sidebar with the environment of what is in front, and pages with one environment each. */
+export const panel: JupyterFrontEndPlugin<void> = {
+  id: 'wardian:panel',
+  description: 'Shows the environment of an experiment beside its notebooks.',
+  autoStart: true,
+  optional: [IDefaultFileBrowser, ICommandPalette, ILayoutRestorer, ISettingRegistry, ITranslator],
+  activate: (
+    app: JupyterFrontEnd,
+    browser: IDefaultFileBrowser | null,
+    palette: ICommandPalette | null,
+    restorer: ILayoutRestorer | null,
+    settings: ISettingRegistry | null,
+    translator: ITranslator | null
+  ) => {
+    const trans = (translator ?? nullTranslator).load('wardian');
+    const server = new Server(app.serviceManager.serverSettings);
+    const front = new Front(app, server, browser);
+    const shared = { server, commands: app.commands, trans };
+    const category = trans.__('Wardian');
+
+    const sidebar = new PanelSidebar(front, shared);
+    sidebar.id = 'wardian-panel';
+    sidebar.title.icon = environmentIcon;
+    sidebar.title.caption = trans.__('Environment');
+    app.shell.add(sidebar, 'right', { rank: 300, type: 'Wardian' });
+    restorer?.add(sidebar, sidebar.id);
+
+    const pages = new WidgetTracker<MainAreaWidget<PanelPage>>({ namespace: 'wardian-page' });
+    const open = (kind: PageKind, args: ReadonlyPartialJSONObject): void => {
+      const { path, instance = 'default' } = { path: front.live?.path, instance: front.live?.instance, ...args } as Partial<Live>;
+      if (!path) {
+        return;
+      }
+      const id = `wardian-${kind}:${path}:${instance}`;
+      if (!pages.find(widget => widget.id === id)) {
+        const page = new MainAreaWidget({ content: new PanelPage(kind, new Live(server, path, instance), shared) });
+        const folder = path.split('/').at(-2) ?? path;
+        page.id = id;
+        page.title.icon = environmentIcon;
+        page.title.label = kind === 'journal' ? trans.__('Journal of %1', folder) : trans.__('Environment of %1', folder);
+        page.title.closable = true;
+        void pages.add(page);
+        app.shell.add(page, 'main');
+      }
+      app.shell.activateById(id);
+    };
+    app.commands.addCommand('wardian:open-page', {
+      label: trans.__('Open the Environment as a Page'),
+      isEnabled: args => !!args['path'] || !!front.live,
+      execute: args => open('environment', args)
+    });
+    app.commands.addCommand('wardian:open-journal', {
+      label: trans.__('Open the Journal'),
+      isEnabled: args => !!args['path'] || !!front.live,
+      execute: args => open('journal', args)
+    });
+    app.commands.addCommand('wardian:restore-page', {
+      label: trans.__('Open a Page Again'),
+      isVisible: () => false,
+      execute: ({ kind, ...args }) => open(kind as PageKind, args)
+    });
+    app.commands.addCommand('wardian:show-panel', {
+      label: trans.__('Show the Environment'),
+      icon: environmentIcon,
+      execute: () => app.shell.activateById(sidebar.id)
+    });
+    app.commands.addCommand('wardian:show-cell', {
+      label: trans.__('Show a Cell'),
+      execute: args => showCell(app, args['notebook'] as string, args['cell'] as string)
+    });
+    ['wardian:show-panel', 'wardian:open-page', 'wardian:open-journal'].forEach(command => palette?.addItem({ command, category }));
+    void restorer?.restore(pages, {
+      command: 'wardian:restore-page',
+      args: ({ content: { kind, live } }) => ({ kind, path: live.path, instance: live.instance }),
+      name: widget => widget.id
+    });
+
+    const notices = new Notices(
+      front,
+      server,
+      trans,
+      () => sidebar.isVisible,
+      () => app.shell.activateById(sidebar.id)
+    );
+    void settings?.load(panel.id).then(loaded => {
+      const read = (): void => {
+        notices.settings = loaded.composite as unknown as INoticeSettings;
+      };
+      loaded.changed.connect(read);
+      read();
+    });
+  }
+};

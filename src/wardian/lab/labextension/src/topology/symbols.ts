@@ -1,0 +1,77 @@
+import type { IEnvironment, ILink, INode, State } from '../environment/types';
+
+/** A symbol of the drawing for the nodes of one group: one for all of them while it is folded, else one each. */
+export interface IBlock {
+  id: string;
+  nodes: string[];
+  folded: boolean;
+  /** The networks that any of them is in. */
+  networks: string[];
+  /** Whether all of them are in the same networks. */
+  uniform: boolean;
+}
+
+/** What is drawn, without its states: the same for as long as the drawing needs no new places. */
+export interface IStructure {
+  blocks: IBlock[];
+  networks: string[];
+  /** Links between networks. */
+  links: { name: string; ends: [string, string] }[];
+  memberships: Record<string, string[]>;
+}
+
+/** Above so many members a group is folded at first. */
+const FEW = 6;
+
+/** The groups of an environment, in its order: {group: names of its nodes}. */
+export function groupsOf(nodes: Record<string, INode>): Map<string, string[]> {
+  const groups = new Map<string, string[]>();
+  for (const [name, node] of Object.entries(nodes)) {
+    const group = node.group ?? name;
+    const members = groups.get(group);
+    if (members) {
+      members.push(name);
+    } else {
+      groups.set(group, [name]);
+    }
+  }
+  return groups;
+}
+
+/** Whether a group of so many is folded: as has been chosen, else if it has many members. */
+export function isFolded(chosen: ReadonlyMap<string, boolean>, group: string, size: number): boolean {
+  return size > 1 && (chosen.get(group) ?? size > FEW);
+}
+
+/** What there is to draw. folds: whether a group is folded, where that has been chosen. */
+export function structure(state: Pick<IEnvironment, 'nodes' | 'networks' | 'links'>, folds: ReadonlyMap<string, boolean>): IStructure {
+  const memberships: Record<string, string[]> = {};
+  for (const [name, node] of Object.entries(state.nodes)) {
+    memberships[name] = Object.keys(node.addresses).filter(network => network in state.networks);
+  }
+  const blocks = [...groupsOf(state.nodes)].map(([id, nodes]) => {
+    const sets = new Set(nodes.map(node => memberships[node]!.join('\0')));
+    const networks = [...new Set(nodes.flatMap(node => memberships[node]!))];
+    return { id, nodes, folded: isFolded(folds, id, nodes.length), networks, uniform: sets.size === 1 };
+  });
+  const links = Object.entries(state.links)
+    .filter(([, link]) => link.kind === 'link' && link.ends.length === 2 && link.ends.every(end => end in state.networks))
+    .map(([name, link]) => ({ name, ends: link.ends as [string, string] }));
+  return { blocks, networks: Object.keys(state.networks), links, memberships };
+}
+
+/** What to call several things of which each is in one of these states. */
+export function worst(states: Iterable<State>): State {
+  const found = new Set(states);
+  return (['stopped', 'unreachable', 'incomplete', 'absent'] as const).find(state => found.has(state)) ?? 'ready';
+}
+
+/** What a link does, in one line; both directions where they differ. */
+export function wordsOf(link: ILink): string {
+  const words = Object.entries(link.text);
+  const [first] = words;
+  if (!first) {
+    return '';
+  }
+  return words.every(([, text]) => text === first[1]) ? first[1] : words.map(([way, text]) => `${way}: ${text}`).join('; ');
+}

@@ -1,0 +1,219 @@
+"""The environment panel, its acting side: each thing that a person does with it is done to real nodes."""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.stage import Stage, eventually
+
+from .conftest import Server
+from .panel import Panel, ask, assert_accessible, beside_experiment, new_page, open_panel
+
+pytestmark = pytest.mark.root
+
+TEXT = """
+name: NAME
+parameters: {clients: 1}
+networks: {east: {}, west: {}}
+links: {wan: {between: [east, west], delay: 5ms}}
+nodes:
+  server: {networks: [east]}
+  client: {count: "${clients}", networks: [west]}
+services:
+  web: {on: server, command: python3 -m http.server 8000, directory: /tmp, ready: {port: 8000}}
+lease: {duration: 2h, at_end: keep}
+"""
+
+
+@pytest.fixture(scope="module")
+def beside() -> Iterator[tuple[Server, Stage]]:
+    """A server beside an experiment."""
+    with beside_experiment() as (server, stage):
+        stage.write(TEXT)
+        yield server, stage
+
+
+@pytest.fixture(scope="module")
+def server(beside: tuple[Server, Stage]) -> Server:
+    """The server."""
+    return beside[0]
+
+
+@pytest.fixture(scope="module")
+def panel(server: Server, beside: tuple[Server, Stage], browser: Browser) -> Iterator[Panel]:
+    """The sidebar of a page that shows the experiment's folder."""
+    page = new_page(browser)
+    yield open_panel(server, page, beside[1].name)
+    page.context.close()
+
+
+@pytest.fixture(scope="module")
+def stage(beside: tuple[Server, Stage], panel: Panel) -> Stage:
+    """The experiment, up, and seen to be so; tests leave it as it is, but the last."""
+    stage = beside[1]
+    stage.run("up", "-y")
+    panel.is_whole("ready")
+    return stage
+
+
+def fill(panel: Panel, accept: str, **values: str) -> None:
+    """Fill a dialog in, and accept it."""
+    dialog = panel.page.get_by_role("dialog")
+    for name, value in values.items():
+        dialog.locator(f"input[name='{name}']").fill(value)
+    dialog.get_by_role("button", name=accept).click()
+
+
+def test_growing_by_the_plan_that_is_shown(panel: Panel, server: Server, beside: tuple[Server, Stage]) -> None:
+    """Up shows its plan for the parameters typed in, then does just that, with each operation shown; Down asks before it does."""
+    stage = beside[1]
+    panel.is_whole("absent")
+    panel.button("Up…").click()
+    form = panel.root.get_by_role("region", name="Up")
+    expect(form).to_contain_text("create node")
+    form.get_by_label("clients").fill("2")
+    expect(form).to_contain_text("client[1]")
+    panel.picture("up-plan")
+    assert_accessible(panel.page, "#wardian-panel")
+    form.get_by_role("button", name="Carry it out").click()
+    expect(panel.root.get_by_role("region", name="Progress")).to_contain_text("create")
+    panel.picture("up-progress")
+    panel.is_whole("ready")
+    panel.has_state("client[1]", "ready")
+    assert set(ask(server, "GET", "environment", stage)["nodes"]) == {"server", "client[0]", "client[1]"}
+    panel.button("Up…").click()
+    form.get_by_label("clients").fill("1")
+    expect(form).to_contain_text("removes what runs well now: client[1]")
+    form.get_by_role("button", name="Cancel").click()
+    expect(panel.button("Up…")).to_be_focused()
+    panel.button("Down…").click()
+    panel.page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    panel.is_whole("ready")
+    panel.button("Down…").click()
+    panel.page.get_by_role("dialog").get_by_role("button", name="Tear down").click()
+    panel.is_whole("absent")
+    assert stage.environments() == []
+
+
+def test_a_failure_in_the_providers_words_and_a_retry(server: Server, beside: tuple[Server, Stage], browser: Browser) -> None:
+    """What failed is said in the provider's own words; after mending the cause, Retry does the rest."""
+    stage = beside[1]
+    stage.write("name: broken\nnodes: {one: {setup: 'exit 3'}}\n", "broken/experiment.yaml")
+    panel = open_panel(server, new_page(browser), f"{stage.name}/broken")
+    panel.is_whole("absent")
+    panel.button("Up…").click()
+    panel.button("Carry it out").click()
+    progress = panel.root.get_by_role("region", name="Progress")
+    expect(progress.get_by_role("alert")).to_contain_text("exit code 3")
+    panel.picture("up-failed")
+    stage.write("name: broken\nnodes: {one: {setup: 'true'}}\n", "broken/experiment.yaml")
+    progress.get_by_role("button", name="Retry").click()
+    panel.is_whole("ready")
+    expect(progress).to_have_count(0)
+    panel.page.context.close()
+
+
+def test_a_link_by_its_sliders(panel: Panel, server: Server, stage: Stage) -> None:
+    """A slider, moved by the keyboard, changes the link while it runs: what the kernel has, the panel shows, and the journal keeps."""
+    panel.symbol("link", "wan").click()
+    details = panel.details("Link wan")
+    delay = details.get_by_label("Delay")
+    expect(delay).to_have_attribute("aria-valuetext", "5ms")
+    delay.focus()
+    for _ in range(3):
+        panel.page.keyboard.press("ArrowRight")
+    expect(panel.symbol("link", "wan")).to_contain_text("delay 8ms")
+    details.get_by_label("Direction").select_option("there")
+    details.get_by_label("Loss").fill("50")
+    expect(details).to_contain_text("loss 5%")
+    panel.picture("link-sliders")
+    ways = ask(server, "GET", "environment", stage)["links"]["wan"]["ways"]
+    assert (ways["there"]["loss"], ways["back"].get("loss", 0)) == (0.05, 0)
+    assert ways["back"]["delay"] == 0.008
+    assert any("link set" in entry["summary"] for entry in ask(server, "GET", "journal", stage)["entries"])
+    panel.button("Close").click()
+
+
+def test_a_fault_from_the_menu(panel: Panel, stage: Stage) -> None:
+    """A node is paused from its menu by the keyboard alone, is shown as paused, and goes on when the fault is undone."""
+    panel.symbol("node", "client[0]").click()
+    details = panel.details("Node client[0]")
+    details.get_by_role("button", name="Faults").focus()
+    panel.page.keyboard.press("Enter")
+    expect(panel.page.locator(".lm-Menu")).to_be_focused()
+    panel.page.keyboard.press("p")
+    dialog = panel.page.get_by_role("dialog")
+    dialog.locator("input[name='for']").fill("")
+    panel.page.keyboard.press("Enter")
+    panel.has_state("client[0]", "paused")
+    panel.picture("fault-paused")
+    panel.button("Undo").click()
+    panel.has_state("client[0]", "ready")
+    panel.button("Close").click()
+
+
+def test_a_terminal_in_a_tab(panel: Panel, stage: Stage) -> None:
+    """The terminal that opens is one on the node."""
+    panel.symbol("node", "server").click()
+    panel.button("Terminal").click()
+    panel.page.locator(".jp-Terminal .xterm-helper-textarea").focus()
+    panel.page.keyboard.type("hostname > /tmp/typed\n")
+    identity = next(name for name in stage.environments() if name.startswith(stage.name))
+    typed = Path(f"/proc/{stage.pid('server', identity)}/root/tmp/typed")
+    eventually(lambda: typed.is_file() and typed.read_text().strip() == "server", "it was typed on the node")
+    panel.picture("terminal")
+    panel.page.keyboard.type("exit\n")
+    panel.button("Close").click()
+
+
+def test_a_port_is_opened(panel: Panel, stage: Stage) -> None:
+    """A port of a node answers at the address that the panel tells."""
+    panel.symbol("node", "server").click()
+    panel.button("Port…").click()
+    fill(panel, "Open", port="8000")
+    said = panel.page.get_by_text("Port 8000 of server is open at")
+    expect(said).to_be_visible()
+    url = said.inner_text().partition(" is open at ")[2].split()[0]
+    assert urllib.request.urlopen(url, timeout=30).status == 200
+    panel.button("Close").click()
+
+
+def test_files_both_ways(panel: Panel, stage: Stage, tmp_path: Path) -> None:
+    """A file is sent to the folder that is shown, listed there, and fetched again with the same bytes; folders are entered and left."""
+    sent = tmp_path / "some data.bin"
+    sent.write_bytes(bytes(range(256)) * 100)
+    panel.symbol("node", "server").click()
+    details = panel.details("Node server")
+    panel.button("Files").click()
+    expect(details.locator(".wardian-Files code")).to_have_text("/root")
+    details.get_by_role("button", name="..", exact=True).click()
+    details.get_by_role("button", name="tmp/").click()
+    expect(details.locator(".wardian-Files code")).to_have_text("/tmp")
+    details.locator("input[type=file]").set_input_files(sent)
+    row = details.get_by_role("link", name="some data.bin")
+    expect(row).to_contain_text("25 KiB")
+    panel.picture("files")
+    with panel.page.expect_download() as download:
+        row.click()
+    assert Path(download.value.path()).read_bytes() == sent.read_bytes()
+    panel.button("Close").click()
+
+
+def test_the_lease_is_extended(panel: Panel, stage: Stage) -> None:
+    """One click holds the environment an hour longer, and the panel tells so."""
+    expect(panel.root.locator(".wardian-Header")).to_contain_text("1 h 5")
+    panel.button("Extend by 1 h").click()
+    expect(panel.root.locator(".wardian-Header")).to_contain_text("2 h 5")
+
+
+def test_the_menu_of_a_symbol(panel: Panel, stage: Stage) -> None:
+    """A right click on a symbol opens its menu; a node that is killed there is shown as stopped."""
+    panel.symbol("node", "client[0]").click(button="right")
+    panel.page.get_by_role("menuitem", name="Kill…").click()
+    fill(panel, "Inflict")
+    panel.has_state("client[0]", "stopped")
