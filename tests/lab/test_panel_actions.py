@@ -70,7 +70,7 @@ def fill(panel: Panel, accept: str, **values: str) -> None:
 
 
 def test_growing_by_the_plan_that_is_shown(panel: Panel, server: Server, beside: tuple[Server, Stage]) -> None:
-    """Up shows its plan for the parameters typed in, then does just that, with each operation shown; Down asks before it does."""
+    """Up shows its plan for the parameters that are typed in, then does just that, with each operation shown as it goes."""
     stage = beside[1]
     panel.is_whole("absent")
     panel.button("Up…").click()
@@ -86,10 +86,16 @@ def test_growing_by_the_plan_that_is_shown(panel: Panel, server: Server, beside:
     panel.is_whole("ready")
     panel.has_state("client[1]", "ready")
     assert set(ask(server, "GET", "environment", stage)["nodes"]) == {"server", "client[0]", "client[1]"}
+
+
+def test_down_asks_and_up_says_what_it_would_remove(panel: Panel, beside: tuple[Server, Stage]) -> None:
+    """A plan that removes what runs well says so first; Down does nothing until it is confirmed, then all."""
+    panel.is_whole("ready")
     panel.button("Up…").click()
+    form = panel.root.get_by_role("region", name="Up")
     form.get_by_label("clients").fill("1")
     expect(form).to_contain_text("removes what runs well now: client[1]")
-    form.get_by_role("button", name="Cancel").click()
+    panel.page.keyboard.press("Escape")
     expect(panel.button("Up…")).to_be_focused()
     panel.button("Down…").click()
     panel.page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
@@ -97,7 +103,7 @@ def test_growing_by_the_plan_that_is_shown(panel: Panel, server: Server, beside:
     panel.button("Down…").click()
     panel.page.get_by_role("dialog").get_by_role("button", name="Tear down").click()
     panel.is_whole("absent")
-    assert stage.environments() == []
+    assert beside[1].environments() == []
 
 
 def test_a_failure_in_the_providers_words_and_a_retry(server: Server, beside: tuple[Server, Stage], browser: Browser) -> None:
