@@ -159,6 +159,7 @@ class JournalError(WardianError):
 
 
 class RunError(WardianError):
-    """A notebook run failed: a cell raised, or the notebook cannot be read."""
+    """A notebook run failed: a cell raised, or the notebook cannot be read. run: its id in the journal, once it has one."""
 
     exit_code = 9
+    run: str | None = None

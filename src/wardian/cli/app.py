@@ -29,6 +29,7 @@ COMMANDS = {
     "fault": "faults",
     "capture": "capture",
     "run": "notebooks",
+    "replay": "replays",
     "runs": "runs",
     "show": "runs",
     "diff": "runs",
@@ -44,6 +45,7 @@ EPILOG = """\b
 Exit codes: 0 done; 1 failed; 2 wrong usage (or, for `plan --exit-code`, changes);
 3 wrong experiment file, selector or plan; 4 not up; 5 held by another command;
 6 provider failed; 7 node failed; 8 journal failed; 9 notebook run failed;
+10 replay found differences; 11 replay could not be honoured here;
 130 interrupted. `exec` and `shell` give the command's own code.
 
 \b

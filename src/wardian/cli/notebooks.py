@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .common import console, environment, experiment_options, growth_options, json_option, print_json, style, wait
+
+if TYPE_CHECKING:
+    from ..replay.runner import Reporter
 
 
 @click.command("run")
@@ -42,11 +46,11 @@ def run_command(
     wardian run study.ipynb -p clients=20 -o out/20.ipynb --keep
     """
     from ..environment.live import experiment_of
-    from ..replay.runner import Reporter, run_notebook
+    from ..replay.runner import run_notebook
 
     path = file or experiment_of(notebook)
     target = environment(path, instance, provider=provider)
-    reporter: Reporter = _Board() if sys.stderr.isatty() else _Lines()
+    reporter = shown_run()
     try:
         outcome = wait(
             run_notebook(
@@ -73,6 +77,11 @@ def run_command(
         click.echo(style("in doubt: ", fg="yellow", bold=True) + str(doubt))
     for made in outcome.files:
         click.echo(f"  {made}")
+
+
+def shown_run() -> Reporter:
+    """Who shows how a run goes on, on standard error."""
+    return _Board() if sys.stderr.isatty() else _Lines()
 
 
 class _Lines:

@@ -27,6 +27,7 @@ from ..environment.environment import Environment
 from ..environment.fidelity import Doubt
 from ..errors import ExperimentFileError, MissingToolError, Problem, RunError, WardianError
 from ..experiment.model import Experiment
+from ..experiment.plan import Plan
 from ..journal import Entry, Journal, otel
 from ..journal.redact import secrets_in
 from ..kernel.cells.binding import BindingError, bind
@@ -37,6 +38,9 @@ log = logging.getLogger("wardian")
 
 _PATIENCE = 5.0
 """How long a run that failed waits for what is still found out about it, seconds."""
+
+CAVEATS, REPLAY = "run.caveats", "run.replay"
+"""Kinds of events: what a run's environment could not honour; that it was run to be compared, and with which."""
 
 
 class Reporter(Protocol):
@@ -80,6 +84,7 @@ async def run_notebook(
     keep: bool = False,
     allow_errors: bool = False,
     timeout: float | None = None,
+    replays: Sequence[str] = (),
 ) -> Outcome:
     """Run `notebook` in `environment`, growing it first.
 
@@ -87,11 +92,12 @@ async def run_notebook(
     output: where the executed notebook goes; `out/` beside the notebook when None.
     as_html: write an HTML page beside the output, too.
     keep: leave the environment up. timeout: longest that one cell may take, seconds.
+    replays: ids of the runs that it will be compared with, noted in the journal.
 
     Raises RunError naming the cell when one fails; the output is written, and the environment torn down unless `keep`, all the same.
     """
-    document = _read(notebook)
-    environment.parameters, values = _split(parameters, environment, document)
+    document = read_notebook(notebook)
+    used, values = use_parameters(document, environment, parameters)
     experiment = environment.load()
     _inject(document, values)
     target = (output or notebook.parent / "out" / notebook.name).resolve()
@@ -102,7 +108,7 @@ async def run_notebook(
         notebook=str(notebook.resolve()),
         experiment=str(environment.file),
         experiment_digest=_digest(environment.file),
-        parameters={name: parameter.default for name, parameter in experiment.parameters.items()} | values,
+        parameters=used,
     )
     journal.current_run = entry.id
     journal.hide(secrets_in(values))
@@ -116,6 +122,7 @@ async def run_notebook(
             live = await environment.live()
             entry.amend(environment=live.record.id, provider=live.record.provider)
             about.grown(live, plan)
+            _note(journal, entry, live.record.id, plan, replays)
         try:
             with _recorded(entry, ends=True):
                 about.in_force(fault.text() for fault in await environment.fault.in_force())
@@ -155,10 +162,30 @@ async def _send_spans(journal: Journal, run: str) -> None:
 
 def check_parameters(notebook: Path, environment: Environment, several: Sequence[Mapping[str, str]]) -> None:
     """Raise what running `notebook` with any of these parameters would raise for them, before anything is grown."""
-    document = _read(notebook)
+    document = read_notebook(notebook)
     for parameters in several:
-        environment.parameters, _ = _split(parameters, environment, document)
-        environment.load()
+        use_parameters(document, environment, parameters)
+
+
+def use_parameters(
+    document: NotebookNode, environment: Environment, parameters: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Set the experiment's parameters. Gives all that the run is with, and those of the notebook's own cell.
+
+    Raises ExperimentFileError for a parameter that neither has, or a wrong value.
+    """
+    environment.parameters, values = _split(parameters, environment, document)
+    return {name: parameter.default for name, parameter in environment.load().parameters.items()} | values, values
+
+
+def _note(journal: Journal, entry: Entry, environment: str, plan: Plan, replays: Sequence[str]) -> None:
+    """Have the journal say what could not be honoured, and what this is a replay of."""
+    caveats = [str(caveat) for caveat in plan.caveats]
+    summary = f"{len(caveats)} not as written" if caveats else "all as written"
+    journal.event(kind=CAVEATS, environment=environment, run=entry.id, detail={"summary": summary, "caveats": caveats})
+    if replays:
+        detail = {"summary": f"compared with {', '.join(item[-8:] for item in replays)}", "of": list(replays)}
+        journal.event(kind=REPLAY, environment=environment, run=entry.id, detail=detail)
 
 
 @contextmanager
@@ -168,6 +195,8 @@ def _recorded(entry: Entry, *, ends: bool = False) -> Iterator[None]:
         yield
     except WardianError as failure:
         entry.done("failed", str(failure))
+        if isinstance(failure, RunError):
+            failure.run = entry.id
         raise
     except asyncio.CancelledError:
         entry.done("cancelled")
@@ -358,7 +387,8 @@ def _inject(document: NotebookNode, values: Mapping[str, Any]) -> None:
     document.cells.insert(document.cells.index(cell) + 1, injected)
 
 
-def _read(notebook: Path) -> NotebookNode:
+def read_notebook(notebook: Path) -> NotebookNode:
+    """The notebook in a file. Raises RunError."""
     try:
         return nbformat.read(notebook, as_version=4)
     except OSError as error:

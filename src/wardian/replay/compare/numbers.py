@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 TIME, RATE, SIZE, PERCENT, RATIO = "time", "rate", "size", "percentage", "ratio"
@@ -29,12 +30,11 @@ UNITS = _units()
 """{unit as it is written: (dimension, its size in seconds, bits a second, bytes, or one)}"""
 
 _DIGITS = r"(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
-_UNIT = "|".join(sorted(map(re.escape, UNITS), key=len, reverse=True))
 # What begins or ends within a word, a version or an address is a name and no number: client-0, v2, 3.11.2, 5th.
-PATTERN = re.compile(
-    rf"(?<![\w.])(?<![A-Za-z_]-)(?:(?<![\w)\]])[-+−])?(?:(?P<digits>{_DIGITS})(?:[ \u00a0]?(?P<unit>{_UNIT})(?![\w/])|(?![\w]|\.[0-9]))"
-    r"|(?:nan|NaN|inf|Inf|infinity)(?!\w))"
+_NUMBER = re.compile(
+    rf"(?<![\w.])(?<![A-Za-z_]-)(?:(?<![\w)\]])[-+−])?(?:(?P<digits>{_DIGITS})(?![0-9]|\.[0-9])|(?:nan|NaN|inf|Inf|infinity)(?!\w))"
 )
+_UNIT = re.compile(r"([ \u00a0]?)([A-Za-zµμ]+(?:/[A-Za-z]+)?|[%×])(?![\w/])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +76,31 @@ class Tolerance:
         return old == new or math.isclose(old, new, rel_tol=self.relative, abs_tol=self.absolute)
 
 
-def parse(match: re.Match[str]) -> Number:
-    """The number that PATTERN found."""
-    text, digits = match[0], match["digits"]
-    sign = -1.0 if text[0] in "-−" else 1.0
+def find(text: str, begin: int = 0, end: int | None = None) -> Iterator[tuple[int, int, Number]]:
+    """The numbers in a text, with their units: begin, end and number."""
+    end = len(text) if end is None else end
+    for match in _NUMBER.finditer(text, begin, end):
+        stop = match.end()
+        unit = _UNIT.match(text, stop, end) if match["digits"] else None
+        if unit is not None and unit[2] in UNITS:
+            yield match.start(), unit.end(), _number(match, text[match.start() : unit.end()], *UNITS[unit[2]])
+        elif stop == end or not (text[stop].isalnum() or text[stop] == "_"):
+            yield match.start(), stop, _number(match, match[0], "", 1.0)
+
+
+def parse(text: str) -> Number | None:
+    """The number that a text is, with its unit and nothing else, or None."""
+    found = next(find(text), None)
+    return found[2] if found and found[:2] == (0, len(text)) else None
+
+
+def _number(match: re.Match[str], text: str, dimension: str, size: float) -> Number:
+    sign, digits = (-1.0 if text[0] in "-−" else 1.0), match["digits"]
     if digits is None:
         return Number(text, sign * float(text.lstrip("-+−")), "", 0.0)
-    dimension, size = UNITS[match["unit"]] if match["unit"] else ("", 1.0)
     mantissa, _, exponent = digits.lower().partition("e")
-    decimals = len(mantissa.partition(".")[2])
     # an exponent of thousands of digits is infinity to float(), and no reason to fail
-    power = max(min(int(exponent or 0), 400), -400) - decimals
+    power = max(min(int(exponent or 0), 400), -400) - len(mantissa.partition(".")[2])
     step = 10.0**power if -300 < power < 300 else 0.0
     return Number(text, sign * float(digits) * size, dimension, step * size)
 
@@ -102,8 +116,7 @@ def parse_tolerances(text: str) -> tuple[Tolerance, ...]:
 
 
 def _tolerance(text: str) -> Tolerance:
-    match = PATTERN.fullmatch(text.removeprefix("±").strip())
-    number = parse(match) if match and match["digits"] else None
+    number = parse(text.removeprefix("±").strip())
     if number is None or number.value < 0 or not math.isfinite(number.value):
         raise ValueError("a tolerance such as 5%, 2ms, 0.01, or several with commas between")
     if number.dimension == PERCENT:

@@ -58,17 +58,16 @@ def compare(old: str, new: str, place: Place, rules: Rules) -> list[Finding]:
     if old == new:
         return []
     found: list[Finding] = []
-    olds, news = old.splitlines(), new.splitlines()
-    for tag, left, right in _aligned(olds, news, rules):
-        if tag == "same":
-            for number, (one, other) in enumerate(zip(olds[slice(*left)], news[slice(*right)], strict=True), left[0] + 1):
-                if one != other:
+    first, olds, news = _differing(old.splitlines(), new.splitlines())
+    left, right = [take_apart(line, rules) for line in olds], [take_apart(line, rules) for line in news]
+    for same, (a, b), (c, d) in _aligned(left, right):
+        if same:
+            for number, (one, other) in enumerate(zip(left[a:b], right[c:d], strict=True), first + a + 1):
+                if one.text != other.text:
                     found += _line(one, other, Place(place.node, place.part, number, None, place.path), rules)
         else:
-            found += _block(olds, news, left, right, place)
-    if not found:
-        found.append(Finding(place, "spacing", Verdict.EQUAL, "", "", "the ends of lines differ"))
-    return found
+            found += _block(olds[a:b], news[c:d], first + a, first + c, place)
+    return found or [Finding(place, "spacing", Verdict.EQUAL, "", "", "the ends of lines differ")]
 
 
 def compare_values(old: str, new: str, place: Place, rules: Rules) -> list[Finding]:
@@ -78,7 +77,7 @@ def compare_values(old: str, new: str, place: Place, rules: Rules) -> list[Findi
     one, other = take_apart(old, rules), take_apart(new, rules)
     if one.skeleton != other.skeleton:
         return [Finding(place, "text", Verdict.DIFFERENT, old, new)]
-    return _line(old, new, place, rules)
+    return _line(one, other, place, rules)
 
 
 def compare_numbers(old: Number, new: Number, place: Place, rules: Rules) -> Finding | None:
@@ -97,55 +96,43 @@ def compare_numbers(old: Number, new: Number, place: Place, rules: Rules) -> Fin
 
 
 def _words_and_numbers(line: str, begin: int, end: int) -> Iterator[_Part]:
-    position = begin
-    for match in numbers.PATTERN.finditer(line, begin, end):
-        if match.start() > position:
-            words = line[position : match.start()]
-            yield _Part("words", words, words)
-        number = numbers.parse(match)
-        yield _Part("number", number.dimension, match[0], number)
-        position = match.end()
-    if position < end:
-        yield _Part("words", line[position:end], line[position:end])
+    for start, stop, number in numbers.find(line, begin, end):
+        if start > begin:
+            yield _Part("words", line[begin:start], line[begin:start])
+        yield _Part("number", number.dimension, line[start:stop], number)
+        begin = stop
+    if begin < end:
+        yield _Part("words", line[begin:end], line[begin:end])
 
 
-def _aligned(olds: Sequence[str], news: Sequence[str], rules: Rules) -> Iterator[tuple[str, tuple[int, int], tuple[int, int]]]:
-    """Blocks of lines that are alike ("same"), and of others."""
-    left = [take_apart(line, rules).skeleton for line in olds]
-    right = [take_apart(line, rules).skeleton for line in news]
+def _differing(olds: list[str], news: list[str]) -> tuple[int, list[str], list[str]]:
+    """The lines without those at the beginning and the end that are the same, and how many there are at the beginning."""
+    both = min(len(olds), len(news))
+    first = next((index for index in range(both) if olds[index] != news[index]), both)
+    last = next((index for index in range(both - first) if olds[-1 - index] != news[-1 - index]), both - first)
+    return first, olds[first : len(olds) - last], news[first : len(news) - last]
+
+
+_Block = tuple[bool, tuple[int, int], tuple[int, int]]
+
+
+def _aligned(olds: Sequence[Line], news: Sequence[Line]) -> Iterator[_Block]:
+    """Blocks of lines that are alike (True) and of others, as ranges on both sides."""
+    left, right = [line.skeleton for line in olds], [line.skeleton for line in news]
     if left == right:
-        yield "same", (0, len(left)), (0, len(right))
-        return
-    first = 0
-    while first < min(len(left), len(right)) and left[first] == right[first]:
-        first += 1
-    last = 0
-    while last < min(len(left), len(right)) - first and left[-1 - last] == right[-1 - last]:
-        last += 1
-    if first:
-        yield "same", (0, first), (0, first)
-    middle = left[first : len(left) - last], right[first : len(right) - last]
-    if max(map(len, middle)) > _MANY:
-        yield from _by_place(*middle, first)
+        yield True, (0, len(left)), (0, len(right))
+    elif max(len(left), len(right)) <= _MANY:
+        for tag, a, b, c, d in SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
+            yield tag == "equal", (a, b), (c, d)
     else:
-        for tag, a, b, c, d in SequenceMatcher(None, *middle, autojunk=False).get_opcodes():
-            yield "same" if tag == "equal" else tag, (a + first, b + first), (c + first, d + first)
-    if last:
-        yield "same", (len(left) - last, len(left)), (len(right) - last, len(right))
+        both = min(len(left), len(right))
+        for index in range(both):
+            yield left[index] == right[index], (index, index + 1), (index, index + 1)
+        yield False, (both, len(left)), (both, len(right))
 
 
-def _by_place(left: Sequence[object], right: Sequence[object], first: int) -> Iterator[tuple[str, tuple[int, int], tuple[int, int]]]:
-    both = min(len(left), len(right))
-    for index in range(both):
-        at = (index + first, index + first + 1)
-        yield "same" if left[index] == right[index] else "replace", at, at
-    if len(left) != len(right):
-        yield "replace", (both + first, len(left) + first), (both + first, len(right) + first)
-
-
-def _line(old: str, new: str, place: Place, rules: Rules) -> list[Finding]:
+def _line(one: Line, other: Line, place: Place, rules: Rules) -> list[Finding]:
     """Two lines of one skeleton."""
-    one, other = take_apart(old, rules), take_apart(new, rules)
     found: list[Finding] = []
     index = 0
     for left, right in zip(
@@ -160,18 +147,17 @@ def _line(old: str, new: str, place: Place, rules: Rules) -> list[Finding]:
             found += [difference] if difference else []
         elif left.text != right.text:
             found.append(Finding(place, "volatile", Verdict.EQUAL, left.text, right.text, left.name))
-    return found or [Finding(place, "spacing", Verdict.EQUAL, old, new, "spacing")]
+    return found or [Finding(place, "spacing", Verdict.EQUAL, one.text, other.text, "spacing")]
 
 
-def _block(olds: Sequence[str], news: Sequence[str], left: tuple[int, int], right: tuple[int, int], place: Place) -> Iterator[Finding]:
-    """Lines that are not alike: one for one as far as there are both, the rest missing or extra."""
-    gone, come = olds[slice(*left)], news[slice(*right)]
+def _block(gone: Sequence[str], come: Sequence[str], left: int, right: int, place: Place) -> Iterator[Finding]:
+    """Lines that are not alike: one for one as far as there are both, the rest missing or extra. left, right: lines before them."""
     for offset in range(max(len(gone), len(come))):
-        at = Place(place.node, place.part, left[0] + offset + 1, None, place.path)
+        line = (right if offset >= len(gone) else left) + offset + 1
+        at = Place(place.node, place.part, line, None, place.path)
         if offset >= len(come):
             yield Finding(at, "missing", Verdict.DIFFERENT, gone[offset], "", "the line is missing")
         elif offset >= len(gone):
-            at = Place(place.node, place.part, right[0] + offset + 1, None, place.path)
             yield Finding(at, "extra", Verdict.DIFFERENT, "", come[offset], "the line is extra")
         else:
             yield Finding(at, "text", Verdict.DIFFERENT, gone[offset], come[offset], "the line differs")
