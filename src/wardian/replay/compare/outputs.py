@@ -155,22 +155,22 @@ def _richest(old: Mapping[str, Any], new: Mapping[str, Any], place: Place, rules
             return structures.compare(old[kind], new[kind], place, rules)
     for kind in both:
         if kind in images.RASTER:
-            return images.compare(_string(old[kind]), _string(new[kind]), place, rules)
+            return images.compare(string(old[kind]), string(new[kind]), place, rules)
     if SVG in both:
-        return images.compare_svg(_string(old[SVG]), _string(new[SVG]), place, rules)
+        return images.compare_svg(string(old[SVG]), string(new[SVG]), place, rules)
     if any(kind.startswith("image/") for kind in {*old, *new}):
         # one has a picture and the other none: the words beside it say little
         return None
     for kind in ("text/markdown", "text/latex"):
         if kind in both:
-            return _text(_string(old[kind]), _string(new[kind]), place, rules)
+            return _text(string(old[kind]), string(new[kind]), place, rules)
     if "text/html" in both:
-        found = _html(_string(old["text/html"]), _string(new["text/html"]), place, rules)
+        found = _html(string(old["text/html"]), string(new["text/html"]), place, rules)
         if found is not None:
             return found
     for kind in ("text/plain", *both):
         if kind in both:
-            return _text(plain(_string(old[kind])), plain(_string(new[kind])), place, rules)
+            return _text(plain(string(old[kind])), plain(string(new[kind])), place, rules)
     return None
 
 
@@ -200,10 +200,11 @@ def _error(old: tuple[str, str, str] | None, new: tuple[str, str, str] | None, p
 
 
 def _said(data: Mapping[str, Any]) -> str:
-    return _string(data.get("text/plain", ", ".join(data)))
+    return string(data.get("text/plain", ", ".join(data)))
 
 
-def _string(value: Any) -> str:
+def string(value: Any) -> str:
+    """A value of a display as text: notebooks have lists of lines, too."""
     if isinstance(value, list):
         return "".join(str(item) for item in value)
     return value if isinstance(value, str) else json.dumps(value)

@@ -18,7 +18,7 @@ _SPACES = re.compile(r"[ \t\u00a0]+")
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class Part:
     """Words, a number or something volatile. kind: "words", "volatile", "number"; name: what two lines that are alike have in common."""
 
     kind: str
@@ -32,17 +32,17 @@ class Line:
     """A line taken apart. skeleton: what two lines have in common that differ in numbers and volatile parts alone."""
 
     text: str
-    parts: tuple[_Part, ...]
+    parts: tuple[Part, ...]
     skeleton: tuple[tuple[str, str], ...]
 
 
 def take_apart(line: str, rules: Rules) -> Line:
     """A line's words, numbers and volatile parts."""
-    parts: list[_Part] = []
+    parts: list[Part] = []
     position = 0
     for begin, end, kind in rules.volatile.find(line):
         parts += _words_and_numbers(line, position, begin)
-        parts.append(_Part("volatile", kind, line[begin:end]))
+        parts.append(Part("volatile", kind, line[begin:end]))
         position = end
     parts += _words_and_numbers(line, position, len(line))
     skeleton = [(part.kind, _SPACES.sub(" ", part.name)) for part in parts]
@@ -60,7 +60,7 @@ def compare(old: str, new: str, place: Place, rules: Rules) -> list[Finding]:
     found: list[Finding] = []
     first, olds, news = _differing(old.splitlines(), new.splitlines())
     left, right = [take_apart(line, rules) for line in olds], [take_apart(line, rules) for line in news]
-    for same, (a, b), (c, d) in _aligned(left, right):
+    for same, (a, b), (c, d) in aligned(left, right):
         if same:
             for number, (one, other) in enumerate(zip(left[a:b], right[c:d], strict=True), first + a + 1):
                 if one.text != other.text:
@@ -95,14 +95,14 @@ def compare_numbers(old: Number, new: Number, place: Place, rules: Rules) -> Fin
     return Finding(place, "number", verdict, old.text, new.text, words, (old, new), covering)
 
 
-def _words_and_numbers(line: str, begin: int, end: int) -> Iterator[_Part]:
+def _words_and_numbers(line: str, begin: int, end: int) -> Iterator[Part]:
     for start, stop, number in numbers.find(line, begin, end):
         if start > begin:
-            yield _Part("words", line[begin:start], line[begin:start])
-        yield _Part("number", number.dimension, line[start:stop], number)
+            yield Part("words", line[begin:start], line[begin:start])
+        yield Part("number", number.dimension, line[start:stop], number)
         begin = stop
     if begin < end:
-        yield _Part("words", line[begin:end], line[begin:end])
+        yield Part("words", line[begin:end], line[begin:end])
 
 
 def _differing(olds: list[str], news: list[str]) -> tuple[int, list[str], list[str]]:
@@ -113,10 +113,10 @@ def _differing(olds: list[str], news: list[str]) -> tuple[int, list[str], list[s
     return first, olds[first : len(olds) - last], news[first : len(news) - last]
 
 
-_Block = tuple[bool, tuple[int, int], tuple[int, int]]
+Block = tuple[bool, tuple[int, int], tuple[int, int]]
 
 
-def _aligned(olds: Sequence[Line], news: Sequence[Line]) -> Iterator[_Block]:
+def aligned(olds: Sequence[Line], news: Sequence[Line]) -> Iterator[Block]:
     """Blocks of lines that are alike (True) and of others, as ranges on both sides."""
     left, right = [line.skeleton for line in olds], [line.skeleton for line in news]
     if left == right:
