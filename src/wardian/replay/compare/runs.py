@@ -148,10 +148,12 @@ def _match_by(
 
 def _match_gaps(old: int, new: int, partner: dict[int, int]) -> None:
     """Pair what stands between the same neighbours, where it is as many on both sides."""
+    taken = set(partner.values())
     anchors = [(-1, -1), *sorted(partner.items()), (old, new)]
     for (left, right), (next_left, next_right) in itertools.pairwise(anchors):
-        if next_left - left == next_right - right > 1:
-            partner.update(zip(range(left + 1, next_left), range(right + 1, next_right), strict=True))
+        between = range(right + 1, next_right)
+        if next_left - left == next_right - right and taken.isdisjoint(between):
+            partner.update(zip(range(left + 1, next_left), between, strict=True))
 
 
 def _alone(recorded: ExecutedCell | None, came: ExecutedCell | None, number: int | None) -> CellComparison:
