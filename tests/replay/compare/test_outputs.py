@@ -132,6 +132,17 @@ def test_tables_with_every_digit() -> None:
     assert found.place.path == "row 0, column x"
 
 
+def test_recorded_rows_are_a_table() -> None:
+    """What `wardian.record` writes down is compared row by row, by its columns."""
+
+    def rows(*values: list[Any]) -> Message:
+        return shows("application/vnd.wardian.rows+json", {"columns": ["player", "rate"], "rows": list(values)})
+
+    verdict, (found,) = compared([rows([1, 3.67], [2, 3.5])], [rows([1, 3.67], [2, 3.75])])
+    assert (verdict, found.place.path, found.old, found.new) == (Verdict.DIFFERENT, "row 2, column rate", "3.5", "3.75")
+    assert [item.kind for item in compared([rows([1, 3.67])], [rows([1, 3.67], [2, 3.5])])[1]] == ["extra"]
+
+
 @given(JSON)
 def test_json_is_identical_to_itself(value: Any) -> None:
     """Any JSON is identical to itself, and equal in another order of its members or with other spaces."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...kernel.cells.ansi import plain
 from ...kernel.cells.fanout import redrawn
+from ..rows import MIME
 from . import images, structures, tables, text
 from .results import Finding, Place, Verdict
 from .rules import Rules
@@ -146,10 +147,11 @@ def _bundle(old: Mapping[str, Any], new: Mapping[str, Any], place: Place, rules:
 
 def _richest(old: Mapping[str, Any], new: Mapping[str, Any], place: Place, rules: Rules) -> list[Finding] | None:
     both = [kind for kind in old if kind in new]
-    if RESOURCE in both:
-        one, other = tables.from_resource(old[RESOURCE]), tables.from_resource(new[RESOURCE])
-        if one is not None and other is not None:
-            return tables.compare(one, other, place, rules)
+    for kind, read in ((MIME, tables.from_rows), (RESOURCE, tables.from_resource)):
+        if kind in both:
+            one, other = read(old[kind]), read(new[kind])
+            if one is not None and other is not None:
+                return tables.compare(one, other, place, rules)
     for kind in both:
         if kind == JSON or kind in _PLOTS or kind.startswith("application/vnd.vega"):
             return structures.compare(old[kind], new[kind], place, rules)

@@ -44,6 +44,15 @@ def from_resource(data: Any) -> Table | None:
     return Table([names[index] for index in kept], labels, [[row[index] for index in kept] for row in rows])
 
 
+def from_rows(data: Any) -> Table | None:
+    """The table that `wardian.record` writes down: columns and rows, without labels of rows."""
+    try:
+        rows = [[_text(value) for value in row] for row in data["rows"]]
+        return Table([str(name) for name in data["columns"]], [""] * len(rows), rows)
+    except (KeyError, TypeError):
+        return None
+
+
 def compare(old: Table, new: Table, place: Place, rules: Rules) -> list[Finding]:
     """What differs between two tables."""
     found: list[Finding] = []
