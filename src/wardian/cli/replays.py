@@ -27,7 +27,7 @@ def _complete_target(context: click.Context, parameter: click.Parameter, incompl
     """Notebooks here, and ids of recorded runs."""
     from click.shell_completion import CompletionItem
 
-    found = [str(path) for path in sorted(Path.cwd().glob("*.ipynb")) if path.name.startswith(incomplete)]
+    found = [path.name for path in sorted(Path.cwd().glob("*.ipynb")) if path.name.startswith(incomplete)]
     return [*map(CompletionItem, found), *_complete_run(context, parameter, incomplete)]
 
 

@@ -30,7 +30,7 @@ def executed(record: RunRecord) -> ExecutedRun:
     if run.detail.get("experiment_digest"):
         facts["experiment file"] = str(run.detail["experiment_digest"])[:12]
     facts |= {f"parameter {name}": _said(value) for name, value in run.detail.get("parameters", {}).items()}
-    caveats = _detail(record, CAVEATS)
+    caveats = _detail(record.entries, CAVEATS)
     return ExecutedRun(
         id=run.id,
         cells=cells,
@@ -54,32 +54,33 @@ def baseline(journal: Journal, notebook: Path, parameters: Mapping[str, Any], ag
     wanted = json.loads(json.dumps(redact_values(parameters), default=str))
     same = [run for run in runs if run.detail.get("parameters") == wanted]
     for candidates in (same, runs):
-        plain = [record for run in candidates[:_LOOKED_AT] if not _is_replay(record := journal.show(run.id))]
-        if plain:
-            return _like(plain)
+        if found := _like(journal, candidates[:_LOOKED_AT]):
+            return [journal.show(run.id) for run in found]
     remedy = f"record one with `wardian run {notebook}`" + (", or name a replay with --against" if runs else "")
     raise RunError(f"{notebook}: no run of it is recorded that went well", remedy=remedy)
 
 
-def _like(records: Sequence[RunRecord]) -> list[RunRecord]:
-    """The first and those that ran the same thing."""
+def _like(journal: Journal, runs: Sequence[LogEntry]) -> list[LogEntry]:
+    """The first that is no replay, and those that ran the same thing."""
+    first: tuple[Any, ...] | None = None
+    found: list[LogEntry] = []
+    for run in runs:
+        entries = journal.entries(kinds=["event", "cell"], run=run.id)
+        if _detail(entries, REPLAY) is not None:
+            continue
+        sources = [without_directives(entry.detail["source"]) for entry in entries if entry.kind == "cell"]
+        what = (*(run.detail.get(name) for name in ("provider", "experiment_digest", "parameters")), sources)
+        first = first or what
+        if what == first:
+            found.append(run)
+        if len(found) == MOST:
+            break
+    return found
 
-    def what(record: RunRecord) -> tuple[Any, ...]:
-        detail = record.run.detail
-        sources = tuple(without_directives(entry.detail["source"]) for entry in record.entries if entry.kind == "cell")
-        return detail.get("provider"), detail.get("experiment_digest"), detail.get("parameters"), sources
 
-    first = what(records[0])
-    return [record for record in records if what(record) == first][:MOST]
-
-
-def _is_replay(record: RunRecord) -> bool:
-    return _detail(record, REPLAY) is not None
-
-
-def _detail(record: RunRecord, kind: str) -> Mapping[str, Any] | None:
+def _detail(entries: Sequence[LogEntry], kind: str) -> Mapping[str, Any] | None:
     """What a run's event of a kind says; its summary begins with the kind."""
-    return next((entry.detail for entry in record.entries if entry.kind == "event" and entry.summary.partition(":")[0] == kind), None)
+    return next((entry.detail for entry in entries if entry.kind == "event" and entry.summary.partition(":")[0] == kind), None)
 
 
 def _cell(entry: LogEntry, outputs: Sequence[Output]) -> ExecutedCell:

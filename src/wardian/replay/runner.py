@@ -407,7 +407,7 @@ def _where(cell: NotebookNode) -> str:
 
 def _first_line(cell: NotebookNode) -> str:
     source = str(cell.source)
-    return next((line for line in source.splitlines() if line.strip() and not line.startswith("%%")), source.strip())
+    return next((line for line in source.splitlines() if line.strip() and not line.startswith(("%%", "#|"))), source.strip())
 
 
 def _plain(value: Any) -> Any:

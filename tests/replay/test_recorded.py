@@ -1,0 +1,94 @@
+"""Which recorded runs a replay is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from wardian.errors import JournalError, RunError
+from wardian.journal import Journal
+from wardian.replay.recorded import baseline, executed
+from wardian.replay.replaying import parameters_of
+from wardian.replay.runner import CAVEATS, REPLAY
+
+NOTEBOOK = Path("/study/study.ipynb")
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    """A journal of its own."""
+    with Journal.open(tmp_path / "journal.db") as opened:
+        yield opened
+
+
+def record(
+    journal: Journal, *, delay: str = "10ms", provider: str = "local", source: str = "1", status: str = "ok", replay: bool = False
+) -> str:
+    """A run of one cell on a node, and its id."""
+    parameters = {"delay": delay, "names": ["a"], "password": "hush"}
+    run = journal.run(notebook=str(NOTEBOOK), parameters=parameters, provider=provider, experiment_digest="d", environment="study-1a2b")
+    journal.event(kind=CAVEATS, run=run.id, detail={"summary": "1 not as written", "caveats": ["link wan: loss"]})
+    if replay:
+        journal.event(kind=REPLAY, run=run.id, detail={"summary": "compared", "of": []})
+    cell = journal.cell(source=source, cell="one", selector="client", nodes=["client[0]"], run=run.id)
+    cell.output("client[0]", "stream", {"name": "stdout", "text": "x"})
+    cell.output("client[0]", "execute_reply", {"status": "ok"})
+    cell.done()
+    run.done(status)
+    return run.id
+
+
+def chosen(journal: Journal, *, against: tuple[str, ...] = (), delay: str = "10ms") -> list[str]:
+    return [item.run.id for item in baseline(journal, NOTEBOOK, {"delay": delay, "names": ["a"], "password": "other"}, against)]
+
+
+def test_the_last_that_went_well_and_those_like_it(journal: Journal) -> None:
+    """It is the last run that went well; earlier ones count with it as far as cells, parameters, file and provider are the same."""
+    other, like = record(journal, source="2"), record(journal)
+    record(journal, provider="docker")
+    last = record(journal, source="#| tolerance: 5%\n1")
+    record(journal, status="failed")
+    assert chosen(journal) == [last, like]
+    assert other not in chosen(journal)
+
+
+def test_replays_do_not_count_unless_named(journal: Journal) -> None:
+    """A replay is no record for the next one, or a change would be seen once only; by its id it is."""
+    first, second = record(journal), record(journal, replay=True)
+    assert chosen(journal) == [first]
+    assert chosen(journal, against=(second[-8:],)) == [second]
+    with pytest.raises(JournalError, match="no run 'nonsense'"):
+        chosen(journal, against=("nonsense",))
+
+
+def test_the_same_parameters_go_before_the_last(journal: Journal) -> None:
+    """A run with the same parameters is taken before a later one with others, and without any such the last."""
+    same, other = record(journal), record(journal, delay="20ms")
+    assert chosen(journal) == [same]
+    assert chosen(journal, delay="90ms") == [other]
+
+
+def test_nothing_recorded(journal: Journal) -> None:
+    """Without any run that went well the error says how to record one."""
+    record(journal, status="failed")
+    with pytest.raises(RunError, match="no run of it is recorded") as caught:
+        chosen(journal)
+    assert "wardian run" in str(caught.value)
+
+
+def test_a_run_as_it_is_compared(journal: Journal) -> None:
+    """What the journal has of a run is what is compared: cells with what they sent, facts, caveats, and no secrets."""
+    found = journal.show(record(journal))
+    run = executed(found)
+    (cell,) = run.cells
+    assert (cell.key, cell.source, cell.selector, cell.nodes) == ("one", "1", "client", ("client[0]",))
+    assert [message.kind for message in cell.messages] == ["stream", "execute_reply"]
+    assert set(cell.node_seconds) == {"client[0]"}
+    assert run.caveats == ("link wan: loss",)
+    assert run.facts["provider"] == "local"
+    assert run.facts["parameter delay"] == "10ms"
+    assert "hush" not in str(run)
+    assert "study-1a2b" in run.names
+    assert parameters_of(found) == {"delay": "10ms", "names": "['a']"}
