@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 _MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 _DAY = r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
@@ -29,19 +29,20 @@ KINDS = {
 }
 """{what it is: regular expression}. Ports count only from 32768 on, where systems choose them."""
 
-_HINTS = {
-    "progress": ("<", "eta "),
-    "date": ("-", "/", " "),
-    "time": (":",),
-    "uuid": ("-",),
-    "MAC address": (":",),
-    "IP address": (".", ":"),
-    "memory address": ("0x",),
-    "process number": ("pid", "]:"),
-    "port": ("port ",),
-    "temporary path": ("tmp/", "run/user/"),
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_NEEDS: dict[str, Callable[[str], bool]] = {
+    "progress": lambda line: "<" in line or "eta " in line,
+    "date": lambda line: "-0" in line or "-1" in line or any(month in line for month in _MONTHS),
+    "time": lambda line: line.count(":") > 1,
+    "uuid": lambda line: line.count("-") > 3,
+    "MAC address": lambda line: line.count(":") > 4,
+    "IP address": lambda line: line.count(".") > 2 or line.count(":") > 1,
+    "memory address": lambda line: "0x" in line,
+    "process number": lambda line: "pid" in line or "]:" in line,
+    "port": lambda line: "port " in line,
+    "temporary path": lambda line: "tmp/" in line or "run/user/" in line,
 }
-"""{what it is: parts of which a line has one, if any}, for speed."""
+"""{what it is: what a line (in lower case) that has one fulfils}, for speed."""
 
 IGNORED = "ignored"
 """What a part is called that was declared."""
@@ -64,7 +65,7 @@ class Volatile:
         found: list[tuple[int, int, str]] = []
         lower = line.lower()
         for kind, pattern in self._patterns:
-            if kind in _HINTS and not any(hint in lower for hint in _HINTS[kind]):
+            if kind in _NEEDS and not _NEEDS[kind](lower):
                 continue
             for match in pattern.finditer(line):
                 begin, end = match.span()
