@@ -143,7 +143,7 @@ def test_a_changed_parameter_is_caught(study: Stage) -> None:
     identity = study.json("log", "--kind", "run", "--json")[0]["id"]
     found = replay(study, "-p", "clients=1", "-p", "factor=4", code=10, target=identity[-8:])
     said = {(item["what"], item["old"], item["new"]) for item in found["environment"]}
-    assert said == {("parameter clients", "2", "1"), ("parameter factor", "3", "4")}
+    assert said == {("parameter clients", "2", "1"), ("parameter factor", "not recorded", "4")}
     assert {item["place"]["node"] for item in findings(found, "nodes")} == {"client[1]"}
     assert [(item["old"], item["new"]) for item in findings(found, "draw")] == [("3", "4")]
     assert found["recorded"][0]["id"] == identity

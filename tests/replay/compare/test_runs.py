@@ -135,6 +135,9 @@ def test_a_number_that_never_varied_is_computed() -> None:
     """What several runs printed alike has to be the same again, but for the last digit of what a clock says."""
     assert several(["score 0.8413"] * 3, ["score 0.8414"]).verdict is Verdict.DIFFERENT
     assert several(["5 lost"] * 3, ["6 lost"]).verdict is Verdict.DIFFERENT
+    assert several(["score 0.8413"] * 3, ["score 0.21", "score 0.97", "score 0.64"]).verdict is Verdict.DIFFERENT
+    assert several(["score 0.8413"], ["score 0.8414"] * 2).verdict is Verdict.DIFFERENT
+    assert several(["stalls 0", "stalls 1", "stalls 0"], ["stalls 0"] * 3).verdict is Verdict.EQUAL
     assert several(["took 1.2 s"] * 3, ["took 1.3 s"]).verdict is Verdict.EQUAL
     assert several(["took 1.2 s"] * 3, ["took 2.2 s"]).verdict is Verdict.DIFFERENT
     assert several(["score 0.8413"] * 3, ["score 0.8413"]).verdict is Verdict.IDENTICAL

@@ -115,7 +115,7 @@ def environment(old: Sequence[ExecutedRun], new: Sequence[ExecutedRun]) -> Itera
 
 def _fact(what: str, old: Sequence[str | None], new: Sequence[str | None]) -> Iterable[Difference]:
     if set(old) != set(new):
-        one, other = (", ".join(dict.fromkeys("none" if value is None else value for value in values)) for values in (old, new))
+        one, other = (", ".join(dict.fromkeys("not recorded" if value is None else value for value in values)) for values in (old, new))
         yield Difference(what, one, other)
 
 

@@ -17,6 +17,8 @@ from .results import Finding, Place, Test, Verdict
 IMAGES = 0.02
 """How much less alike a picture may be than the recorded ones are to one another."""
 
+_ALWAYS = 3
+"""So many recorded runs that agree on a number say that it is computed, though new ones do not even agree with one another."""
 
 _Key = tuple[Place, bool]
 """A place, and whether a number is there."""
@@ -69,7 +71,7 @@ def _number(first: Finding, old: Sequence[_Execution], new: Sequence[_Execution]
     elif test.p is None:
         same = set(test.old) == set(test.new)
         verdict = Verdict.EQUAL if same else Verdict.DIFFERENT
-        words = f"{moved + '; ' if moved else ''}it was the same in every run until now"
+        words = "the same values" if same else f"{moved + '; ' if moved else ''}it was the same in every run until now"
     else:
         verdict = Verdict.EQUAL
         words = f"medians, {moved + ', ' if moved else ''}{test.name}: p = {test.p:.2g}"
@@ -79,9 +81,9 @@ def _number(first: Finding, old: Sequence[_Execution], new: Sequence[_Execution]
 
 def _test(olds: Sequence[Number], news: Sequence[Number]) -> Test:
     old, new = tuple(number.value for number in olds), tuple(number.value for number in news)
-    constant = any(len(values) > 1 and len(set(values)) == 1 for values in (old, new))
-    # what a clock showed twice alike to its last digit may still be otherwise the third time
-    known = constant and not olds[0].measured
+    # What a clock showed twice alike to its last digit may still be otherwise the third time. New runs that agree prove nothing against
+    # recorded ones that do not; recorded ones that always agreed do.
+    known = len(set(old)) == 1 and (len(set(new)) == 1 or len(old) >= _ALWAYS) and not olds[0].measured
     name: str
     p: float | None
     if known or not all(map(math.isfinite, (*old, *new))):
