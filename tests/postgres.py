@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import pwd
@@ -47,7 +48,7 @@ class Server:
         with open(self.folder / "log", "ab") as log:
             self._process = subprocess.Popen(
                 [self._programs / "postgres", "-D", self.folder / "data", *options],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True, **self._as,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True, preexec_fn=_end_with_us, **self._as,
             )  # fmt: skip
         deadline = time.monotonic() + _PATIENCE
         while True:
@@ -86,6 +87,11 @@ class Server:
     def url(self, database: str, user: str = "owner", password: str = "") -> str:
         """The address of a database."""
         return f"postgresql://{user}{f':{password}' if password else ''}@/{database}?host={self.folder}"
+
+
+def _end_with_us() -> None:
+    """In the child: tests that are killed leave no server behind (prctl(2), PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGQUIT)
 
 
 def start() -> Server:
