@@ -36,6 +36,8 @@ _FIRST = 2
 _BASE = 0x4000
 _CUT, _IMPAIR, _LIMIT = 1, 2, 3
 _WAITING = {"pfifo": 4, "bfifo": 5, "codel": 6, "fq_codel": 7, "pie": 8}
+_ALONE = 6
+"""Added to the level of a bucket without netem before it, and of its queue: the kernel moves none to another parent."""
 
 FAST = 100e9
 """Bits a second of a class that holds nothing up."""
@@ -176,9 +178,10 @@ def chain(shape: Shape, mtu: int, number: int) -> list[Step]:
         add(_CUT, "tbf", netlink.tbf(FAST, burst=BURST, limit=BURST, mtu=frame, peak=qdiscs.PEAK))
         add(_IMPAIR, *qdiscs.impairment({part: value for part, value in shape.items() if part != "rate"}, mtu))
     if qdiscs.limits(shape):
-        add(_LIMIT, *qdiscs.bucket(shape, mtu))
+        place = 0 if steps else _ALONE
+        add(_LIMIT + place, *qdiscs.bucket(shape, mtu))
         kind, options = qdiscs.waiting(shape, mtu)
-        add(_WAITING[kind], kind, options)
+        add(_WAITING[kind] + place, kind, options)
     return steps
 
 
