@@ -22,6 +22,7 @@ networks: {lan: {}}
 nodes:
   server: {networks: lan}
   client: {count: 2, networks: lan}
+  spare: {count: 0, networks: lan}
 """
 
 
@@ -73,6 +74,14 @@ def test_a_headless_run_stops_at_an_error(folder: Path) -> None:
     with pytest.raises(CellExecutionError, match="ZeroDivisionError") as caught:
         execute(folder, "%%on server\n1/0")
     assert "server" in caught.value.traceback
+
+
+def test_a_group_without_nodes(folder: Path) -> None:
+    """A cell on a group that has no node now is an error that says so, also right after the nodes were read."""
+    cells = execute(folder, "%%on client --lang bash\ntrue", "%%on spare\n1", allow_errors=True)
+    error = cells[1].outputs[-1]
+    assert "'spare' picks no node" in error.evalue
+    assert "client[0]" in "".join(error.traceback)
 
 
 def test_everything_on_a_node_dies(folder: Path) -> None:

@@ -178,7 +178,7 @@ class Reach:
         except SelectorError:
             return None
         places: list[Place] = [self._places[name, language] for name in names if (name, language) in self._places]
-        return places if len(places) == len(names) else None
+        return places if names and len(places) == len(names) else None
 
     async def places(self, selector: str, language: str, note: Callable[[str], None] | None = None) -> list[Place]:
         """The places that `selector` picks, opened where they are not. One that cannot be opened carries its `error`.
