@@ -153,6 +153,8 @@ def test_a_fault_from_the_menu(panel: Panel, stage: Stage) -> None:
     panel.page.keyboard.press("Enter")
     expect(panel.page.locator(".lm-Menu")).to_be_focused()
     panel.page.keyboard.press("p")
+    expect(panel.page.locator(".lm-Menu-item.lm-mod-active")).to_have_text("Pause…")
+    panel.page.keyboard.press("Enter")
     dialog = panel.page.get_by_role("dialog")
     dialog.locator("input[name='for']").fill("")
     panel.page.keyboard.press("Enter")

@@ -116,7 +116,7 @@ def test_a_new_experiment_from_a_template(page: Page, stage: Stage) -> None:
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("Begin with").select_option("wan")
     expect(dialog.locator("pre")).to_contain_text("Two sites")
-    dialog.get_by_label("Folder").fill(f"{stage.name}/made")
+    dialog.get_by_label("Folder", exact=True).fill(f"{stage.name}/made")
     picture(page, "new-experiment")
     assert_accessible(page, ".jp-Dialog")
     dialog.get_by_role("button", name="Create").click()

@@ -65,6 +65,9 @@ export function ActionBar({ state, large }: { state: IEnvironment; large: boolea
         <button className="wardian-Button" onClick={() => void commands.execute('docmanager:open', { path: live.path })}>
           {trans.__('File')}
         </button>
+        <button className="wardian-Button" onClick={() => void commands.execute('wardian:open-journal', which)}>
+          {trans.__('Journal')}
+        </button>
         {large ? null : (
           <button
             className="wardian-Button"

@@ -105,7 +105,7 @@ export const LinkLine = React.memo(function LinkLine(
       <text className="wardian-Line-name" x={middle.x} y={middle.y - 7}>
         {short(name)}
       </text>
-      {words.split(', ').map((part, index) => (
+      {words.split(/[,;] /).map((part, index) => (
         <text key={index} className="wardian-Line-words" x={middle.x} y={middle.y + 9 + 12 * index}>
           {part}
         </text>
