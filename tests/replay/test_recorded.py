@@ -9,9 +9,9 @@ import pytest
 
 from wardian.errors import JournalError, RunError
 from wardian.journal import Journal
-from wardian.replay.recorded import baseline, executed
+from wardian.replay.recorded import baseline, environment, executed
 from wardian.replay.replaying import parameters_of
-from wardian.replay.runner import CAVEATS, REPLAY
+from wardian.replay.runner import REPLAY
 
 NOTEBOOK = Path("/study/study.ipynb")
 
@@ -24,12 +24,21 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 
 def record(
-    journal: Journal, *, delay: str = "10ms", provider: str = "local", source: str = "1", status: str = "ok", replay: bool = False
+    journal: Journal,
+    *,
+    delay: str = "10ms",
+    provider: str = "local",
+    source: str = "1",
+    status: str = "ok",
+    replay: bool = False,
+    kernel: str = "6.1",
 ) -> str:
     """A run of one cell on a node, and its id."""
     parameters = {"delay": delay, "names": ["a"], "password": "hush"}
     run = journal.run(notebook=str(NOTEBOOK), parameters=parameters, provider=provider, experiment_digest="d", environment="study-1a2b")
-    journal.event(kind=CAVEATS, run=run.id, detail={"summary": "1 not as written", "caveats": ["link wan: loss"]})
+    caveat = {"resource": "link wan", "field": "loss", "message": "not here", "stand_in": None}
+    journal.fact("plan", {"operations": [], "caveats": [caveat]}, run=run.id)
+    journal.fact("machine", {"kernel": kernel}, run=run.id, node="client[0]")
     if replay:
         journal.event(kind=REPLAY, run=run.id, detail={"summary": "compared", "of": []})
     cell = journal.cell(source=source, cell="one", selector="client", nodes=["client[0]"], run=run.id)
@@ -86,9 +95,15 @@ def test_a_run_as_it_is_compared(journal: Journal) -> None:
     assert (cell.key, cell.source, cell.selector, cell.nodes) == ("one", "1", "client", ("client[0]",))
     assert [message.kind for message in cell.messages] == ["stream", "execute_reply"]
     assert set(cell.node_seconds) == {"client[0]"}
-    assert run.caveats == ("link wan: loss",)
-    assert run.facts["provider"] == "local"
-    assert run.facts["parameter delay"] == "10ms"
+    assert run.caveats == ("link wan: loss: not here",)
     assert "hush" not in str(run)
     assert "study-1a2b" in run.names
     assert parameters_of(found) == {"delay": "10ms", "names": "['a']"}
+
+
+def test_environments_that_differ(journal: Journal) -> None:
+    """What differs between what runs were and ran on is listed with both values, and that they are two runs is none of it."""
+    one, other = (journal.show(identity) for identity in (record(journal), record(journal, provider="docker", delay="20ms", kernel="6.2")))
+    said = {(item.what, item.old, item.new) for item in environment(one, other)}
+    assert said == {("provider", "local", "docker"), ("parameter delay", "10ms", "20ms"), ("node client[0] kernel", "6.1", "6.2")}
+    assert environment(one, journal.show(record(journal, status="failed"))) == ()

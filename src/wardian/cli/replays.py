@@ -21,6 +21,8 @@ DIFFERENT, UNHONOURED = 10, 11
 """Exit codes."""
 _FINDINGS = 6
 """Most findings shown of one cell."""
+_LINES = 20
+"""Most differences shown of the environments."""
 
 
 def _complete_target(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -172,8 +174,10 @@ def _print(found: Replay, tolerance: str | None) -> None:
     ):
         if lines:
             click.echo("\n" + style(title, bold=True))
-            for line in lines:
+            for line in lines[:_LINES]:
                 click.echo(f"  {line}")
+            if len(lines) > _LINES:
+                click.echo(f"  and {len(lines) - _LINES} more, which the report has")
     click.echo("\n" + style(comparison.verdict.value, fg="green" if comparison.verdict.fine else "red", bold=True) + f": {_against(found)}")
     if advice := _advice(found):
         click.echo(advice)

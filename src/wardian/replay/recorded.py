@@ -8,37 +8,58 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunError
+from ..experiment.resources import Caveat
 from ..journal import Journal, LogEntry, Output, RunRecord
+from ..journal.differences import PARTS, differences, lines
+from ..journal.differences import Difference as Recorded
 from ..journal.redact import redact_values
 from ..kernel.record.recording import REPLY
-from .compare import ExecutedCell, ExecutedRun, Message
+from .compare import Difference, ExecutedCell, ExecutedRun, Message
 from .compare.rules import without_directives
-from .runner import CAVEATS, REPLAY
+from .facts import PLAN
+from .runner import REPLAY
 
 MOST = 10
 """How many recorded runs of the same thing are taken as one sample."""
 _LOOKED_AT = 50
 """How many runs before the last are looked through for such."""
-_FACTS = ("provider", "host", "user", "wardian", "python")
+_OF_RUNS = {("run", "status"), ("run", "error"), ("run", "notebook")}
+"""Differences of runs that say nothing of their environments."""
+_PARTS = {"run": "", "parameters": "parameter", "links": "link", "versions": "version of"}
 
 
 def executed(record: RunRecord) -> ExecutedRun:
     """A run as it is compared."""
     run = record.run
     cells = tuple(_cell(entry, record.outputs.get(entry.id, ())) for entry in record.entries if entry.kind == "cell")
-    facts = {name: str(run.detail[name]) for name in _FACTS if run.detail.get(name)}
-    if run.detail.get("experiment_digest"):
-        facts["experiment file"] = str(run.detail["experiment_digest"])[:12]
-    facts |= {f"parameter {name}": _said(value) for name, value in run.detail.get("parameters", {}).items()}
-    caveats = _detail(record.entries, CAVEATS)
+    caveats = [str(Caveat(**item)) for item in (record.fact(PLAN) or {}).get("caveats", ())]
     return ExecutedRun(
         id=run.id,
         cells=cells,
-        facts=facts,
-        node_facts={},
         names=tuple(name for name in (run.environment, run.id) if name),
-        caveats=tuple(caveats["caveats"]) if caveats is not None else None,
+        caveats=tuple(caveats) if record.fact(PLAN) is not None else None,
     )
+
+
+def environment(old: RunRecord, new: RunRecord) -> tuple[Difference, ...]:
+    """What differs between what two runs were and ran on, as far as the journal has it of both: older runs are without facts."""
+    without = {"cell", "duration", "plan"} if old.facts and new.facts else set(PARTS) - {"run", "parameters"}
+    return tuple(
+        _environment(item) for item in differences(old, new) if item.part not in without and (item.part, item.what) not in _OF_RUNS
+    )
+
+
+def _environment(item: Recorded) -> Difference:
+    if item.part == "experiment" and isinstance(item.before, str) and isinstance(item.after, str):
+        changed = lines(item.before, item.after)
+        was, now = ("\n".join(line[1:].strip() for line in changed if line.startswith(sign)) for sign in "-+")
+        return Difference("experiment file", was, now)
+    one, other = item.before, item.after
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+        one, other = ({name: value[name] for name in names if name in value} for value in (one, other))
+    what = " ".join(part for part in (_PARTS.get(item.part, item.part), item.where, item.what) if part)
+    return Difference(what, _said(one), _said(other))
 
 
 def baseline(journal: Journal, notebook: Path, parameters: Mapping[str, Any], against: Sequence[str] = ()) -> list[RunRecord]:
@@ -97,4 +118,4 @@ def _cell(entry: LogEntry, outputs: Sequence[Output]) -> ExecutedCell:
 
 
 def _said(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return "none" if value is None else value if isinstance(value, str) else json.dumps(value)

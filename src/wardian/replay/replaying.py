@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..journal import RunRecord
 from ..journal.redact import REDACTED
 from .compare import Comparison, ExecutedCell, RuleError, Rules, compare, rules
 from .recorded import baseline, executed
+from .recorded import environment as environment_of
 from .runner import Reporter, read_notebook, run_notebook, use_parameters
 
 INSTANCE = "replay"
@@ -122,7 +123,7 @@ def compare_records(
         # one that is not in the notebook sets the notebook's parameters, or was there when it ran
         return known.get(cell.key or "") or rules("", _entry(document.metadata), tolerance=tolerance, known=names)
 
-    return compare(olds, news, rules_of)
+    return replace(compare(olds, news, rules_of), environment=environment_of(recorded[0], new[0]))
 
 
 def parameters_of(record: RunRecord) -> dict[str, str]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..environment.facts import MACHINE
 from ..journal import RunRecord
 from .compare import CellComparison, ExecutedCell, Finding, Rules, Times, Verdict, outputs
 from .compare.results import plain
@@ -74,23 +75,19 @@ def to_html(found: Replay) -> str:
 def _run(record: RunRecord) -> dict[str, Any]:
     run = record.run
     started = time.strftime("%F %T", time.localtime(run.started))
-    return {"id": run.id, "started": started, "seconds": run.seconds, "status": run.status, "facts": dict(executed(record).facts)}
+    facts = {name: run.detail.get(name) for name in ("provider", "host", "user", "parameters")}
+    return {"id": run.id, "started": started, "seconds": run.seconds, "status": run.status, **facts}
 
 
 def _node_facts(found: Replay) -> list[tuple[str, list[tuple[str, str, str]]]]:
-    """Of each node what is known of it, recorded and now."""
-    old, new = executed(found.recorded[0]).node_facts, executed(found.new[0]).node_facts
-    nodes = dict.fromkeys([*old, *new])
-    return [
-        (
-            node,
-            [
-                (name, old.get(node, {}).get(name, ""), new.get(node, {}).get(name, ""))
-                for name in {**old.get(node, {}), **new.get(node, {})}
-            ],
-        )
-        for node in nodes
-    ]
+    """Of each node, and of home, what machine it is: recorded and now."""
+    old, new = found.recorded[0], found.new[0]
+    tables = []
+    for node in (None, *dict.fromkeys([*old.nodes(), *new.nodes()])):
+        one, other = (record.fact(MACHINE, node) or {} for record in (old, new))
+        if rows := [(name, str(one.get(name, "")), str(other.get(name, ""))) for name in {**one, **other}]:
+            tables.append((node or "here", rows))
+    return tables
 
 
 def _cells(found: Replay) -> list[dict[str, Any]]:

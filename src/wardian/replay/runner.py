@@ -27,7 +27,6 @@ from ..environment.environment import Environment
 from ..environment.fidelity import Doubt
 from ..errors import ExperimentFileError, MissingToolError, Problem, RunError, WardianError
 from ..experiment.model import Experiment
-from ..experiment.plan import Plan
 from ..journal import Entry, Journal, otel
 from ..journal.redact import secrets_in
 from ..kernel.cells.binding import BindingError, bind
@@ -39,8 +38,8 @@ log = logging.getLogger("wardian")
 _PATIENCE = 5.0
 """How long a run that failed waits for what is still found out about it, seconds."""
 
-CAVEATS, REPLAY = "run.caveats", "run.replay"
-"""Kinds of events: what a run's environment could not honour; that it was run to be compared, and with which."""
+REPLAY = "run.replay"
+"""The kind of event that says that a run was run to be compared, and with which."""
 
 
 class Reporter(Protocol):
@@ -112,6 +111,9 @@ async def run_notebook(
     )
     journal.current_run = entry.id
     journal.hide(secrets_in(values))
+    if replays:
+        detail = {"summary": f"compared with {', '.join(item[-8:] for item in replays)}", "of": list(replays)}
+        journal.event(kind=REPLAY, run=entry.id, detail=detail)
     outcome = Outcome(entry.id)
     about = About(journal, entry.id)
     try:
@@ -122,7 +124,6 @@ async def run_notebook(
             live = await environment.live()
             entry.amend(environment=live.record.id, provider=live.record.provider)
             about.grown(live, plan)
-            _note(journal, entry, live.record.id, plan, replays)
         try:
             with _recorded(entry, ends=True):
                 about.in_force(fault.text() for fault in await environment.fault.in_force())
@@ -176,16 +177,6 @@ def use_parameters(
     """
     environment.parameters, values = _split(parameters, environment, document)
     return {name: parameter.default for name, parameter in environment.load().parameters.items()} | values, values
-
-
-def _note(journal: Journal, entry: Entry, environment: str, plan: Plan, replays: Sequence[str]) -> None:
-    """Have the journal say what could not be honoured, and what this is a replay of."""
-    caveats = [str(caveat) for caveat in plan.caveats]
-    summary = f"{len(caveats)} not as written" if caveats else "all as written"
-    journal.event(kind=CAVEATS, environment=environment, run=entry.id, detail={"summary": summary, "caveats": caveats})
-    if replays:
-        detail = {"summary": f"compared with {', '.join(item[-8:] for item in replays)}", "of": list(replays)}
-        journal.event(kind=REPLAY, environment=environment, run=entry.id, detail=detail)
 
 
 @contextmanager

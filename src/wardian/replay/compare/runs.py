@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from . import outputs, samples
 from .outputs import Message
-from .results import CellComparison, Comparison, Difference, Finding, Place, Times, Verdict, worst
+from .results import CellComparison, Comparison, Finding, Place, Times, Verdict, worst
 from .rules import Rules, without_directives
 
 
@@ -41,14 +41,11 @@ class ExecutedCell:
 class ExecutedRun:
     """One execution of a notebook.
 
-    facts: what is known of the whole, such as parameters, provider, host and versions; node_facts: of each node.
     names: texts that name this run and its environment. caveats: what could not be honoured, None where that is not known.
     """
 
     id: str
     cells: tuple[ExecutedCell, ...]
-    facts: Mapping[str, str] = field(default_factory=dict)
-    node_facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     names: tuple[str, ...] = ()
     caveats: tuple[str, ...] | None = None
 
@@ -76,11 +73,12 @@ def compare(old: Sequence[ExecutedRun], new: Sequence[ExecutedRun], rules_of: Ru
         news = [cell for known in further if (cell := known.get(id(recorded))) is not None]
         cells.append(_cell(olds, news, number, rules_of(came)))
     cells = _settled(cells)
-    unhonoured = tuple(dict.fromkeys(item for run in new for item in run.caveats or () if item not in (reference.caveats or ())))
+    known = reference.caveats
+    unhonoured = tuple(dict.fromkeys(item for run in new for item in run.caveats or () if known is not None and item not in known))
     if unhonoured:
         cells = [_excused(cell) for cell in cells]
     verdict = worst(cell.verdict for cell in cells)
-    return Comparison(verdict, tuple(cells), tuple(environment(old, new)), unhonoured)
+    return Comparison(verdict, tuple(cells), unhonoured=unhonoured)
 
 
 def match(old: Sequence[ExecutedCell], new: Sequence[ExecutedCell]) -> list[Pair]:
@@ -101,22 +99,6 @@ def match(old: Sequence[ExecutedCell], new: Sequence[ExecutedCell]) -> list[Pair
         pairs.append((old[left] if left is not None else None, cell))
     pairs += [(old[gone], None) for gone in range(shown, len(old)) if gone not in partner]
     return pairs
-
-
-def environment(old: Sequence[ExecutedRun], new: Sequence[ExecutedRun]) -> Iterable[Difference]:
-    """What is known of both environments and not the same."""
-    for what in dict.fromkeys(name for run in (*old, *new) for name in run.facts):
-        yield from _fact(what, [run.facts.get(what) for run in old], [run.facts.get(what) for run in new])
-    nodes = dict.fromkeys((node, fact) for run in (*old, *new) for node, facts in run.node_facts.items() for fact in facts)
-    for node, fact in nodes:
-        values = [[run.node_facts.get(node, {}).get(fact) for run in runs] for runs in (old, new)]
-        yield from _fact(f"{node}: {fact}", *values)
-
-
-def _fact(what: str, old: Sequence[str | None], new: Sequence[str | None]) -> Iterable[Difference]:
-    if set(old) != set(new):
-        one, other = (", ".join(dict.fromkeys("not recorded" if value is None else value for value in values)) for values in (old, new))
-        yield Difference(what, one, other)
 
 
 def _keyed(reference: Sequence[ExecutedCell], cells: Sequence[ExecutedCell]) -> Iterable[tuple[int, ExecutedCell]]:
