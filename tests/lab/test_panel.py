@@ -222,7 +222,7 @@ def test_a_lost_connection_comes_back_by_itself(server: Server, up: Stage, brows
 
 def test_faults_and_a_death_show(panel: Panel, server: Server, up: Stage) -> None:
     """A fault shows while it is in force, and a node that dies shows as stopped, though no command told of it."""
-    panel.row("group", "client").dblclick()
+    panel.row("group", "client").locator(".wardian-Tree-fold").click()
     ask(server, "POST", "environment/faults", up, kind="pause", targets=["client[0]"])
     panel.has_state("client[0]", "paused")
     expect(panel.root.get_by_text("Faults in force")).to_be_visible()
@@ -252,7 +252,7 @@ def test_an_update_repaints_only_what_changed(server: Server, stage: Stage, brow
 
     page.route_web_socket("**/wardian/api/events**", pass_on)
     panel = open_panel(server, page, f"{stage.name}/many")
-    panel.row("group", "one").dblclick()
+    panel.row("group", "one").locator(".wardian-Tree-fold").click()
     panel.has_state("one[199]", "absent")
     panel.picture("panel-many")
     page.evaluate(
