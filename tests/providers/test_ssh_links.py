@@ -152,7 +152,7 @@ async def test_cut_short_anywhere(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> 
     real, fern = shaping._perform, host(lab, "fern")
     shaped = {lab.machines[name].address: Way(SLOW, "wan there") for name in ("moss", "ivy")}
     seen = await shaping.look(fern, "links-1/server", list(shaped))
-    steps = len(list(shaping.traffic.requests(seen.interfaces["eth0"], shaped, seen.able, None)))
+    steps = len(list(shaping.traffic.requests(seen.interfaces["eth0"], shaped, seen.able)))
     for done in range(steps + 1):
 
         async def cut(host: Host, asked: list[Any], done: int = done) -> Any:

@@ -74,8 +74,11 @@ async def shape(*shapes: dict[str, Any]) -> None:
     seen = await shaping.look(Host("a"), "test-1/box", [B, C])
     assert seen.able >= {"htb", "tbf", "netem", "codel", "fq_codel", "pie"}
     assert shaping.drift(seen, wanted) == {}
-    there = seen.interfaces["eth0"]
-    assert list(shaping.traffic.requests(there, wanted, seen.able)) == [] if wanted else not there.ours
+    there, had = seen.interfaces["eth0"], seen.by_interface(wanted).get("eth0", {})
+    assert list(shaping.traffic.requests(there, had, seen.able)) == [] if wanted else not there.ours
+    # beside another netem, newer kernels have none that duplicates
+    doubled = {address for address, way in wanted.items() if "duplicate" in way.shape}
+    assert {address for address, way in had.items() if "duplicate" in way.shape} in ([doubled, set()] if len(wanted) > 1 else [doubled])
 
 
 async def test_every_shape_is_read_back(fabric: Any) -> None:

@@ -11,7 +11,7 @@ from ...experiment.resources import Caveat, Resource
 from ..local import qdiscs
 from . import shaping
 from .marker import Facts
-from .routes import WAYS, Routes
+from .routes import WAYS, Routes, Way
 from .shaping import Look
 
 _OF_MACHINES = ("image", "cpus", "memory")
@@ -39,12 +39,12 @@ def of(desired: Sequence[Resource], facts: Mapping[str, Facts], routes: Routes, 
 
 def _links(desired: Sequence[Resource], routes: Routes, seen: Mapping[str, Look]) -> Iterator[Caveat]:
     """Parts of links that are not as written, one caveat for each reason."""
-    senders = routes.senders()
+    senders, wanted = routes.senders(), routes.wanted()
     groups: dict[tuple[str, str, str, str | None], list[str]] = {}
     for item in desired:
         shapes = {way: item.spec[way] for way in WAYS.get(item.kind, ())}
         looks = {way: {node: seen[node] for node in nodes if node in seen} for way, nodes in senders.get(item.key, {}).items()}
-        for parts, reason, stand_in in _lacking(shapes, looks):
+        for parts, reason, stand_in in _lacking(shapes, looks, wanted):
             groups.setdefault((item.kind, ", ".join(parts), reason, stand_in), []).append(item.name)
         if item.spec.get("mtu") is not None:
             groups.setdefault((item.kind, "mtu", "the interfaces of hosts are as they are", None), []).append(item.name)
@@ -53,7 +53,7 @@ def _links(desired: Sequence[Resource], routes: Routes, seen: Mapping[str, Look]
 
 
 def _lacking(
-    shapes: Mapping[str, Mapping[str, Any]], looks: Mapping[str, Mapping[str, Look]]
+    shapes: Mapping[str, Mapping[str, Any]], looks: Mapping[str, Mapping[str, Look]], wanted: Mapping[str, Mapping[str, Way]]
 ) -> Iterator[tuple[list[str], str, str | None]]:
     """Parts of one link that are not honoured: which, why, and what stands in. looks: {direction: {node: its host}} of who sends so."""
     asked = list(dict.fromkeys(part for shape in shapes.values() for part in shape))
@@ -70,6 +70,10 @@ def _lacking(
     for kind, parts in (("netem", impaired), ("tbf", [part for part in asked if part in ("rate", "queue")])):
         if parts and (lacking := [node for node, kinds in able.items() if kind not in kinds]):
             yield parts, f"the kernel of {compact(lacking)} has no {kind}", None
+    if "duplicate" in asked and (
+        crowded := [node for node, kinds in able.items() if "netem" in kinds and _crowded(everyone[node], wanted[node])]
+    ):
+        yield ["duplicate"], f"the kernel of {compact(crowded)} has no netem that duplicates beside others", None
     for discipline in sorted({(shape.get("queue") or {}).get("discipline", "fifo") for shape in shapes.values()} - {"fifo"}):
         if lacking := [node for node, kinds in able.items() if discipline not in kinds]:
             yield ["queue"], f"the kernel of {compact(lacking)} has no {discipline}", "first in, first out, in a queue of the same length"
@@ -77,3 +81,9 @@ def _lacking(
         yield ["trace"], "nobody plays it on hosts", "what it begins with"
     if any("rate" in shape and len(able.keys() & looks.get(way, {}).keys()) > 1 for way, shape in shapes.items()):
         yield ["rate"], "what several hosts send over it shares no queue", "each host has that rate for itself"
+
+
+def _crowded(look: Look, ways: Mapping[str, Way]) -> bool:
+    """Whether a host can duplicate nothing of what is asked for, since it does more to packets than that."""
+    kept = (way for those in look.by_interface(ways).values() for way in those.values())
+    return any("duplicate" in way.shape for way in ways.values()) and not any("duplicate" in way.shape for way in kept)

@@ -40,8 +40,13 @@ _TRIES = [
     netlink.traffic_class(_LOOPBACK, "htb", netlink.htb_class(1e6), handle=0x10001, parent=0x10000),
     netlink.classify(_LOOPBACK, 0x10000, netlink.Filter(socket.AF_INET, 1, ((0, 0xFFFFFFFF, 16),), 0x10001)),
     *(item for kind, options in _LEAVES.items() for item in (netlink.remove_qdisc(_LOOPBACK), netlink.qdisc(_LOOPBACK, kind, options))),
+    netlink.remove_qdisc(_LOOPBACK),
+    netlink.qdisc(_LOOPBACK, "htb", netlink.htb(), handle=0x10000),
+    *(netlink.traffic_class(_LOOPBACK, "htb", netlink.htb_class(1e6), handle=0x10000 + number, parent=0x10000) for number in (1, 2)),
+    netlink.qdisc(_LOOPBACK, "netem", _LEAVES["netem"], handle=0x20000, parent=0x10001),
+    netlink.qdisc(_LOOPBACK, "netem", netlink.netem(limit=10, duplicate=0.5), handle=0x30000, parent=0x10002),
 ]
-"""Tried where nobody sees it: a class with a filter, then each other discipline in its place."""
+"""Tried where nobody sees it: a class with a filter, each other discipline in its place, and one netem that duplicates beside another."""
 
 _PROGRAM = Path(netlink_program.__file__)
 _NO_PYTHON, _NO_RIGHTS = 7, 8
@@ -81,7 +86,7 @@ class Look:
         for address, way in wanted.items():
             if address in self.leads and (possible := traffic.possible(way.shape, self.able)):
                 result.setdefault(self.leads[address], {})[address] = Way(possible, way.over)
-        return result
+        return {name: ways for name, those in result.items() if (ways := traffic.compatible(those, self.able))}
 
 
 async def look(host: Host, place: str, addresses: Collection[str] = (), able: frozenset[str] | None = None) -> Look:
@@ -194,7 +199,8 @@ def _able(errors: Sequence[int]) -> frozenset[str]:
     """Which disciplines there are, from what came of `_TRIES`."""
     if any(errors[:3]):
         return frozenset()
-    return frozenset({"htb"} | {kind for kind, number in zip(_LEAVES, errors[4::2], strict=True) if not number})
+    able = {"htb"} | {kind for kind, number in zip(_LEAVES, errors[4 : 3 + 2 * len(_LEAVES) : 2], strict=True) if not number}
+    return frozenset(able if errors[-1] else able | {traffic.DOUBLES})
 
 
 def _put_back(there: Standing | None, root: Mapping[str, Any] | None) -> list[netlink.Request]:

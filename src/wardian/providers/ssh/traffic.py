@@ -47,6 +47,9 @@ QUANTUM = 60_000
 CLASSLESS = frozenset({"fq", "fq_codel", "codel", "pie", "fq_pie", "pfifo", "bfifo", "pfifo_fast", "sfq", "cake", "noqueue"})
 """Roots that somebody has chosen and that can be put back as they were."""
 
+DOUBLES = "netem that duplicates beside another"
+"""What newer kernels refuse, as if it were a discipline."""
+
 Spared = tuple[str, int, bool]
 """What goes to this address over SSH, whose port is the host's own (a client is there) or the other's (a server is)."""
 Step = tuple[int, int, str, bytes]
@@ -117,8 +120,10 @@ def requests(there: Standing, wanted: Mapping[str, Way], able: frozenset[str], s
         number = (parent & 0xFFFF) - _FIRST
         if parent >> 16 == ROOT >> 16 and number >= 0 and number not in numbers.values():
             yield netlink.remove_class(there.index, parent, ROOT)
-    for number, way in {numbers[address]: way for address, way in wanted.items()}.items():
-        yield from _settle(there, number, chain(way.shape, there.mtu, number), fresh=number not in used)
+    ways = {numbers[address]: way for address, way in wanted.items()}
+    # one that duplicates comes once no other is there any more, and goes before another comes
+    for number in sorted(ways, key=lambda number: ("duplicate" in ways[number].shape, number not in used)):
+        yield from _settle(there, number, chain(ways[number].shape, there.mtu, number), fresh=number not in used)
     taken = {priority for _, priority in there.peers.values()}
     free = (priority for priority in range(_SPARING + 1, 0xFFFF) if priority not in taken)
     for address, number in numbers.items():
@@ -199,6 +204,15 @@ def possible(shape: Shape, able: frozenset[str]) -> dict[str, Any]:
     elif queue.get("discipline", "fifo") not in (*able, "fifo"):
         result["queue"] = {key: value for key, value in queue.items() if key != "discipline"}
     return result
+
+
+def compatible(ways: Mapping[str, Way], able: frozenset[str]) -> dict[str, Way]:
+    """What one interface can do of these at once: without duplicates where the kernel has none beside another netem."""
+    impaired = {json.dumps([way.over, way.shape], sort_keys=True) for way in ways.values() if qdiscs.impairs(way.shape)}
+    if DOUBLES in able or len(impaired) < 2:
+        return dict(ways)
+    single = {address: {part: value for part, value in way.shape.items() if part != "duplicate"} for address, way in ways.items()}
+    return {address: Way(shape, ways[address].over) for address, shape in single.items() if shape}
 
 
 def _settle(there: Standing, number: int, steps: list[Step], *, fresh: bool) -> Iterator[Request]:
