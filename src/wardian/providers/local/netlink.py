@@ -552,8 +552,8 @@ def netem(
     independent = loss if burst is None else 0.0
     head = struct.pack("=IIIIII", ticks[0], limit, _share(independent), 1 if reorder else 0, _share(duplicate), ticks[1])
     options = head + _attribute(10, struct.pack("=q", round(delay * 1e9))) + _attribute(11, struct.pack("=q", round(jitter * 1e9)))
-    if reorder:
-        options += _attribute(3, struct.pack("=II", _share(reorder), 0))
+    # always told, since it keeps an earlier one
+    options += _attribute(3, struct.pack("=II", _share(reorder), 0))
     if distribution:
         options += _attribute(2, struct.pack(f"={len(distribution)}h", *distribution))
     if loss and burst is not None:
