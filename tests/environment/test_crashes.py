@@ -244,7 +244,7 @@ def test_two_ups_at_once(whole: Stage) -> None:
 def test_held_environment_names_its_holder(whole: Stage) -> None:
     """While one command works on an environment, `up` and `down` exit with 5 at once and say which process has it."""
     holder = whole.start("up")
-    eventually(whole.environments, "the environment exists")
+    eventually(lambda: any(name.startswith(whole.name) for name in whole.environments()), "the environment exists")
     holder.send_signal(signal.SIGSTOP)
     try:
         for command in ("up", "down"):

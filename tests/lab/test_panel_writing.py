@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.stage import Stage
+from tests.stage import Stage, eventually
 
 from .conftest import Notebook, Server
 from .panel import Panel, ask, assert_accessible, beside_experiment, new_page, open_lab, picture
@@ -190,5 +190,5 @@ def test_a_lease_that_ends_soon_is_told_of(server: Server, stage: Stage, browser
     picture(page, "lease-notice")
     page.get_by_role("button", name="Extend by 1 h").last.click()
     expect(page.locator("#wardian-panel .wardian-Header")).to_contain_text("1 h")
-    assert ask(server, "GET", "environment", stage)["lease"]["end"] > ended + 3000
+    eventually(lambda: ask(server, "GET", "environment", stage)["lease"]["end"] > ended + 3000, "the lease is longer")
     page.context.close()

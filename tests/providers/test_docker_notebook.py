@@ -106,6 +106,7 @@ def test_a_killed_up_leaves_what_down_removes(docker: Stage, engine: Daemon) -> 
     assert docker.name not in json.dumps([engine.ask("GET", "/networks"), engine.ask("GET", "/volumes"), engine.containers()])
 
 
+@pytest.mark.long
 def test_an_engine_that_is_killed_during_up(docker: Stage, engine: Daemon) -> None:
     """`up` says that the Engine went away; when it is back `up` finishes the work, and `down` leaves nothing."""
     docker.write("name: NAME\nprovider: docker\nnetworks: [lan]\nnodes: {client: {count: 6, networks: lan}}\n")

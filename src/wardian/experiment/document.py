@@ -23,6 +23,7 @@ LARGEST_TEXT = 4 * 2**20
 
 DEEPEST = 40
 """How many lists and mappings may be inside each other."""
+_TOO_DEEP = f"lists and mappings more than {DEEPEST} deep inside each other"
 
 MOST_VALUES = 300_000
 """How many values a text may have once its aliases are followed."""
@@ -205,6 +206,9 @@ class _Reader:
         if "\t" in line[: mark.column] and not line[: mark.column].strip():
             return "a tab where only spaces may indent"
         said = " ".join(part for part in (error.context, error.problem) if part)
+        if "nesting depth" in said:
+            # the parser reads ahead, and has a bound of its own
+            return _TOO_DEEP
         hint = ' (inside { } or [ ], a text with a bracket or a comma needs quotes, such as "client[0]")' if "flow" in said else ""
         return f"not valid YAML: {said}{hint}"
 
@@ -217,7 +221,7 @@ class _Reader:
 
     def _tree(self, event: Any, path: Path, depth: int) -> Tree:
         if depth > DEEPEST:
-            raise self._stop(event, f"lists and mappings more than {DEEPEST} deep inside each other")
+            raise self._stop(event, _TOO_DEEP)
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event, path)
         if event.anchor:

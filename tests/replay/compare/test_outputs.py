@@ -236,3 +236,10 @@ def test_rules_that_cannot_be_read(source: str, metadata: dict[str, Any], words:
     with pytest.raises(RuleError, match=words) as caught:
         rules(source, metadata)
     assert caught.value.line == line
+
+
+def test_what_wardian_says_itself_is_no_output() -> None:
+    """That a node was made ready for a kernel is told to who waits, and is no difference between two runs."""
+    note = "node client[0]: adding what a Python kernel needs (14 MB) …\n"
+    verdict, findings = compared([stream("careful\n", "stderr")], [stream(note + "careful\n", "stderr")])
+    assert (verdict, findings) == (Verdict.IDENTICAL, [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,8 @@ from .rules import Rules
 
 RESOURCE, JSON, SVG = "application/vnd.dataresource+json", "application/json", "image/svg+xml"
 _PLOTS = ("application/vnd.plotly.v1+json", "application/geo+json")
+_NOTES = re.compile(r"^node \S+: adding what a Python kernel needs .*\n", re.MULTILINE)
+"""What Wardian itself says while it makes a node ready, which is no output of the cell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,7 @@ class _Gathered:
     def shown(self) -> Shown:
         streams = {name: _seen("".join(pieces)) for name, pieces in self._streams.items()}
         displays = [(name, data) for name, data, _ in self._displays]
-        return Shown(streams.get("stdout", ""), streams.get("stderr", ""), displays, self._error)
+        return Shown(streams.get("stdout", ""), _NOTES.sub("", streams.get("stderr", "")), displays, self._error)
 
     def _clear(self) -> None:
         if self._to_clear:
