@@ -106,6 +106,12 @@ class File(Handler):
         self._refuse_larger(self._size)
         self._spool.write(chunk)
 
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Say with a refusal of an upload that the connection ends: what of it is under way is not read."""
+        if self.request.method == "PUT":
+            self.set_header("Connection", "close")
+        super().write_error(status_code, **kwargs)
+
     def on_finish(self) -> None:
         """Remove what came."""
         if self._spool is not None:

@@ -15,6 +15,9 @@ from .observation import Container, Snapshot, snapshot
 
 GONE, ALREADY = 404, 409
 
+ATTEMPTS, PAUSE = 20, 0.1
+"""How often the Engine is asked anew what has become of a container, and seconds between."""
+
 
 async def inflict(engine: Engine, environment: str, kind: str, targets: Sequence[str], faults: Sequence[Fault]) -> None:
     """Have these nodes suffer just these faults of that kind, "pause" or "slow"."""
@@ -44,8 +47,17 @@ async def _pause(engine: Engine, item: Container, *, paused: bool) -> None:
         await engine.post(f"/containers/{item.id}/{'pause' if paused else 'unpause'}")
     except EngineError as error:
         # it ended, or somebody else was faster
-        if error.status not in (GONE, ALREADY):
+        if error.status not in (GONE, ALREADY) and not await _comes_to(engine, item.id, paused=paused):
             raise
+
+
+async def _comes_to(engine: Engine, identity: str, *, paused: bool) -> bool:
+    """Whether a container that cannot be paused, or let go on, is so already: what the Engine says of it can be late by an event."""
+    for _ in range(ATTEMPTS):
+        await asyncio.sleep(PAUSE)
+        if (await engine.get(f"/containers/{identity}/json"))["State"]["Paused"] == paused:
+            return True
+    return False
 
 
 async def _slow(engine: Engine, item: Container, seen: Snapshot, faults: Sequence[Fault]) -> None:
