@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from .environment import environment as core
 from .environment.apply import Listener
+from .environment.clocks import Offset
 from .environment.faults import InForce
 from .environment.inflicting import Inflicted, Inflicting
 from .environment.links import LinkView
@@ -84,6 +85,10 @@ class Environment:
     def get(self, selector: str, source: str, target: str | os.PathLike[str]) -> list[Transfer]:
         """Copy a file or folder from the nodes that `selector` picks; from several, each into a folder named like the node."""
         return _portal.call(self._core.get(selector, source, target))
+
+    def clocks(self) -> list[Offset]:
+        """How far the clocks of the nodes are from this host's, measured now; the journal has it, too. Raises NotUpError."""
+        return _portal.call(self._core.clocks())
 
     def links(self) -> list[LinkView]:
         """All links and access links as they are now. Raises NotUpError."""

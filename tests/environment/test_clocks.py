@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from wardian.environment import clocks
@@ -22,6 +24,15 @@ async def no_agents_left(environment, cloud):
             await link.close()
 
 
+def apart(monkeypatch):
+    """Have the provider say that nodes have clocks of their own."""
+
+    async def own_clocks(self, environment):
+        return True
+
+    monkeypatch.setattr(MemoryProvider, "own_clocks", own_clocks)
+
+
 async def test_one_clock(environment):
     """Where nodes have this host's clock nothing is measured, and the journal says so."""
     await environment.up()
@@ -32,7 +43,7 @@ async def test_one_clock(environment):
 
 async def test_measured_at_up(environment, monkeypatch):
     """Where nodes have their own, `up` asks the agents; what is 0 comes out as 0 within the error that is told."""
-    monkeypatch.setattr(MemoryProvider, "own_clocks", True)
+    apart(monkeypatch)
     await environment.up()
     (event,) = [entry for entry in environment.journal.entries(kinds=["event"]) if entry.summary.startswith("clocks")]
     found = [Offset(**item) for item in event.detail["offsets"]]
@@ -48,7 +59,7 @@ async def test_measured_at_up(environment, monkeypatch):
 
 async def test_offset_is_found(environment, monkeypatch):
     """A clock that is ahead is told as ahead, and by how much."""
-    monkeypatch.setattr(MemoryProvider, "own_clocks", True)
+    apart(monkeypatch)
     await environment.up()
     now = clocks.time.time
     monkeypatch.setattr(clocks.time, "time", lambda: now() - 2.5)
@@ -57,10 +68,25 @@ async def test_offset_is_found(environment, monkeypatch):
         assert item.offset == pytest.approx(2.5, abs=item.error + 0.001)
 
 
+async def test_node_that_does_not_answer(environment, monkeypatch):
+    """A node that stands still is told as not measured, and holds up nobody for longer than is meant."""
+    await environment.up()
+    apart(monkeypatch)
+    monkeypatch.setattr(clocks, "PATIENCE", 0.05)
+
+    class Silent:
+        @staticmethod
+        async def open(channel, node):
+            await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(clocks, "AgentLink", Silent)
+    assert {(item.offset, item.reason) for item in await environment.clocks()} == {(None, "no answer within 0.05 s")}
+
+
 async def test_node_that_is_down(environment, cloud, monkeypatch):
     """A node that cannot be asked is told with the reason; the others are measured."""
     await environment.up()
-    monkeypatch.setattr(MemoryProvider, "own_clocks", True)
+    apart(monkeypatch)
     cloud.stop((await environment.live()).record.id, "server")
     found = {item.node: item for item in await environment.clocks()}
     assert found["server"].offset is None

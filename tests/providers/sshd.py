@@ -1,4 +1,4 @@
-"""Real OpenSSH servers, each on a machine of its own as far as it can tell: its own network, processes, home, /tmp, /run and /etc.
+"""Real OpenSSH servers, each on a machine of its own as far as it can tell: its own network, processes, home, /etc and folders in memory.
 
 They hang on one switch in namespaces that are held by descriptors of this process; a `ssh` that starts in the network of the desk reaches
 them. Nothing of it shows on the machine that runs the tests.
@@ -33,6 +33,7 @@ mount --make-rprivate /
 mount -t overlay overlay -o lowerdir=/etc,upperdir={folder}/etc,workdir={folder}/work /etc
 mount -t tmpfs none /tmp -o mode=1777
 mount -t tmpfs none /run
+mount -t tmpfs none /dev/shm
 {home}
 mkdir -p /run/sshd /home
 mount -t tmpfs none /home -o mode=755

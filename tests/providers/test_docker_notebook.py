@@ -81,6 +81,7 @@ def test_cells_run_on_containers(docker: Stage, engine: Daemon) -> None:
     assert 40 <= int(text(cells[1]).strip().removeprefix("time=")) < 100
     assert text(cells[2]).endswith("tiny\n")
     assert text(cells[4]) == "'server'"
+    assert docker.run("clocks").stdout.count("it has this host's clock") == 4
 
     killed = next(item["Names"][0] for item in engine.containers() if item["Names"][0].endswith(".client-0"))
     engine.ask("POST", f"/containers{killed}/kill")

@@ -14,7 +14,8 @@ import pytest
 from jupyter_client.manager import KernelManager
 
 from tests.providers.sshd import PASSWORD, USER, Lab
-from tests.stage import WARDIAN, Stage, eventually
+from tests.stage import WARDIAN, Stage, eventually, require
+from wardian.journal import Journal
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -32,7 +33,7 @@ for number in itertools.count():
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    """Two machines that take keys, and one that only takes passwords."""
+    """Two machines that take keys, one that only takes passwords, and one whose clock is ahead."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
     lab = Lab("10.95.0")
@@ -40,9 +41,16 @@ def lab() -> Iterator[Lab]:
         for name in ("fern", "moss"):
             lab.machine(name)
         lab.machine("locked", options="PasswordAuthentication yes\nPubkeyAuthentication no\n")
+        lab.machine("ahead", options=f"SetEnv LD_PRELOAD={faketime()} FAKETIME=+2.5s FAKETIME_DONT_FAKE_MONOTONIC=1\n")
         yield lab
     finally:
         lab.close()
+
+
+def faketime() -> Path:
+    """The library that gives programs another time: the kernel has one clock for all machines here."""
+    require("faketime")
+    return next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 
 
 @pytest.fixture
@@ -129,6 +137,26 @@ def test_links_and_faults(lab: Lab, grounds: Stage) -> None:
         assert grounds.name not in left
         assert "htb" not in left
         assert "wardian_" not in left
+
+
+def test_clocks_of_hosts(lab: Lab, grounds: Stage) -> None:
+    """How far clocks of hosts are off is measured at `up` and by command, within the error that is told; journal and runs have it."""
+    write(grounds, lab.settings("fern", "ahead", place={"right": "fern", "wrong": "ahead"}), {"right": {}, "wrong": {}})
+    grounds.run("up")
+    with Journal.open(grounds.folder / ".wardian" / "journal.db") as journal:
+        with journal.run(notebook="study.ipynb", environment=grounds.json("status", "--json")["id"]) as run:
+            journal.fact("machine", {}, run=run.id, node="wrong")
+            journal.flush()
+            found = grounds.json("clocks", "--json")
+    assert "+2" in next(line for line in grounds.run("show", run.id).stdout.splitlines() if line.startswith("wrong")).split("  ")[-1]
+    log = [entry for entry in grounds.json("log", "--json") if entry["summary"].startswith("clocks")]
+    assert [entry["summary"].partition(";")[0] for entry in log] == ["clocks: 2 of 2 nodes measured"] * 2
+    assert log[1]["detail"]["offsets"] == found
+    for measured in (found, log[0]["detail"]["offsets"]):
+        for item, offset in zip(measured, (0, 2.5), strict=True):
+            assert abs(item["offset"] - offset) <= item["error"] + 0.0001, item
+            assert item["error"] < 1
+    grounds.run("down")
 
 
 def test_up_that_was_killed(lab: Lab, grounds: Stage) -> None:

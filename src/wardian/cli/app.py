@@ -28,6 +28,7 @@ COMMANDS = {
     "verify": "links",
     "fault": "faults",
     "capture": "capture",
+    "clocks": "clocks",
     "run": "notebooks",
     "replay": "replays",
     "runs": "runs",

@@ -213,8 +213,9 @@ def _show(record: RunRecord, packages: bool) -> None:
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         click.echo(f"  {name:<{width}}  {value}")
-    _titled("Nodes", [_node(record, node) for node in (None, *record.nodes())],
-            ["NODE", "SYSTEM", "KERNEL", "PROCESSOR", "MEMORY", "PYTHON", "PACKAGES", "IMAGE"])  # fmt: skip
+    clocks = _clocks(record)
+    _titled("Nodes", [_node(record, node) + ([clocks.get(node, "-")] if clocks else []) for node in (None, *record.nodes())],
+            ["NODE", "SYSTEM", "KERNEL", "PROCESSOR", "MEMORY", "PYTHON", "PACKAGES", "IMAGE"] + (["CLOCK"] if clocks else []))  # fmt: skip
     _titled("Cells", [_cell(entry) for entry in record.of("cell")], ["CELL", "STATUS", "TOOK", "WHERE", "FIRST LINE"])
     for title, lines in (
         ("What happened", [f"{_clock(entry.started)}  {entry.summary}" for entry in record.of("event")]),
@@ -260,6 +261,15 @@ def _node(record: RunRecord, node: str | None) -> list[str]:
     digest = str(image.get("digest", "-")).removeprefix("sha256:")[:12]
     system = machine.get("error") or machine.get("system", "-")
     return [node or "here", system, machine.get("kernel", "-"), processor, memory, python.get("version", "-"), counts or "-", digest]
+
+
+def _clocks(record: RunRecord) -> dict[str | None, str]:
+    """How far the nodes' clocks were from this host's, as it was measured last; empty where they had the same."""
+    from ..environment.clocks import Offset
+
+    measured = [entry.detail["offsets"] for entry in record.of("event") if "offsets" in entry.detail]
+    offsets = [Offset(**item) for item in measured[-1]] if measured else []
+    return {item.node: item.text() for item in offsets if item.offset is None or item.error}
 
 
 def _cell(entry: LogEntry) -> list[str]:

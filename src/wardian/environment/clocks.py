@@ -18,6 +18,9 @@ SAMPLES = 8
 
 CONCURRENCY = 16
 
+PATIENCE = 30.0
+"""How long a node may take to answer, seconds: one that is paused never does."""
+
 
 @dataclass(frozen=True, slots=True)
 class Offset:
@@ -31,11 +34,15 @@ class Offset:
     error: float
     reason: str = ""
 
+    def text(self) -> str:
+        """As in "+2500.041 ms ± 0.215"."""
+        return "unknown" if self.offset is None else f"{1000 * self.offset:+.3f} ms ± {1000 * self.error:.3f}"
+
 
 async def measure(live: LiveEnvironment, nodes: Sequence[str] | None = None) -> list[Offset]:
     """Ask the nodes' agents for their time, as NTP does (RFC 5905, section 8). Nodes of a provider whose clock is this host's are 0 off."""
     names = list(live.nodes) if nodes is None else list(nodes)
-    if not live.provider.own_clocks:
+    if not await live.provider.own_clocks(live.record.id):
         return [Offset(node, 0.0, 0.0, "it has this host's clock") for node in names]
     gate = asyncio.Semaphore(CONCURRENCY)
 
@@ -54,30 +61,31 @@ def record(journal: Journal, environment: str, offsets: Sequence[Offset], run: s
     else:
         worst = max(known, key=lambda item: abs(item.offset or 0.0), default=None)
         said = f"{len(known)} of {len(offsets)} nodes measured"
-        if worst is not None and worst.offset is not None:
-            said += f"; the farthest is {worst.node}, {1000 * worst.offset:+.3f} ms (± {1000 * worst.error:.3f})"
+        if worst is not None:
+            said += f"; the farthest is {worst.node}, {worst.text()}"
     detail: dict[str, Any] = {"summary": said, "offsets": [asdict(item) for item in offsets]}
     journal.event(environment=environment, run=run, kind="clocks", detail=detail)
 
 
 async def _measure(live: LiveEnvironment, node: str) -> Offset:
     try:
-        link = await AgentLink.open(live.channel(node), node)
+        async with asyncio.timeout(PATIENCE):
+            link = await AgentLink.open(live.channel(node), node)
+            try:
+                trip, offset = min([await _exchange(link) for _ in range(SAMPLES)])
+            finally:
+                await link.close()
+    except TimeoutError:
+        return Offset(node, None, 0.0, f"no answer within {PATIENCE:g} s")
     except NodeError as error:
         return Offset(node, None, 0.0, error.message)
-    try:
-        found = [await _exchange(link) for _ in range(SAMPLES)]
-    except NodeError as error:
-        return Offset(node, None, 0.0, error.message)
-    finally:
-        await link.close()
-    trip, offset = min(found)
     return Offset(node, offset, trip / 2)
 
 
 async def _exchange(link: AgentLink) -> tuple[float, float]:
     """(round trip, offset), seconds."""
-    sent, begun = time.time(), time.perf_counter()
+    # in this order, or a pause of this process between the two would be an error that the round trip does not show
+    begun, sent = time.perf_counter(), time.time()
     there = (await link.request("agent.clock"))["time"] / 1e9
     trip = time.perf_counter() - begun
     return trip, there - (sent + trip / 2)

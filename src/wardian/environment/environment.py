@@ -132,11 +132,13 @@ class Environment:
             observed = await self._observe(desired.provider)
             plan = await desired.plan(observed, strict=strict)
             identity = observed.environment.id if observed.environment else f"{desired.experiment.name}-{secrets.token_hex(4)}"
-            if plan and (confirm is None or confirm(plan, lost(plan, observed))):
+            wanted = bool(plan) and (confirm is None or confirm(plan, lost(plan, observed)))
+            if wanted:
                 await apply(plan, desired.provider, identity, self.instance, self.folder, self.journal, listen or _nobody)
             if observed.environment or plan:
                 await keeper.ensure(desired.provider, identity, bool(desired.experiment.lease))
-            if desired.provider.own_clocks and any(item.action == "create" and item.kind == "node" for item in plan.operations):
+            anew = wanted and any(item.action == "create" and item.kind == "node" for item in plan.operations)
+            if anew and await desired.provider.own_clocks(identity):
                 await self.clocks()
             return plan
 
@@ -200,7 +202,7 @@ class Environment:
 
     async def clocks(self, *, run: str | None = None) -> list[Offset]:
         """How far the clocks of the nodes are from this host's; the journal has it, too. run: that this is a part of."""
-        environment = await self.live()
+        environment = await self.live(glance=True)
         offsets = await clocks.measure(environment)
         clocks.record(self.journal, environment.record.id, offsets, run)
         return offsets

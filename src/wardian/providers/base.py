@@ -139,9 +139,6 @@ class Provider(ABC):
     Settings: ClassVar[type[ProviderSettings]] = ProviderSettings
     """What `settings:` may hold."""
 
-    own_clocks: ClassVar[bool] = False
-    """Whether nodes may have other clocks than this host's; then how far they are off is measured and goes to the journal."""
-
     faults: ClassVar[frozenset[str]] = frozenset()
     """The kinds of `Fault` that `inflict` knows, and "kill" where `kill` works."""
 
@@ -227,6 +224,10 @@ class Provider(ABC):
         Asked once a run, for the record. The default knows none.
         """
         return {}
+
+    async def own_clocks(self, environment: str) -> bool:
+        """Whether nodes may have other clocks than this host's; then how far they are off is measured. The default says no."""
+        return False
 
     def vantage(self, environment: str, link: str) -> tuple[Channel, str]:
         """A channel to where the packets of a link pass, and the interface there that they pass. No I/O but looking it up."""

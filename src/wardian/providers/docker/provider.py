@@ -134,6 +134,9 @@ class DockerProvider(Provider):
         known = dict(zip(numbers, await asyncio.gather(*(observation.image_digest(engine, number) for number in numbers)), strict=True))
         return {item.node: {"name": str(item.spec.get("image") or "")} | known[item.image] for item in seen.containers}
 
+    async def own_clocks(self, environment: str) -> bool:
+        return not await _is_here(self._engine(environment))
+
     async def create(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
         engine = self._engine(environment)
         for kind, group in groupby(resources, key=lambda resource: resource.kind):

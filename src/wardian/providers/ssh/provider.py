@@ -128,6 +128,9 @@ class SshProvider(Provider):
     def channel(self, environment: str, node: str) -> Channel:
         return SshChannel(node, marker.place(environment, node), lambda: self._host(environment, node), self._spawners)
 
+    async def own_clocks(self, environment: str) -> bool:
+        return True
+
     async def inflict(self, environment: str, kind: str, targets: Sequence[str], faults: Sequence[Fault]) -> None:
         if entry := self.index.read(environment):
             await afflictions.inflict(entry, kind, targets, faults)
