@@ -15,7 +15,9 @@
     │   ├── TransferError       a file copy failed
     │   └── AgentError          the agent on the node could not do what was asked
     ├── JournalError            the journal cannot be read or written
-    └── RunError                a notebook run failed
+    ├── RunError                a notebook run failed
+    ├── BundleError             a bundle cannot be made, read or unpacked
+    └── LockError               what is here is not what the lock says
 
 The class decides the exit code of the `wardian` command (`exit_code`).
 """
@@ -163,3 +165,15 @@ class RunError(WardianError):
 
     exit_code = 9
     run: str | None = None
+
+
+class BundleError(WardianError):
+    """A bundle cannot be made, or is refused; of one that is refused nothing is left on the disk."""
+
+    exit_code = 12
+
+
+class LockError(WardianError):
+    """What is here differs from what the lock says, or there is nothing to lock or no lock."""
+
+    exit_code = 13

@@ -300,6 +300,26 @@ class Journal:
         self.flush()
         return removal.remove(self._writer.opened(), runs)
 
+    def extract(self, runs: Sequence[str], relative: Callable[[str], str]) -> Iterator[str]:
+        """Runs with all that is recorded of them as lines of JSON, which `take_in` of any journal reads.
+
+        runs: ids, in full. relative: what is written in place of the paths of notebooks and experiment files.
+        """
+        from . import extract
+
+        self.flush()
+        return extract.lines(self._writer.opened(), runs, relative)
+
+    def take_in(self, lines: Iterable[str], absolute: Callable[[str], str]) -> list[str]:
+        """Record what an extract holds, and give the ids of its runs. Runs that are here already stay as they are.
+
+        absolute: the paths of notebooks and experiment files for those that the extract has. Raises JournalError.
+        """
+        from . import extract
+
+        self.flush()
+        return extract.take_in(self._writer.opened(), lines, absolute)
+
     def find_cell(self, cell: str, notebook: str | None = None) -> LogEntry:
         """One cell's entry. cell: its id, the end of one, its id in the notebook (then its last execution), or "last": of those on nodes.
 

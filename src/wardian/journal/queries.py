@@ -75,15 +75,21 @@ def _lasts(table: Table, since: float) -> ColumnElement[bool]:
 def show(store: Store, run: str, experiment: str | None = None) -> RunRecord:
     """A run and all that belongs to it, as `Journal.show` says."""
     (head,) = entries(store, kinds=["run"], run=find_run(store, run, experiment))
+    rest = belonging(store, head)
+    cells = outputs(store, [entry.id for entry in rest if entry.kind == "cell"])
+    return RunRecord(head, tuple(rest), cells, facts(store, head.id))
+
+
+def belonging(store: Store, head: LogEntry) -> list[LogEntry]:
+    """The entries that belong to a run, without its own, in the order in which they started."""
     kinds = [kind for kind in KINDS if kind != "run"]
-    rest = entries(store, kinds=kinds, run=head.id)
+    found = entries(store, kinds=kinds, run=head.id)
     if head.environment is not None:
         # the keeper, a command in another terminal: they know of no run
         around = entries(store, kinds=kinds, environment=head.environment, since=head.started)
-        rest += [entry for entry in around if entry.run is None and (head.ended is None or entry.started <= head.ended)]
-        rest.sort(key=lambda entry: (entry.started, entry.id))
-    cells = outputs(store, [entry.id for entry in rest if entry.kind == "cell"])
-    return RunRecord(head, tuple(rest), cells, facts(store, head.id))
+        found += [entry for entry in around if entry.run is None and (head.ended is None or entry.started <= head.ended)]
+        found.sort(key=lambda entry: (entry.started, entry.id))
+    return found
 
 
 def find_run(store: Store, run: str, experiment: str | None = None) -> str:
@@ -136,7 +142,7 @@ def facts(store: Store, run: str) -> tuple[Fact, ...]:
     with store.reading() as connection:
         for row in connection.execute(query.order_by(table.c.time, table.c.id)):
             if row.blob not in values:
-                values[row.blob] = json.loads(_blob(store, row.blob, row.data))
+                values[row.blob] = json.loads(blob(store, row.blob, row.data))
             found.append(Fact(row.name, row.node, values[row.blob], row.blob, row.time))
     return tuple(found)
 
@@ -152,7 +158,7 @@ def outputs(store: Store, cells: Sequence[str]) -> dict[str, tuple[Output, ...]]
                 select(out, blobs.c.data).join(blobs, blobs.c.sha256 == out.c.blob).where(some).order_by(out.c.cell_entry, out.c.sequence)
             )
             for row in connection.execute(query):
-                content = json.loads(_blob(store, row.blob, row.data))
+                content = json.loads(blob(store, row.blob, row.data))
                 given[row.cell_entry].append(Output(row.sequence, row.node, row.message_type, content, row.blob, row.time))
     return {cell: tuple(found) for cell, found in given.items()}
 
@@ -204,7 +210,8 @@ def _doubts(connection: Connection) -> set[str | None]:
     return set(connection.execute(select(tables.events.c.run).where(tables.events.c.kind == DOUBT)).scalars())
 
 
-def _blob(store: Store, digest: str, data: bytes | None) -> bytes:
+def blob(store: Store, digest: str, data: bytes | None) -> bytes:
+    """The content with this digest. data: what the database has of it, None where it is in a file. Raises JournalError."""
     if data is not None:
         return data
     if store.blobs is None:
