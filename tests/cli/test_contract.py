@@ -41,7 +41,7 @@ def test_help_lists_all_commands_and_exit_codes(stage: Stage) -> None:
     listed = [line.split()[0] for line in text[text.index("Commands:") : text.index("Exit codes")].splitlines()[1:] if line.strip()]
     assert listed == list(COMMANDS)
     codes = text[text.index("Exit codes") :]
-    assert re.findall(r"\b(\d+) [a-z]", codes) == ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "130"]
+    assert re.findall(r"\b(\d+) [a-z]", codes) == ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "130"]
     assert "_WARDIAN_COMPLETE=bash_source" in codes
 
 

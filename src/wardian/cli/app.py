@@ -35,6 +35,8 @@ COMMANDS = {
     "show": "runs",
     "diff": "runs",
     "sweep": "sweeps",
+    "pack": "bundles",
+    "unpack": "bundles",
     "lab": "lab",
     "lease": "leases",
     "log": "records",
@@ -47,6 +49,7 @@ Exit codes: 0 done; 1 failed; 2 wrong usage (or, for `plan --exit-code`, changes
 3 wrong experiment file, selector or plan; 4 not up; 5 held by another command;
 6 provider failed; 7 node failed; 8 journal failed; 9 notebook run failed;
 10 replay found differences; 11 replay could not be honoured here;
+12 bundle refused or not to be made; 13 not as the lock says;
 130 interrupted. `exec` and `shell` give the command's own code.
 
 \b

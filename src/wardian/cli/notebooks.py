@@ -11,11 +11,22 @@ import click
 from .common import console, environment, experiment_options, growth_options, json_option, print_json, style, wait
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from ..replay.runner import Reporter
 
 
+class Source(click.ParamType[str]):
+    """A notebook, a bundle, or the address of a repository; completed as files are."""
+
+    name = "source"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return click.Path(dir_okay=False).shell_complete(ctx, param, incomplete)
+
+
 @click.command("run")
-@click.argument("notebook", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("source", metavar="NOTEBOOK|BUNDLE|URL", type=Source())
 @experiment_options
 @growth_options
 @json_option
@@ -24,8 +35,10 @@ if TYPE_CHECKING:
 @click.option("--keep", is_flag=True, help="Leave the environment up afterwards.")
 @click.option("--allow-errors", is_flag=True, help="Go on after a cell that fails.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="Longest that one cell may take.")
+@click.option("--into", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Where a bundle or repository goes.")
+@click.option("--notebook", "which", metavar="PATH", help="Which notebook of a bundle or repository.")
 def run_command(
-    notebook: Path,
+    source: str,
     file: Path | None,
     instance: str | None,
     parameters: dict[str, str],
@@ -36,20 +49,25 @@ def run_command(
     keep: bool,
     allow_errors: bool,
     timeout: float | None,
+    into: Path | None,
+    which: str | None,
 ) -> None:
     """Grow the experiment, run every cell of NOTEBOOK on the node it is bound to, collect, and tear down.
 
-    The output notebook is always written, also when a cell fails.
+    The output notebook is always written, also when a cell fails. A bundle (`wardian pack`) or a repository of git's (https, ssh or file,
+    with @REF or #REF) becomes a folder here first.
 
     \b
     wardian run study.ipynb
     wardian run study.ipynb -p clients=20 -o out/20.ipynb --keep
+    wardian run study.crate.zip --provider docker
+    wardian run https://example.org/ada/study.git@v1.2 --into study
     """
     from ..environment.live import experiment_of
     from ..replay.runner import run_notebook
 
-    path = file or experiment_of(notebook)
-    target = environment(path, instance, provider=provider)
+    notebook, known = _brought(source, into, which)
+    target = environment(file or known or experiment_of(notebook), instance, provider=provider)
     reporter = shown_run()
     try:
         outcome = wait(
@@ -77,6 +95,17 @@ def run_command(
         click.echo(style("in doubt: ", fg="yellow", bold=True) + str(doubt))
     for made in outcome.files:
         click.echo(f"  {made}")
+
+
+def _brought(source: str, into: Path | None, which: str | None) -> tuple[Path, Path | None]:
+    """The notebook, and its experiment file where it came along."""
+    from ..replay.bundle.origin import fetch, is_elsewhere
+
+    if not is_elsewhere(source):
+        if into or which:
+            raise click.UsageError("--into and --notebook are for bundles and repositories")
+        return Path(source), None
+    return fetch(source, into, which)
 
 
 def shown_run() -> Reporter:

@@ -1,0 +1,223 @@
+"""Making a bundle of an experiment's folder."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ...environment.environment import FOLDER as STATE
+from ...environment.environment import Environment
+from ...errors import BundleError, RunError
+from ...experiment import tables
+from ...experiment.model import Experiment
+from ...journal.records import LogEntry, RunRecord
+from ...journal.redact import Redactor
+from .. import facts
+from ..recorded import baseline
+from . import COLLECTED, IMAGES, JOURNAL, MANIFEST, METADATA, REPORT, SUFFIX, TROVI, VERSION, citation, crate
+from .archive import Archive, writing
+from .contents import Contents, Item, gather, redactor_of, tree
+from .crate import Stored
+from .report import environment_report
+
+ZENODO = ".zenodo.json"
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A bundle that was written.
+
+    redacted: files that a secret was taken out of. left_out: {path: why}. lacking: what it should have to be published.
+    """
+
+    path: Path
+    size: int
+    stored: tuple[Stored, ...]
+    runs: tuple[str, ...]
+    redacted: tuple[str, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
+    lacking: tuple[str, ...] = ()
+
+    def parts(self) -> dict[str, tuple[int, int]]:
+        """How many files there are of each part, and how many bytes."""
+        found: dict[str, tuple[int, int]] = {}
+        for item in self.stored:
+            part = _part(item.name)
+            files, size = found.get(part, (0, 0))
+            found[part] = files + 1, size + item.size
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """For scripts."""
+        return {
+            "file": str(self.path),
+            "bytes": self.size,
+            "parts": {part: {"files": files, "bytes": size} for part, (files, size) in self.parts().items()},
+            "runs": list(self.runs),
+            "redacted": list(self.redacted),
+            "left_out": self.left_out,
+            "lacking": list(self.lacking),
+        }
+
+
+def pack(environment: Environment, output: Path | None, *, runs: Sequence[str] = (), as_is: Sequence[str] = ()) -> Packed:
+    """Write the bundle of an experiment.
+
+    output: where to; NAME.crate.zip here when None. runs: which recorded runs go along, by the ends of their ids; without, of each notebook
+    those that a replay would be compared with. as_is: patterns of files that are not searched for secrets.
+    Raises BundleError, ExperimentFileError, and JournalError for a run that there is none of.
+    """
+    folder, experiment = environment.folder, environment.load()
+    target = (output or Path(f"{experiment.name}{SUFFIX}")).resolve()
+    records = _records(environment, runs)
+    redactor = redactor_of(environment.file)
+    partial = target.with_name(f".{target.name}.part")
+    wanted = [*_named(experiment), *(str(path) for record in records for path in _written(record, folder))]
+    contents = gather(folder, wanted=wanted, skip=[target, partial], as_is=as_is, experiment=environment.file, redactor=redactor)
+    cited = citation.files(folder)
+    for name, path in cited.items():
+        contents.items.setdefault(name, Item(name, path))
+    made_from = _notebooks(contents, records, folder)
+    described = citation.read(
+        cited.get(citation.FILE),
+        name=experiment.name,
+        description=experiment.description,
+        users=tuple(dict.fromkeys(record.run.detail["user"] for record in records)) or (getpass.getuser(),),
+        licence_file=bool(cited.keys() - {citation.FILE}),
+    )
+    published = described.date or _day(max((record.run.ended or record.run.started for record in records), default=None))
+    with writing(target) as archive:
+        for item in _all_items(environment, contents, records, redactor, made_from):
+            archive.add(item)
+        _describe(archive, contents, described, published, environment.file.name, made_from, records, folder)
+        stored = tuple(archive.stored)
+    return Packed(
+        target,
+        target.stat().st_size,
+        stored,
+        tuple(record.run.id for record in records),
+        tuple(contents.redacted),
+        contents.left_out,
+        described.lacking,
+    )
+
+
+def _records(environment: Environment, runs: Sequence[str]) -> list[RunRecord]:
+    """The runs that go along, the oldest first."""
+    journal = environment.journal
+    if runs:
+        records = [journal.show(run, experiment=str(environment.file)) for run in dict.fromkeys(runs)]
+        for record in records:
+            if record.run.ended is None:
+                raise BundleError(f"run {record.run.id[-8:]} goes on, or was cut off", remedy="wait until it has ended, or name another")
+            if not Path(record.run.detail["notebook"]).is_relative_to(environment.folder):
+                raise BundleError(f"run {record.run.id[-8:]} is of {record.run.detail['notebook']}, not of {environment.folder}")
+    else:
+        records = []
+        for notebook in dict.fromkeys(run.detail["notebook"] for run in _ours(environment, journal.runs(status="ok"))):
+            if Path(notebook).is_file():
+                records += _compared(environment, Path(notebook))
+    return sorted({record.run.id: record for record in records}.values(), key=lambda record: record.run.id)
+
+
+def _ours(environment: Environment, runs: Iterable[LogEntry]) -> Iterable[LogEntry]:
+    return (
+        run for run in runs if run.detail["experiment"] == str(environment.file) and _inside(run.detail["notebook"], environment.folder)
+    )
+
+
+def _compared(environment: Environment, notebook: Path) -> list[RunRecord]:
+    try:
+        return baseline(environment.journal, notebook, {})
+    except RunError:
+        # every run of it was a replay
+        return []
+
+
+def _inside(path: str, folder: Path) -> bool:
+    return Path(path).is_relative_to(folder)
+
+
+def _named(experiment: Experiment) -> list[str]:
+    """Paths that the experiment names, and that have to be there where it grows."""
+    found = [item.source for node in experiment.nodes.values() for item in node.files]
+    found += [node.build.context for node in experiment.nodes.values() if node.build]
+    return list(dict.fromkeys([*found, *(name for _, name, _ in tables.named(experiment))]))
+
+
+def _written(record: RunRecord, folder: Path) -> list[Path]:
+    return [path for path in map(Path, record.fact(facts.WRITTEN) or {}) if path.is_file() and _inside(str(path), folder)]
+
+
+def _notebooks(contents: Contents, records: Sequence[RunRecord], folder: Path) -> list[str]:
+    """The notebooks of the experiment, that of the last run first; not those that runs wrote."""
+    ran = [Path(record.run.detail["notebook"]).relative_to(folder).as_posix() for record in reversed(records)]
+    others = [name for name in contents.items if name.endswith(".ipynb") and "out" not in Path(name).parts]
+    return [name for name in dict.fromkeys([*ran, *others]) if name in contents.items]
+
+
+def _all_items(
+    environment: Environment, contents: Contents, records: Sequence[RunRecord], redactor: Redactor, notebooks: Sequence[str]
+) -> Iterable[Item]:
+    yield from contents.items.values()
+    identities = dict.fromkeys(record.run.environment for record in records if record.run.environment)
+    for identity in identities:
+        yield from tree(environment.folder / STATE / "collected" / identity, f"{COLLECTED}/{identity}", redactor)
+    runs = [record.run.id for record in records]
+    manifest = {"version": VERSION, "experiment": environment.file.name, "notebooks": list(notebooks), "runs": runs}
+    yield Item(MANIFEST, _json(manifest))
+    if records:
+        lines = environment.journal.extract(runs, lambda path: _relative(path, environment.folder))
+        yield Item(JOURNAL, "".join(lines).encode())
+        yield Item(REPORT, environment_report(records).encode())
+
+
+def _describe(
+    archive: Archive,
+    contents: Contents,
+    described: citation.Citation,
+    published: str,
+    experiment: str,
+    notebooks: Sequence[str],
+    records: Sequence[RunRecord],
+    folder: Path,
+) -> None:
+    for name, document in ((TROVI, crate.trovi(described, published=published)), (ZENODO, crate.zenodo(described))):
+        if name not in contents.items:
+            archive.add(Item(name, _json(document)))
+    document = crate.metadata(
+        described,
+        sorted(archive.stored, key=lambda item: item.name),
+        published=published,
+        experiment=experiment,
+        notebooks=notebooks,
+        runs={f"{_relative(record.run.detail['notebook'], folder)} {record.run.id}": record for record in records},
+    )
+    archive.add(Item(METADATA, _json(document)))
+
+
+def _relative(path: str, folder: Path) -> str:
+    return Path(path).relative_to(folder).as_posix() if _inside(path, folder) else path
+
+
+def _day(moment: float | None) -> str:
+    """The day of a moment, or today: the one thing of a bundle without runs and citation that is not its content."""
+    return (datetime.now(UTC) if moment is None else datetime.fromtimestamp(moment, UTC)).date().isoformat()
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _part(name: str) -> str:
+    for prefix, part in ((f"{IMAGES}/", "images"), (f"{COLLECTED}/", "collected"), (JOURNAL, "journal")):
+        if name.startswith(prefix):
+            return part
+    if name in (METADATA, TROVI, ZENODO, MANIFEST, REPORT):
+        return "description"
+    return "notebooks" if name.endswith(".ipynb") else "files"
