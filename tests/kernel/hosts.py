@@ -35,6 +35,7 @@ class HostEnvironment:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.nodes: dict[str, HostNode] = {}
+        self.names: tuple[str, ...] = ()
 
     @classmethod
     async def find(cls) -> HostEnvironment:
@@ -55,7 +56,7 @@ class HostEnvironment:
 
     def select(self, selector: str) -> list[str]:
         references = [selectors.NodeRef(node.name, node.group, node.index, node.roles) for node in self.nodes.values()]
-        return selectors.resolve(selector, references)
+        return selectors.resolve(selector, references, self.names)
 
     def channel(self, node: str) -> HostChannel:
         folder = self.folder / node.replace("[", "-").rstrip("]")

@@ -45,8 +45,9 @@ SELECTORS = [
     *("client", "server", "player", "origin", "all", "client[0]", "client[-1]", "client[4]", "client[9]", "client[1:3]", "client[::2]"),
     *("client[::-1]", "client[3:]", "client[:-1]", "client[-2:]", "client[5:1:-2]", "client[0:99]", "client[::0]", "server[0]", "nobody"),
     *("client,server", "all,!server", "!server", "!client[0],!server", "!server,client", "client,", "", "client[x]", "player,!client[1:]"),
-    *(" client [ 0 ] , server", "all[0]", "client server"),
+    *(" client [ 0 ] , server", "all[0]", "client server", "spare", "spare[0]", "server,spare", "!spare"),
 ]
+NAMES = ["client", "server", "spare"]
 
 
 def node(module: str, expression: str, argument: object) -> Any:
@@ -93,14 +94,15 @@ def test_lines_are_changed_in_place() -> None:
 def picks() -> list[Any]:
     """What all selectors pick, as the page has it."""
     nodes = [{"name": ref.name, "group": ref.group, "index": ref.index, "roles": ref.roles} for ref in NODES]
-    return node("selectors", "given[0].map(selector => m.pick(selector, given[1]))", [SELECTORS, nodes])
+    return node("selectors", "given[0].map(selector => m.pick(selector, given[1], given[2]))", [SELECTORS, nodes, NAMES])
 
 
 @pytest.mark.parametrize("number", range(len(SELECTORS)), ids=[repr(selector) for selector in SELECTORS])
 def test_selectors(picks: list[Any], number: int) -> None:
     """A selector picks in the page what it picks in the kernel, and nothing where it is an error there."""
     try:
-        expected = selectors.resolve(SELECTORS[number], NODES)
+        expected = selectors.resolve(SELECTORS[number], NODES, NAMES)
+        assert picks[number]["unknown"] == []
     except SelectorError:
         expected = []
     assert picks[number]["nodes"] == expected

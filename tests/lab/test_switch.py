@@ -262,7 +262,6 @@ def test_a_node_that_does_not_exist(up: Notebook) -> None:
     """A cell on a node that does not exist says so, and offers to rebind it and to run it at home."""
     cell = switch(up.add(NODE, {"wardian": {"on": "clint"}}))
     expect(cell.problem).to_contain_text("no such node: clint")
-    expect(cell.problem.get_by_role("button", name="Create")).to_have_count(0)
     cell.problem.get_by_role("button", name="Run at home").click()
     cell.cell.wait().printed("on home")
     cell.shows("clint")
@@ -270,16 +269,6 @@ def test_a_node_that_does_not_exist(up: Notebook) -> None:
     cell.option("server").click()
     cell.shows("server")
     expect(cell.problem).to_be_empty()
-
-
-def test_who_can_create_is_asked_to(up: Notebook) -> None:
-    """Where a command can grow the environment, a cell on what does not exist offers that, and gives it the selector."""
-    up.page.evaluate(
-        "window.jupyterapp.commands.addCommand('wardian:up', {execute: args => { window.asked = args; }, label: 'up'}) && undefined"
-    )
-    cell = switch(up.add(NODE, {"wardian": {"on": "nowhere"}}))
-    cell.problem.get_by_role("button", name="Create").click()
-    assert up.page.evaluate("window.asked") == {"path": "shared.ipynb", "selector": "nowhere"}
 
 
 def test_an_environment_that_comes_and_goes(up: Notebook, host_nodes: Path) -> None:

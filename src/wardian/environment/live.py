@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +69,12 @@ class LiveEnvironment:
 
     def select(self, selector: str) -> list[str]:
         """The names of the nodes that `selector` picks. Raises SelectorError naming what exists."""
-        return selectors.resolve(selector, self.references(), self.record.spec.get("names", ()))
+        return selectors.resolve(selector, self.references(), self.names)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The groups and roles of the file, also those that no node has now."""
+        return self.record.spec.get("names", ())
 
     def references(self) -> list[selectors.NodeRef]:
         """What selectors pick from."""

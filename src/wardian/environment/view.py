@@ -129,6 +129,11 @@ async def look(environment: Environment) -> View:
     return await look_at(environment, *found) if found else await asyncio.to_thread(_seen, environment, Observed(), ())
 
 
+def as_written(environment: Environment) -> View:
+    """What the file of an environment asks for, as if it were not up."""
+    return _seen(environment, Observed(), ())
+
+
 async def look_at(environment: Environment, record: EnvironmentRecord, provider: Provider) -> View:
     """Look at one that was found before."""
     observed = await services.observe(provider, record.id)

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..environment.live import default_instance, experiment_file, experiment_of, find, journal_target
 from ..providers.base import Channel
@@ -73,8 +74,21 @@ async def _run(connection: dict[str, object], folder: Path, preloaded: Preloaded
         notebook=notebook or os.environ.get("WARDIAN_SESSION") or "default",
         journal=journal_target(file) if file is not None and file.is_file() else None,
         run=os.environ.get("WARDIAN_RUN"),
+        written=partial(_written, file) if file is not None else None,
     )
     return await serve(router)
+
+
+def _written(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    # Imported at first use: it is needed only where the environment is not up.
+    from ..environment.environment import Environment
+    from ..environment.view import as_written
+    from ..experiment.topology import names_known
+
+    view = as_written(Environment(file))
+    keys = ("group", "index", "roles", "state")
+    nodes = [{"name": name, **{key: node[key] for key in keys}, "detail": ""} for name, node in view.nodes().items()]
+    return nodes, list(names_known(view.experiment)) if view.experiment else []
 
 
 async def open_link(channel: Channel, node: str, client: str, preloaded: Preloaded | None = None) -> Link:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from .cells.cell_queue import CellQueue
@@ -12,12 +14,17 @@ from .places.home import HomePlace
 from .places.reach import Reach
 from .wire import Message
 
+Written = Callable[[], tuple[list[dict[str, Any]], list[str]]]
+"""Reads the nodes that the experiment file asks for, as pages are told nodes, and the names of its groups and roles."""
+
 
 class Overview:
     """Answers `wardian_watch_request`, and tells which nodes there are when that changes. Cells tell of themselves."""
 
-    def __init__(self, clients: Clients, home: HomePlace, reach: Reach, cells: CellQueue) -> None:
+    def __init__(self, clients: Clients, home: HomePlace, reach: Reach, cells: CellQueue, written: Written | None) -> None:
         self._clients = clients
+        self._written = written
+        self._wanted: tuple[list[dict[str, Any]], list[str]] = [], []
         self._home = home
         self._reach = reach
         self._cells = cells
@@ -35,7 +42,14 @@ class Overview:
 
     def _look(self) -> None:
         if self._clients.watching.active:
-            self._reach.spawn(self._reach.look())
+            self._reach.spawn(self._look_now())
+
+    async def _look_now(self) -> None:
+        await self._reach.look()
+        if self._reach.lacking is not None and self._written is not None:
+            # reading the file loads a good deal
+            self._wanted = await asyncio.to_thread(self._written)
+            self._nodes_read()
 
     def _nodes_read(self) -> None:
         if self._clients.watching.active and (environment := self._environment()) != self._told:
@@ -47,12 +61,16 @@ class Overview:
         known, lacking = self._reach.known, self._reach.lacking
         if known is None and lacking is None:
             return None
-        nodes = [
-            {"name": name, "group": node.group, "index": node.index, "roles": node.roles, "state": node.state, "detail": node.detail}
-            for name, node in (known or {}).items()
-        ]
+        if known is None:
+            nodes, names = self._wanted
+        else:
+            names = list(self._reach.names)
+            nodes = [
+                {"name": name, "group": node.group, "index": node.index, "roles": node.roles, "state": node.state, "detail": node.detail}
+                for name, node in known.items()
+            ]
         languages = {"python": (self._home.info or {}).get("language_info", {}), **self._reach.languages()}
-        told: dict[str, Any] = {"nodes": nodes, "languages": languages}
+        told: dict[str, Any] = {"nodes": nodes, "names": names, "languages": languages}
         if lacking is not None:
             told["lacking"] = {"message": lacking.message, "remedy": lacking.remedy}
         return told

@@ -18,7 +18,7 @@ from .cells.cell_queue import CellQueue
 from .cells.jobs import Jobs
 from .front.clients import Clients
 from .front.sockets import Client
-from .overview import Overview
+from .overview import Overview, Written
 from .places.comms import WIDGETS, WIDGETS_AT_ONCE, Comms
 from .places.home import HomePlace
 from .places.place import Place
@@ -77,10 +77,11 @@ class Router:
         journal: Path | str | None = None,
         run: str | None = None,
         preloaded: Preloaded | None = None,
+        written: Written | None = None,
     ) -> None:
         """folder: private to us, with a short path. journal: where it is kept, or None. run: the run that our cells belong to.
 
-        preloaded: what the home kernel is forked from; without it that is started.
+        preloaded: what the home kernel is forked from; without it that is started. written: reads the experiment file for pages.
         """
         self._connection = connection
         self._folder = folder
@@ -91,7 +92,7 @@ class Router:
         self._reach = Reach(find, open_link, notebook, session, self, self._recorder)
         jobs = Jobs()
         self._cells = CellQueue(self._clients, self._home, self._reach, jobs, self._recorder, notebook, run)
-        self._overview = Overview(self._clients, self._home, self._reach, self._cells)
+        self._overview = Overview(self._clients, self._home, self._reach, self._cells, written)
         self._exchange = Exchange(self._reach)
         self._forwards = Forwards(self._reach)
         self._magics = Magics(self._reach, self._exchange, jobs, self._cells)

@@ -50,6 +50,8 @@ class Environment(Protocol):
 
     @property
     def nodes(self) -> Mapping[str, NodeState]: ...
+    @property
+    def names(self) -> Sequence[str]: ...
     def select(self, selector: str) -> list[str]: ...
     def channel(self, node: str) -> Channel: ...
     def secrets(self) -> set[str]: ...
@@ -159,6 +161,11 @@ class Reach:
     def known(self) -> Mapping[str, NodeState] | None:
         """The nodes as they were read last; None where no environment is up, or none was looked for."""
         return None if self._environment is None else self._environment.nodes
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The groups and roles that selectors may name, also those that no node has now."""
+        return () if self._environment is None else self._environment.names
 
     def languages(self) -> dict[str, dict[str, Any]]:
         """What the kernels on nodes that were used say of their languages, by the names that those have here."""

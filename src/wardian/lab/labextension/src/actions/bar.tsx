@@ -15,6 +15,14 @@ export function ActionBar({ state, large }: { state: IEnvironment; large: boolea
   const [growing, setGrowing] = React.useState(false);
   const [trouble, setTrouble] = React.useState('');
   const up = React.useRef<HTMLButtonElement>(null);
+  const [wanted, setWanted] = React.useState<string | null>(null);
+  React.useEffect(() => {
+    if (live.wanted) {
+      setWanted(live.wanted.selector);
+      setGrowing(true);
+      live.wanted = null;
+    }
+  });
   const busy = Object.values(state.tasks ?? {}).some(task => task.state === 'running');
   const which = { path: live.path, instance: live.instance };
   const attempt = (work: Promise<unknown>): void => {
@@ -42,7 +50,10 @@ export function ActionBar({ state, large }: { state: IEnvironment; large: boolea
           ref={up}
           aria-expanded={growing}
           disabled={busy || state.problems.length > 0}
-          onClick={() => setGrowing(!growing)}
+          onClick={() => {
+            setWanted(null);
+            setGrowing(!growing);
+          }}
         >
           {trans.__('Up…')}
         </button>
@@ -86,6 +97,7 @@ export function ActionBar({ state, large }: { state: IEnvironment; large: boolea
       {growing ? (
         <UpForm
           state={state}
+          wanted={wanted}
           onClose={() => {
             setGrowing(false);
             up.current?.focus();

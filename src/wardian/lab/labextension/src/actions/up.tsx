@@ -2,14 +2,22 @@ import * as React from 'react';
 
 import { ServerError } from '../environment/server';
 import type { IEnvironment, IParameter, IPlan, ITask } from '../environment/types';
+import { type INodeRef, pick } from '../binding/selectors';
 import { messageOf, usePanel } from '../panel/context';
 import { PlanView } from '../panel/differences';
 
 type Values = Record<string, unknown>;
 
+interface IUpProps {
+  state: IEnvironment;
+  /** The selector of the cell for which it is grown. */
+  wanted: string | null;
+  onClose: () => void;
+}
+
 /** What `up` would do, with the parameters that it is asked with, before it is done. */
-export function UpForm({ state, onClose }: { state: IEnvironment; onClose: () => void }): React.ReactElement {
-  const { live, server, trans } = usePanel();
+export function UpForm({ state, wanted, onClose }: IUpProps): React.ReactElement {
+  const { live, server, trans, commands } = usePanel();
   const definitions = state.experiment?.parameters ?? {};
   const [values, setValues] = React.useState<Values>(() => state.record?.parameters ?? {});
   const [strict, setStrict] = React.useState(false);
@@ -93,6 +101,14 @@ export function UpForm({ state, onClose }: { state: IEnvironment; onClose: () =>
           {trouble}
         </p>
       ) : null}
+      {wanted !== null && plan && !picksSome(wanted, state, plan) ? (
+        <p className="wardian-mod-warning" role="alert">
+          {trans.__('The cell runs on %1, which this does not make: write it into the file, or change a parameter.', wanted)}{' '}
+          <button className="wardian-Button" onClick={() => void commands.execute('docmanager:open', { path: live.path })}>
+            {trans.__('Open the file')}
+          </button>
+        </p>
+      ) : null}
       {plan?.removes.length ? (
         <p className="wardian-mod-warning">{trans.__('This removes what runs well now: %1', plan.removes.join(', '))}</p>
       ) : null}
@@ -114,6 +130,27 @@ export function UpForm({ state, onClose }: { state: IEnvironment; onClose: () =>
       </div>
     </section>
   );
+}
+
+/** Whether there is, or would be, a node that a selector picks. */
+function picksSome(selector: string, { nodes }: IEnvironment, { operations }: IPlan): boolean {
+  const about = operations.filter(operation => operation.kind === 'node');
+  const removed = new Set(about.filter(operation => operation.action === 'delete').flatMap(operation => operation.targets));
+  const made = about.filter(operation => operation.action === 'create').flatMap(operation => operation.targets);
+  const names = [...Object.keys(nodes).filter(name => !removed.has(name)), ...made.filter(name => !(name in nodes))];
+  return (
+    pick(
+      selector,
+      names.map(name => referenceOf(name, nodes))
+    ).nodes.length > 0
+  );
+}
+
+/** A node that is not there yet has the roles of its group. */
+function referenceOf(name: string, nodes: IEnvironment['nodes']): INodeRef {
+  const [, group = name, index] = /^(.*?)(?:\[(\d+)\])?$/.exec(name)!;
+  const like = nodes[name] ?? Object.values(nodes).find(node => node.group === group);
+  return { name, group, index: index === undefined ? null : Number(index), roles: like?.roles ?? [] };
 }
 
 /** What was typed, as values of the kinds that the definitions' defaults have. */

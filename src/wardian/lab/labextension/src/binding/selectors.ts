@@ -16,14 +16,17 @@ const TERM = /^(!?)\s*([A-Za-z0-9_.-]+)\s*(?:\[\s*([^[\]]*?)\s*\])?$/;
 const INDEX = /^-?[0-9]{1,9}$/;
 const SLICE = /^(-?[0-9]{1,9})?\s*:\s*(-?[0-9]{1,9})?\s*(?::\s*(-?[0-9]{1,9})?)?$/;
 
-/** The nodes that a selector picks, as the kernel's `experiment/selectors.py` picks them. What is malformed counts as unknown. */
-export function pick(selector: string, nodes: readonly INodeRef[]): IPick {
+/**
+ * The nodes that a selector picks, as the kernel's `experiment/selectors.py` picks them. What is malformed counts as unknown.
+ * known: groups and roles that exist, though no node may have them now.
+ */
+export function pick(selector: string, nodes: readonly INodeRef[], known: readonly string[] = []): IPick {
   const terms = selector.split(',').map(part => part.trim());
   const unknown: string[] = [];
   const excludes = terms.filter(term => term.startsWith('!')).length;
   const picked = new Set(excludes === terms.length ? nodes.map(node => node.name) : []);
   for (const term of terms) {
-    const found = matches(term, nodes);
+    const found = matches(term, nodes, known);
     if (found === null) {
       unknown.push(term.replace(/^!\s*/, ''));
     }
@@ -36,7 +39,7 @@ export function pick(selector: string, nodes: readonly INodeRef[]): IPick {
 }
 
 /** The names of nodes that one term stands for, or null where it names nothing. */
-function matches(term: string, nodes: readonly INodeRef[]): string[] | null {
+function matches(term: string, nodes: readonly INodeRef[], known: readonly string[]): string[] | null {
   const match = TERM.exec(term);
   if (!match) {
     return null;
@@ -44,7 +47,7 @@ function matches(term: string, nodes: readonly INodeRef[]): string[] | null {
   const [, , name = '', index] = match;
   const found = name === 'all' ? nodes : nodes.filter(node => node.group === name || node.roles.includes(name));
   if (!found.length && name !== 'all') {
-    return null;
+    return known.includes(name) ? [] : null;
   }
   return index === undefined ? found.map(node => node.name) : members(name, index, found);
 }

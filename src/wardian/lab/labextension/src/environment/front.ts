@@ -62,6 +62,16 @@ export class Front {
     this.changed.emit();
   }
 
+  /** Show the environment of a notebook. named: the experiment file that it names. Gives false where there is none. */
+  chooseFor(notebook: string, named?: string): boolean {
+    const folder = PathExt.dirname(this._contents.localPath(notebook));
+    const found = named ? PathExt.join(folder, named) : this._nearest(folder);
+    if (found) {
+      this.choose(found, 'default');
+    }
+    return found !== null;
+  }
+
   /** Look for experiments again. */
   async refresh(): Promise<void> {
     try {
@@ -96,19 +106,24 @@ export class Front {
     void this.refresh();
   }
 
-  /** Show what belongs to the folder in front: its experiment, or that of the nearest folder above. */
+  /** Show what belongs to the folder in front. */
   private _follow(): void {
-    for (let folder = this.folder; ; folder = PathExt.dirname(folder)) {
-      const found = this.experiments.find(item => item.path === PathExt.join(folder, FILE));
-      if (found) {
-        if (found.path !== this._followed) {
-          this._followed = found.path;
-          this.choose(found.path, 'default');
-        }
-        return;
+    const found = this._nearest(this.folder);
+    if (found && found !== this._followed) {
+      this._followed = found;
+      this.choose(found, 'default');
+    }
+  }
+
+  /** The experiment file of a folder, or of the nearest folder above that has one. */
+  private _nearest(folder: string): string | null {
+    for (let above = folder; ; above = PathExt.dirname(above)) {
+      const path = PathExt.join(above, FILE);
+      if (this.experiments.some(item => item.path === path)) {
+        return path;
       }
-      if (!folder) {
-        return;
+      if (!above) {
+        return null;
       }
     }
   }

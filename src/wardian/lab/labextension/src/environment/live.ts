@@ -31,6 +31,8 @@ export class Live implements IDisposable {
   /** What happened since this began to listen, oldest first. */
   entries: readonly IEntry[] = [];
   isDisposed = false;
+  /** That somebody asked to see what `up` would do, and the selector of the cell that needs it. Whoever shows it takes it from here. */
+  wanted: { selector: string | null } | null = null;
 
   private _server: Server;
   private _socket: WebSocket | null = null;
@@ -53,6 +55,12 @@ export class Live implements IDisposable {
   /** The last measurements of what a node uses, oldest first. */
   usage(node: string): readonly IUsage[] {
     return this._usage.get(node) ?? [];
+  }
+
+  /** Ask for the plan of `up` to be shown. */
+  want(selector: string | null): void {
+    this.wanted = { selector };
+    this.changed.emit();
   }
 
   dispose(): void {

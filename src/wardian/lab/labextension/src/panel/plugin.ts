@@ -1,5 +1,5 @@
 import { ILayoutRestorer, type JupyterFrontEnd, type JupyterFrontEndPlugin } from '@jupyterlab/application';
-import { ICommandPalette, MainAreaWidget, WidgetTracker } from '@jupyterlab/apputils';
+import { ICommandPalette, MainAreaWidget, Notification, WidgetTracker } from '@jupyterlab/apputils';
 import { IDefaultFileBrowser } from '@jupyterlab/filebrowser';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { ITranslator, nullTranslator } from '@jupyterlab/translation';
@@ -8,6 +8,8 @@ import type { ReadonlyPartialJSONObject } from '@lumino/coreutils';
 import { Front } from '../environment/front';
 import { Live } from '../environment/live';
 import { Server } from '../environment/server';
+import { COMMANDS } from '../switch/commands';
+import { IWatches } from '../watch/plugin';
 import { environmentIcon } from './icons';
 import { type INoticeSettings, Notices } from './notices';
 import { type PageKind, PanelPage, PanelSidebar } from './panel';
@@ -18,14 +20,15 @@ export const panel: JupyterFrontEndPlugin<void> = {
   id: 'wardian:panel',
   description: 'Shows the environment of an experiment beside its notebooks.',
   autoStart: true,
-  optional: [IDefaultFileBrowser, ICommandPalette, ILayoutRestorer, ISettingRegistry, ITranslator],
+  optional: [IDefaultFileBrowser, ICommandPalette, ILayoutRestorer, ISettingRegistry, ITranslator, IWatches],
   activate: (
     app: JupyterFrontEnd,
     browser: IDefaultFileBrowser | null,
     palette: ICommandPalette | null,
     restorer: ILayoutRestorer | null,
     settings: ISettingRegistry | null,
-    translator: ITranslator | null
+    translator: ITranslator | null,
+    watches: IWatches | null
   ) => {
     const trans = (translator ?? nullTranslator).load('wardian');
     const server = new Server(app.serviceManager.serverSettings);
@@ -79,16 +82,41 @@ export const panel: JupyterFrontEndPlugin<void> = {
       icon: environmentIcon,
       execute: () => app.shell.activateById(sidebar.id)
     });
+    app.commands.addCommand(COMMANDS.up, {
+      label: trans.__('Grow the Environment…'),
+      isEnabled: args => !!args['path'] || !!front.live,
+      execute: ({ path, selector, experiment }) => {
+        if (path && !front.chooseFor(path as string, experiment as string | undefined)) {
+          Notification.error(trans.__('There is no experiment.yaml beside %1, nor in a folder above.', path));
+          return;
+        }
+        front.live?.want((selector as string | null | undefined) ?? null);
+        app.shell.activateById(sidebar.id);
+      }
+    });
     app.commands.addCommand('wardian:show-cell', {
       label: trans.__('Show a Cell'),
       execute: args => showCell(app, args['notebook'] as string, args['cell'] as string)
     });
-    ['wardian:show-panel', 'wardian:open-page', 'wardian:open-journal'].forEach(command => palette?.addItem({ command, category }));
+    ['wardian:show-panel', COMMANDS.up, 'wardian:open-page', 'wardian:open-journal'].forEach(command =>
+      palette?.addItem({ command, category })
+    );
     void restorer?.restore(pages, {
       command: 'wardian:restore-page',
       args: ({ content: { kind, live } }) => ({ kind, path: live.path, instance: live.instance }),
       name: widget => widget.id
     });
+
+    // What cells can run on is the kernels' to say, and they look when they are asked.
+    let seen = '';
+    front.changed.connect(() => front.live?.changed.connect(tellKernels));
+    function tellKernels({ state }: Live): void {
+      const now = JSON.stringify([state?.record?.id, state?.state, state?.lease, Object.keys(state?.nodes ?? {}).length]);
+      if (state && now !== seen) {
+        seen = now;
+        watches?.refresh();
+      }
+    }
 
     const notices = new Notices(
       front,

@@ -69,7 +69,7 @@ export class CellSwitch implements IDisposable {
     const { watch, colors } = this._notebook;
     this.binding = bindingOf(this.cell.model, watch.sticky);
     const { selector } = this.binding;
-    this.pick = selector === null ? { nodes: [], unknown: [] } : pick(selector, watch.environment?.nodes ?? []);
+    this.pick = selector === null ? { nodes: [], unknown: [] } : pick(selector, watch.environment?.nodes ?? [], watch.environment?.names);
     const shown = this._shown();
     const { node } = this.cell;
     node.dataset['wardian'] = selector === null ? 'home' : shown.problem ? 'problem' : 'nodes';

@@ -8,7 +8,10 @@ import { HERE, toLine, toMetadata } from '../binding/binding';
 import type { NotebookSwitch } from './notebookswitch';
 import { runOnce } from './running';
 
-/** Ids of commands. `up` is for whoever can grow an environment: it is given {"path", "selector"}, the notebook's and a cell's. */
+/**
+ * Ids of commands. `up` is that of whoever can grow an environment: it is given {"path", "selector", "experiment"}, the notebook's, a cell's,
+ * and the experiment file that the notebook names, if it does.
+ */
 export const COMMANDS = {
   choose: 'wardian:choose-binding',
   bind: 'wardian:bind',

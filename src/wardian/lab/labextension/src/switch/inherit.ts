@@ -24,7 +24,7 @@ export function inherit(
   const on = binding.selector ?? HERE;
   if (binding.source === 'line') {
     made.sharedModel.setSource(withOnLine('', on, binding.language));
-    void placeCursor(notebook, made);
+    void placeCursor(notebook, made, made.sharedModel.getSource().length);
   } else {
     made.setMetadata('wardian', { on, ...(binding.language === 'python' ? {} : { lang: binding.language }) });
   }
@@ -41,12 +41,12 @@ function neighbourOf(notebook: Notebook, index: number, active: ICellModel | nul
   return active && active === below ? below : cells && index > 0 ? cells.get(index - 1) : undefined;
 }
 
-/** Below the line is where one goes on to write. */
-async function placeCursor(notebook: Notebook, model: ICellModel): Promise<void> {
+/** Below the line is where one goes on to write. offset: of that place in the source. */
+export async function placeCursor(notebook: Notebook, model: ICellModel, offset: number): Promise<void> {
   const cell = notebook.widgets.find(widget => widget.model === model) as CodeCell | undefined;
   await cell?.ready;
   const editor = cell?.editor;
   if (editor) {
-    editor.setCursorPosition(editor.getPositionAt(model.sharedModel.getSource().length) ?? { line: 0, column: 0 });
+    editor.setCursorPosition(editor.getPositionAt(offset) ?? { line: 0, column: 0 });
   }
 }

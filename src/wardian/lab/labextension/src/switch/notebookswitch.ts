@@ -13,6 +13,7 @@ import type { Change, Watch } from '../watch/watch';
 import type { IActions } from './badge';
 import { CellSwitch, type INotebook } from './cellswitch';
 import { inherit } from './inherit';
+import { keepLine } from './split';
 import { Picker } from './picker';
 import { runOnce } from './running';
 
@@ -114,12 +115,13 @@ export class NotebookSwitch implements INotebook, IDisposable {
       selector: binding?.selector ?? null,
       language: binding?.language ?? 'python',
       nodes: this.watch.environment?.nodes ?? [],
+      names: this.watch.environment?.names ?? [],
       colors: this.colors,
       languages: Object.keys(this.watch.environment?.languages ?? {}),
       trans: this.trans,
       done
     });
-    const renew = (): void => picker.renew(this.watch.environment?.nodes ?? [], this.colors);
+    const renew = (): void => picker.renew(this.watch.environment?.nodes ?? [], this.watch.environment?.names ?? [], this.colors);
     this.watch.changed.connect(renew);
     picker.disposed.connect(() => this.watch.changed.disconnect(renew));
     picker.open(anchor);
@@ -167,10 +169,11 @@ export class NotebookSwitch implements INotebook, IDisposable {
         this._sync();
       }
     });
+    const { content } = this.panel;
+    // Changes to a document within a change of it would be one step of undo with it, and come in no certain order.
+    const neighbours = new Map([...this._switches].map(([model, one]) => [model, one.binding]));
+    void Promise.resolve().then(() => keepLine(content, change, model => neighbours.get(model)));
     if (this._application.settings.inherit) {
-      const { content } = this.panel;
-      // Changes to a document within a change of it would be one step of undo with it, and come in no certain order.
-      const neighbours = new Map([...this._switches].map(([model, one]) => [model, one.binding]));
       const active = content.activeCell?.model ?? null;
       void Promise.resolve().then(() => inherit(content, change, active, model => neighbours.get(model)));
     }

@@ -2,7 +2,7 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import { Widget } from '@lumino/widgets';
 
 import { HERE, type IBound } from '../binding/binding';
-import { type INodeRef, pick } from '../binding/selectors';
+import { pick } from '../binding/selectors';
 import type { INode } from '../watch/watch';
 import { button, element, stripes } from './dom';
 
@@ -12,6 +12,7 @@ export interface IPicking {
   selector: string | null;
   language: string;
   nodes: readonly INode[];
+  names: readonly string[];
   colors: Map<string, number>;
   languages: readonly string[];
   /** Home is an option, and so are several at once. */
@@ -49,7 +50,7 @@ export class Picker extends Widget {
     this.addClass('wardian-Picker');
     this.node.setAttribute('role', 'dialog');
     this.node.setAttribute('aria-label', picking.title);
-    this._options = optionsOf(picking.nodes, trans);
+    this._options = optionsOf(picking);
     const known = picking.selector?.split(',') ?? [];
     this._checked = known.length > 1 && known.every(part => this._options.some(option => option.selector === part)) ? known : [];
     this._input = element('input', {
@@ -93,11 +94,14 @@ export class Picker extends Widget {
   }
 
   /** There are other nodes now. */
-  renew(nodes: readonly INode[], colors: Map<string, number>): void {
-    if (JSON.stringify(nodes) !== JSON.stringify(this._picking.nodes)) {
-      const active = this._shown[this._active]?.selector;
-      this._picking = { ...this._picking, nodes, colors };
-      this._options = optionsOf(nodes, this._picking.trans);
+  renew(nodes: readonly INode[], names: readonly string[], colors: Map<string, number>): void {
+    if (JSON.stringify([nodes, names]) !== JSON.stringify([this._picking.nodes, this._picking.names])) {
+      // the cell's own node may not have been known
+      const own = this._picking.selector ?? HERE;
+      const known = this._options.some(option => option.selector === own);
+      const active = known ? this._shown[this._active]?.selector : own;
+      this._picking = { ...this._picking, nodes, names, colors };
+      this._options = optionsOf(this._picking);
       this._draw(0);
       this._activate(this._shown.findIndex(option => option.selector === active));
     }
@@ -216,15 +220,15 @@ export class Picker extends Widget {
   private _draw(active: number): void {
     const typed = this._input.value.trim();
     const wanted = typed.toLowerCase();
-    const { trans, nodes, colors } = this._picking;
+    const { colors } = this._picking;
     this._shown = this._options.filter(option => !wanted || option.selector.toLowerCase().includes(wanted));
     if (typed && !this._options.some(option => option.selector === typed)) {
-      this._shown.push(written(typed, nodes, trans));
+      this._shown.push(written(typed, this._picking));
     }
     this._list.replaceChildren(...this._shown.map((option, index) => this._item(option, index, colors)));
     this._note.textContent = this._checked.length
-      ? trans.__('%1: Enter', this._checked.join(','))
-      : trans.__('Enter: choose · Space: several · Esc: cancel');
+      ? this._picking.trans.__('%1: Enter', this._checked.join(','))
+      : this._picking.trans.__('Enter: choose · Space: several · Esc: cancel');
     this._activate(Math.min(active, this._shown.length - 1));
   }
 
@@ -260,8 +264,8 @@ export class Picker extends Widget {
   }
 }
 
-/** Home, then single nodes and groups, roles, all, and members of groups. A node's number is that of its shortcut. */
-function optionsOf(nodes: readonly INode[], trans: TranslationBundle): IOption[] {
+/** Home, then single nodes and groups, roles, all, members of groups, and what has no nodes. A node's number is that of its shortcut. */
+function optionsOf({ nodes, names, trans }: IPicking): IOption[] {
   const options: IOption[] = [{ selector: HERE, detail: trans.__('home'), picks: [] }];
   const numbers = new Map(nodes.map((node, index) => [node.name, index + 1]));
   const state = (node: INode): string => {
@@ -286,12 +290,17 @@ function optionsOf(nodes: readonly INode[], trans: TranslationBundle): IOption[]
   if (nodes.length > 1) {
     options.push({ selector: 'all', detail: trans._n('%1 node', '%1 nodes', nodes.length), picks: nodes.map(node => node.name) });
   }
-  return [...options, ...members.map(node => ({ selector: node.name, detail: state(node), picks: [node.name] }))];
+  const empty = [...new Set(names)].filter(name => !options.some(option => option.selector === name));
+  return [
+    ...options,
+    ...members.map(node => ({ selector: node.name, detail: state(node), picks: [node.name] })),
+    ...empty.map(name => ({ selector: name, detail: trans.__('no nodes'), picks: [] }))
+  ];
 }
 
 /** What was typed, as an option of its own. */
-function written(typed: string, nodes: readonly INodeRef[], trans: TranslationBundle): IOption {
-  const found = pick(typed, nodes);
+function written(typed: string, { nodes, names, trans }: IPicking): IOption {
+  const found = pick(typed, nodes, names);
   const detail = found.unknown.length
     ? trans.__('no such node: %1', found.unknown.join(', '))
     : trans._n('%1 node', '%1 nodes', found.nodes.length);

@@ -33,7 +33,10 @@ export const cellSwitch: JupyterFrontEndPlugin<void> = {
       settings,
       languages,
       canCreate: () => app.commands.hasCommand(COMMANDS.up),
-      create: (panel, selector) => void app.commands.execute(COMMANDS.up, { path: panel.context.path, selector })
+      create: (panel, selector) => {
+        const named = (panel.context.model.getMetadata('wardian') as { experiment?: string } | undefined)?.experiment;
+        void app.commands.execute(COMMANDS.up, { path: panel.context.path, selector, ...(named ? { experiment: named } : {}) });
+      }
     };
     const switches = new WeakMap<NotebookPanel, NotebookSwitch>();
     const current = (): NotebookSwitch | undefined => {

@@ -10,6 +10,8 @@ import { Watch } from './watch';
 export interface IWatches {
   /** That of a notebook's kernel; undefined where it has no Wardian kernel. */
   of(panel: NotebookPanel): Watch | undefined;
+  /** Ask all kernels what there is, now. */
+  refresh(): void;
   /** Emitted for every notebook that has, or comes to have, a Wardian kernel. */
   readonly added: ISignal<IWatches, { panel: NotebookPanel; watch: Watch }>;
 }
@@ -20,7 +22,10 @@ class Watches implements IWatches {
   readonly added = new Signal<this, { panel: NotebookPanel; watch: Watch }>(this);
   private _watches = new WeakMap<NotebookPanel, Watch>();
 
+  private _tracker: INotebookTracker;
+
   constructor(tracker: INotebookTracker) {
+    this._tracker = tracker;
     onWardianKernel(tracker, (panel, kernel) => {
       this._watches.get(panel)?.dispose();
       const watch = new Watch(kernel);
@@ -34,6 +39,10 @@ class Watches implements IWatches {
   of(panel: NotebookPanel): Watch | undefined {
     const watch = this._watches.get(panel);
     return watch?.isDisposed ? undefined : watch;
+  }
+
+  refresh(): void {
+    this._tracker.forEach(panel => void this.of(panel)?.refresh());
   }
 }
 

@@ -30,9 +30,10 @@ export interface ICellState {
   nodes: Record<string, IProgress>;
 }
 
-/** Nodes and languages; `lacking` says why there is no environment. */
+/** Nodes and languages; `names` are those of groups and roles, also of such without nodes. `lacking` says why there is no environment. */
 export interface IEnvironment {
   nodes: INode[];
+  names: string[];
   languages: Record<string, { name?: string; mimetype?: string }>;
   lacking?: { message: string; remedy: string | null };
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,8 @@ from playwright.sync_api import Browser, expect
 
 from tests.stage import Stage, eventually
 
-from .conftest import Server
-from .panel import Panel, ask, assert_accessible, beside_experiment, new_page, open_panel
+from ..conftest import Server
+from . import Panel, ask, assert_accessible, new_page, open_panel
 
 pytestmark = pytest.mark.root
 
@@ -28,28 +27,6 @@ services:
   web: {on: server, command: python3 -m http.server 8000, directory: /tmp, ready: {port: 8000}}
 lease: {duration: 2h, at_end: keep}
 """
-
-
-@pytest.fixture(scope="module")
-def beside() -> Iterator[tuple[Server, Stage]]:
-    """A server beside an experiment."""
-    with beside_experiment() as (server, stage):
-        stage.write(TEXT)
-        yield server, stage
-
-
-@pytest.fixture(scope="module")
-def server(beside: tuple[Server, Stage]) -> Server:
-    """The server."""
-    return beside[0]
-
-
-@pytest.fixture(scope="module")
-def panel(server: Server, beside: tuple[Server, Stage], browser: Browser) -> Iterator[Panel]:
-    """The sidebar of a page that shows the experiment's folder."""
-    page = new_page(browser)
-    yield open_panel(server, page, beside[1].name)
-    page.context.close()
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.stage import Stage, eventually
 
-from .conftest import Notebook, Server
-from .panel import Panel, ask, assert_accessible, beside_experiment, new_page, open_lab, picture
+from ..conftest import Notebook, Server
+from . import Panel, ask, assert_accessible, new_page, open_lab, picture
 
 pytestmark = pytest.mark.root
 
@@ -21,26 +21,6 @@ nodes:
   server: {networks: [lan]}
 lease: {duration: 20min, at_end: keep}
 """
-
-
-@pytest.fixture(scope="module")
-def beside() -> Iterator[tuple[Server, Stage]]:
-    """A server beside an experiment."""
-    with beside_experiment() as (server, stage):
-        stage.write(TEXT)
-        yield server, stage
-
-
-@pytest.fixture(scope="module")
-def server(beside: tuple[Server, Stage]) -> Server:
-    """The server."""
-    return beside[0]
-
-
-@pytest.fixture(scope="module")
-def stage(beside: tuple[Server, Stage]) -> Stage:
-    """The experiment."""
-    return beside[1]
 
 
 @pytest.fixture(scope="module")

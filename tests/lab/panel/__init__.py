@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.stage import Stage, make_stage
 
-from .conftest import ARTEFACTS, TIMEOUT, Server
+from ..conftest import ARTEFACTS, TIMEOUT, Server
 
 
 @contextmanager

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, WebSocketRoute, expect
 
 from tests.stage import Stage
 
-from .conftest import Server
-from .panel import Panel, ask, assert_accessible, beside_experiment, new_page, open_panel, picture, set_theme
+from ..conftest import Server
+from . import Panel, ask, assert_accessible, new_page, open_panel, picture, set_theme
 
 pytestmark = pytest.mark.root
 
@@ -31,34 +30,6 @@ services:
   web: {on: server, command: python3 -m http.server 8000, directory: /tmp, ready: {port: 8000}}
 lease: {duration: 2h, at_end: keep}
 """
-
-
-@pytest.fixture(scope="module")
-def beside() -> Iterator[tuple[Server, Stage]]:
-    """A server beside an experiment that is not up."""
-    with beside_experiment() as (server, stage):
-        stage.write(TEXT)
-        yield server, stage
-
-
-@pytest.fixture(scope="module")
-def server(beside: tuple[Server, Stage]) -> Server:
-    """The server."""
-    return beside[0]
-
-
-@pytest.fixture(scope="module")
-def stage(beside: tuple[Server, Stage]) -> Stage:
-    """The experiment."""
-    return beside[1]
-
-
-@pytest.fixture(scope="module")
-def panel(server: Server, stage: Stage, browser: Browser) -> Iterator[Panel]:
-    """The sidebar of a page that shows the experiment's folder."""
-    page = new_page(browser)
-    yield open_panel(server, page, stage.name)
-    page.context.close()
 
 
 @pytest.fixture(scope="module")

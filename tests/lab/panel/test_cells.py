@@ -1,0 +1,79 @@
+"""Cells of a notebook and the environment beside it: what is not there yet is grown from the cell that needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.stage import Stage
+
+from ..conftest import CURRENT, Notebook, Server
+from ..test_switch import switch
+from . import Panel, assert_accessible, new_page
+
+pytestmark = pytest.mark.root
+
+TEXT = """
+name: NAME
+parameters: {clients: 1}
+networks: {lan: {}}
+nodes:
+  server: {networks: [lan]}
+  client: {count: "${clients}", networks: [lan]}
+  spare: {count: 0, networks: [lan]}
+lease: {duration: 2h, at_end: keep}
+"""
+
+
+@pytest.fixture(scope="module")
+def notebook(server: Server, stage: Stage, browser: Browser) -> Iterator[Notebook]:
+    """A notebook with a cell on a node of the file, one on a group without nodes, and one on a node that the file does not ask for."""
+    server.folder = stage.folder
+    server.write("work.ipynb", "%%on server\nprint('was here')", "%%on spare\n1", "%%on client[1]\n1")
+    notebook = Notebook(server, new_page(browser), f"{stage.name}/work.ipynb")
+    yield notebook
+    notebook.page.context.close()
+
+
+def test_grown_from_a_cell(notebook: Notebook) -> None:
+    """The picker has the nodes of a file that is not up; Create leads to the plan, which says whether it makes the cell's node."""
+    server, spare, second = (switch(notebook.cell(index)) for index in range(3))
+    expect(server.problem).to_contain_text("the environment is not up")
+    server.where.click()
+    expect(server.option("server")).to_contain_text("absent")
+    expect(server.option("spare")).to_contain_text("no nodes")
+    notebook.picture("cells-before-up")
+    notebook.page.keyboard.press("Escape")
+    second.problem.get_by_role("button", name="Create").click()
+    panel = Panel(notebook.page, notebook.page.locator("#wardian-panel"))
+    form = panel.root.get_by_role("region", name="Up")
+    missing = form.get_by_text("The cell runs on client[1], which this does not make")
+    expect(missing).to_be_visible()
+    notebook.picture("cells-create")
+    assert_accessible(notebook.page, "#wardian-panel")
+    form.get_by_label("clients").fill("2")
+    expect(missing).to_have_count(0)
+    form.get_by_role("button", name="Carry it out").click()
+    panel.is_whole("ready")
+    for cell in (server, second):
+        expect(cell.problem).to_be_empty()
+    expect(spare.problem).to_contain_text("this picks no node")
+    notebook.picture("cells-created")
+
+
+def test_a_split_cell_stays_where_it_was(notebook: Notebook) -> None:
+    """When a cell with a line is split, both parts have the line, and one writes on below it."""
+    cell = switch(notebook.add("%%on server --timeout 30s\nfirst = 1\nsecond = 2"))
+    cell.shows("server")
+    page = notebook.page
+    cell.cell.element.locator(".cm-content").click()
+    page.keyboard.press("Control+End")
+    page.keyboard.press("Home")
+    page.keyboard.press("Control+Shift+Minus")
+    page.wait_for_function(f"() => {CURRENT}.widgets.length === 5 && {CURRENT}.activeCell.model.sharedModel.getSource().startsWith('%%on')")
+    cell.shows("server")
+    page.keyboard.type("third = 3; ")
+    sources = [page.evaluate(f"{CURRENT}.widgets[{index}].model.sharedModel.getSource()") for index in (3, 4)]
+    assert sources == ["%%on server --timeout 30s\nfirst = 1", "%%on server --timeout 30s\nthird = 3; second = 2"]
