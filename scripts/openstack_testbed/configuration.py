@@ -1,0 +1,256 @@
+"""The files that the services read. Each is written whole; nothing of Debian's own configuration is read or changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from .layout import HOST, REGION, Layout, write
+
+PATIENCE = 180
+"""Longest that one service waits for another's answer, seconds: on a busy machine the default of a minute is not enough."""
+
+Sections = Mapping[str, Mapping[str, object]]
+
+
+def write_all(layout: Layout) -> None:
+    """Write every service's file."""
+    for service, sections in {
+        "keystone": _keystone(layout),
+        "placement": _placement(layout),
+        "glance": _glance(layout),
+        "nova": _nova(layout),
+        "neutron": _neutron(layout),
+        "blazar": _blazar(layout),
+        **{f"compute-{host}": _compute(layout, host) for host in layout.compute_hosts()},
+        **{f"agent-{host}": _agent(layout, host) for host in layout.compute_hosts()},
+    }.items():
+        write(layout.configuration(service), _text(sections))
+    write(layout.configuration("rabbitmq"), _rabbitmq(layout))
+    write(layout.state / "etc" / "rabbitmq" / "enabled_plugins", "[].\n")
+    # Nova's own way to its files knows one folder for both
+    write(layout.configuration("nova").with_name("api-paste.ini"), Path("/usr/share/nova-common/api-paste.ini").read_text())
+    write(layout.clouds, _clouds(layout))
+
+
+def _text(sections: Sections) -> str:
+    lines = []
+    for name, values in sections.items():
+        lines += [f"[{name}]", *(f"{key} = {value}" for key, value in values.items()), ""]
+    return "\n".join(lines)
+
+
+def _common(layout: Layout, service: str) -> dict[str, object]:
+    return {
+        "use_stderr": "true",
+        "transport_url": layout.messages,
+        "state_path": layout.state / "run" / service,
+        "rpc_response_timeout": PATIENCE,
+    }
+
+
+def _account(layout: Layout) -> dict[str, object]:
+    return {
+        "auth_type": "password",
+        "auth_url": layout.url("identity", "/v3"),
+        "username": "service",
+        "password": layout.passwords["service"],
+        "project_name": "service",
+        "user_domain_name": "Default",
+        "project_domain_name": "Default",
+        "region_name": REGION,
+    }
+
+
+def _tokens(layout: Layout) -> dict[str, object]:
+    return {**_account(layout), "www_authenticate_uri": layout.url("identity", "/v3"), "service_token_roles_required": "true"}
+
+
+def _database(layout: Layout, name: str) -> dict[str, object]:
+    return {"connection": layout.database(name), "max_pool_size": 10, "max_overflow": 20}
+
+
+def _locks(layout: Layout, service: str) -> dict[str, object]:
+    return {"lock_path": layout.state / "lock" / service}
+
+
+def _keystone(layout: Layout) -> Sections:
+    keys = layout.state / "run"
+    return {
+        "DEFAULT": {"use_stderr": "true"},
+        "database": _database(layout, "keystone"),
+        "token": {"provider": "fernet", "expiration": 3600},
+        "fernet_tokens": {"key_repository": keys / "fernet"},
+        "credential": {"key_repository": keys / "credential"},
+        "cache": {"enabled": "false"},
+    }
+
+
+def _placement(layout: Layout) -> Sections:
+    return {
+        "DEFAULT": {"use_stderr": "true"},
+        "api": {"auth_strategy": "keystone"},
+        "keystone_authtoken": _tokens(layout),
+        "placement_database": _database(layout, "placement"),
+    }
+
+
+def _glance(layout: Layout) -> Sections:
+    return {
+        "DEFAULT": {
+            **_common(layout, "glance"),
+            "bind_host": HOST,
+            "bind_port": layout.port("image"),
+            "workers": 0,
+            "enabled_backends": "files:file",
+        },
+        "database": _database(layout, "glance"),
+        "keystone_authtoken": _tokens(layout),
+        "paste_deploy": {"flavor": "keystone", "config_file": "/usr/share/glance-common/glance-api-paste.ini"},
+        "glance_store": {"default_backend": "files"},
+        **{
+            store: {"filesystem_store_datadir": layout.state / "images" / store}
+            for store in ("files", "os_glance_staging_store", "os_glance_tasks_store")
+        },
+        "oslo_concurrency": _locks(layout, "glance"),
+    }
+
+
+def _nova(layout: Layout) -> Sections:
+    return {
+        "DEFAULT": {
+            **_common(layout, "nova"),
+            "my_ip": HOST,
+            "compute_driver": "fake.FakeDriver",
+            "enabled_apis": "osapi_compute",
+            # the fake driver plugs nothing in, so that Neutron will never tell of it
+            "vif_plugging_is_fatal": "false",
+            "vif_plugging_timeout": 0,
+            "allow_resize_to_same_host": "true",
+        },
+        "api_database": _database(layout, "nova_api"),
+        "database": _database(layout, "nova"),
+        "keystone_authtoken": _tokens(layout),
+        "placement": _account(layout),
+        "neutron": _account(layout),
+        "glance": {**_account(layout), "api_servers": layout.url("image")},
+        "service_user": {**_account(layout), "send_service_user_token": "true"},
+        "vnc": {"enabled": "false"},
+        "conductor": {"workers": 1},
+        "scheduler": {"workers": 1},
+        "quota": {"instances": 500, "cores": 1000, "ram": 1_000_000, "key_pairs": 500},
+        "oslo_concurrency": _locks(layout, "nova"),
+    }
+
+
+def _compute(layout: Layout, host: str) -> Sections:
+    return {"DEFAULT": {"host": host, "state_path": layout.state / "run" / host}, "oslo_concurrency": _locks(layout, host)}
+
+
+def _neutron(layout: Layout) -> Sections:
+    return {
+        "DEFAULT": {
+            **_common(layout, "neutron"),
+            "bind_host": HOST,
+            "bind_port": layout.port("network"),
+            "core_plugin": "ml2",
+            "service_plugins": "router",
+            "auth_strategy": "keystone",
+            "api_paste_config": "/usr/share/neutron-common/api-paste.ini",
+            "api_workers": 1,
+            "rpc_workers": 1,
+            "rpc_state_report_workers": 0,
+            "dhcp_agent_notification": "false",
+            "notify_nova_on_port_status_changes": "false",
+            "notify_nova_on_port_data_changes": "false",
+        },
+        "database": _database(layout, "neutron"),
+        "keystone_authtoken": _tokens(layout),
+        "experimental": {"linuxbridge": "true"},
+        "ml2": {
+            "type_drivers": "flat,vxlan",
+            "tenant_network_types": "vxlan",
+            "mechanism_drivers": "linuxbridge",
+            "extension_drivers": "port_security",
+        },
+        "ml2_type_vxlan": {"vni_ranges": "1:4000"},
+        "ml2_type_flat": {"flat_networks": "public"},
+        "securitygroup": {"enable_security_group": "true"},
+        "quotas": {f"quota_{kind}": 1000 for kind in ("network", "subnet", "port", "router", "security_group", "floatingip")},
+        "oslo_concurrency": _locks(layout, "neutron"),
+    }
+
+
+def _agent(layout: Layout, host: str) -> Sections:
+    """Of the agent that a host's ports are bound to. With the fake driver it never sees an interface: our network stays as it is."""
+    return {
+        "DEFAULT": {"host": host, "state_path": layout.state / "run" / f"agent-{host}"},
+        "vxlan": {"enable_vxlan": "true", "local_ip": HOST},
+        "securitygroup": {"firewall_driver": "noop"},
+        "agent": {"root_helper": "", "report_interval": 10},
+        "privsep": {"helper_command": "privsep-helper"},
+        "oslo_concurrency": _locks(layout, f"agent-{host}"),
+    }
+
+
+def _blazar(layout: Layout) -> Sections:
+    account = _account(layout)
+    return {
+        "DEFAULT": {
+            "use_stderr": "true",
+            "transport_url": layout.messages,
+            "rpc_response_timeout": PATIENCE,
+            "host": HOST,
+            "port": layout.port("reservation"),
+            "os_auth_protocol": "http",
+            "os_auth_host": HOST,
+            "os_auth_port": layout.port("identity"),
+            "os_auth_version": "v3",
+            "os_admin_username": account["username"],
+            "os_admin_password": account["password"],
+            "os_admin_project_name": account["project_name"],
+            "os_region_name": REGION,
+            "identity_service": "identity",
+        },
+        "database": {"connection": layout.database("blazar")},
+        "keystone_authtoken": _tokens(layout),
+        "manager": {"plugins": "physical.host.plugin,virtual.instance.plugin,virtual.floatingip.plugin"},
+        "oslo_concurrency": _locks(layout, "blazar"),
+    }
+
+
+def _rabbitmq(layout: Layout) -> str:
+    return "\n".join(
+        [
+            f"listeners.tcp.1 = {HOST}:{layout.port('messages')}",
+            "default_user = testbed",
+            f"default_pass = {layout.passwords['messages']}",
+            "loopback_users = none",
+            "log.console = true",
+            "log.file = false",
+            "vm_memory_high_watermark.absolute = 1GB",
+            "disk_free_limit.absolute = 50MB",
+            "",
+        ]
+    )
+
+
+def _clouds(layout: Layout) -> str:
+    def cloud(name: str, user: str, project: str, password: str) -> str:
+        return f"""\
+  {name}:
+    region_name: {REGION}
+    auth:
+      auth_url: {layout.url("identity", "/v3")}
+      username: {user}
+      password: {password}
+      project_name: {project}
+      user_domain_name: Default
+      project_domain_name: Default
+"""
+
+    return (
+        "clouds:\n"
+        + cloud("testbed", "user", "user", layout.passwords["user"])
+        + cloud("testbed-admin", "admin", "admin", layout.passwords["admin"])
+    )

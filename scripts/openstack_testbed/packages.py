@@ -1,0 +1,86 @@
+"""What has to be installed: Debian's packages of the services, and Blazar from PyPI in an environment of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from . import TestbedError
+
+# Those with a hypervisor (nova-compute) or an init script for each service are left out: Nova's fake driver needs neither.
+PACKAGES = (
+    "mariadb-server",
+    "rabbitmq-server",
+    "keystone",
+    "placement-common",
+    "glance-common",
+    "nova-common",
+    "neutron-common",
+    "uwsgi-plugin-python3",
+    "python3-venv",
+)
+BLAZAR = ("blazar==18.0.0", "gunicorn>=23", "pymysql>=1.1")
+POLICY = Path("/usr/sbin/policy-rc.d")
+NO_SERVICES = """#!/bin/sh
+# No service of a package that is being installed starts by itself. Temporary: removed when the installation ends.
+exit 101
+"""
+
+
+def missing() -> list[str]:
+    """Packages that are not there, or whose installation was cut short."""
+    if program("dpkg-query") is None:
+        raise TestbedError("this needs Debian 12 or newer: there is no dpkg here")
+    asked = ["dpkg-query", "--show", "--showformat", "${Package} ${Status}\\n", *PACKAGES]
+    listed = subprocess.run(asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False).stdout
+    return [name for name in PACKAGES if f"{name} install ok installed" not in listed.splitlines()]
+
+
+def program(name: str) -> str | None:
+    """The path of a program, also where a user's PATH has no folders for administrators."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+
+
+def install(blazar: Path) -> None:
+    """Install what is missing. Raises TestbedError."""
+    if missing():
+        _install_debian()
+    if not has_blazar(blazar):
+        _install_blazar(blazar)
+
+
+def has_blazar(folder: Path) -> bool:
+    """Whether Blazar's environment is complete."""
+    return (folder / "complete").exists()
+
+
+def _install_debian() -> None:
+    if os.geteuid() != 0 or program("apt-get") is None:
+        raise TestbedError(f"install as root, on Debian: apt-get install --no-install-recommends {' '.join(PACKAGES)}")
+    command = ["apt-get", "-o", "DPkg::Lock::Timeout=600", "install", "--yes", "--quiet", "--no-install-recommends", *PACKAGES]
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    ours = not POLICY.exists()
+    if ours:
+        POLICY.write_text(NO_SERVICES)
+        POLICY.chmod(0o755)
+    try:
+        if subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode:
+            subprocess.run(["apt-get", "update", "--quiet"], stdout=subprocess.DEVNULL, check=False)
+            done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+            if done.returncode:
+                raise TestbedError(f"apt-get failed:\n{done.stdout[-2000:]}")
+    finally:
+        if ours:
+            POLICY.unlink()
+
+
+def _install_blazar(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    for command in ([sys.executable, "-m", "venv", folder], [folder / "bin" / "pip", "install", "--quiet", *BLAZAR]):
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        if done.returncode:
+            raise TestbedError(f"{command[0]} failed:\n{done.stdout[-2000:]}")
+    (folder / "complete").touch()
