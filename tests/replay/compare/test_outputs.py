@@ -239,7 +239,11 @@ def test_rules_that_cannot_be_read(source: str, metadata: dict[str, Any], words:
 
 
 def test_what_wardian_says_itself_is_no_output() -> None:
-    """That a node was made ready for a kernel is told to who waits, and is no difference between two runs."""
+    """That a node was made ready, or how far a transfer is, is told to who waits, and is no difference between two runs."""
     note = "node client[0]: adding what a Python kernel needs (14 MB) …\n"
     verdict, findings = compared([stream("careful\n", "stderr")], [stream(note + "careful\n", "stderr")])
     assert (verdict, findings) == (Verdict.IDENTICAL, [])
+    for moved in ("plan → client[0], client[1]", "server → rows"):
+        shown = f"\r{moved} │ 0 of 12 MiB, 0 MiB/s\r{moved} │ 12 of 12 MiB, 7 MiB/s\n"
+        assert compared([stream("3 rows\n")], [stream(shown + "3 rows\n")]) == (Verdict.IDENTICAL, [])
+    assert compared([stream("a → b │ 1 of 2\n")], [stream("")])[0] is Verdict.DIFFERENT

@@ -17,8 +17,8 @@ from .rules import Rules
 
 RESOURCE, JSON, SVG = "application/vnd.dataresource+json", "application/json", "image/svg+xml"
 _PLOTS = ("application/vnd.plotly.v1+json", "application/geo+json")
-_NOTES = re.compile(r"^node \S+: adding what a Python kernel needs .*\n", re.MULTILINE)
-"""What Wardian itself says while it makes a node ready, which is no output of the cell."""
+_NOTES = re.compile(r"^(?:node \S+: adding what a Python kernel needs .*|.* → .* │ [0-9,]+ of [0-9,]+ MiB, [0-9,]+ MiB/s)\n", re.MULTILINE)
+"""What Wardian itself says while it makes a node ready or a transfer takes long, which is no output of the cell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +104,8 @@ class _Gathered:
 
     def shown(self) -> Shown:
         streams = {name: _seen("".join(pieces)) for name, pieces in self._streams.items()}
-        displays = [(name, data) for name, data, _ in self._displays]
-        return Shown(streams.get("stdout", ""), _NOTES.sub("", streams.get("stderr", "")), displays, self._error)
+        stdout, stderr = (_NOTES.sub("", streams.get(name, "")) for name in ("stdout", "stderr"))
+        return Shown(stdout, stderr, [(name, data) for name, data, _ in self._displays], self._error)
 
     def _clear(self) -> None:
         if self._to_clear:
