@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from wardian.errors import JournalError, RunError
 from wardian.journal import Journal
-from wardian.replay.recorded import baseline, environment, executed
+from wardian.replay.recorded import baseline, environment, executed, gathered
 from wardian.replay.replaying import parameters_of
 from wardian.replay.runner import REPLAY
 
@@ -32,6 +32,8 @@ def record(
     status: str = "ok",
     replay: bool = False,
     kernel: str = "6.1",
+    measured: float | None = None,
+    packages: Mapping[str, str] | None = None,
 ) -> str:
     """A run of one cell on a node, and its id."""
     parameters = {"delay": delay, "names": ["a"], "password": "hush"}
@@ -39,6 +41,11 @@ def record(
     caveat = {"resource": "link wan", "field": "loss", "message": "not here", "stand_in": None}
     journal.fact("plan", {"operations": [], "caveats": [caveat]}, run=run.id)
     journal.fact("machine", {"kernel": kernel}, run=run.id, node="client[0]")
+    if measured is not None:
+        found = {"over": ["wan there"], "value": measured, "text": f"{1000 * measured:g} ms", "low": 0.009, "high": 0.011, "ok": True}
+        journal.fact("measured", {"server -> client[0] delay": found}, run=run.id)
+    if packages is not None:
+        journal.fact("packages.dpkg", packages, run=run.id, node="client[0]")
     if replay:
         journal.event(kind=REPLAY, run=run.id, detail={"summary": "compared", "of": []})
     cell = journal.cell(source=source, cell="one", selector="client", nodes=["client[0]"], run=run.id)
@@ -107,3 +114,31 @@ def test_environments_that_differ(journal: Journal) -> None:
     said = {(item.what, item.old, item.new) for item in environment(one, other)}
     assert said == {("provider", "local", "docker"), ("parameter delay", "10ms", "20ms"), ("node client[0] kernel", "6.1", "6.2")}
     assert environment(one, journal.show(record(journal, status="failed"))) == ()
+
+
+def test_links_as_measured(journal: Journal) -> None:
+    """Two measurements of a link differ where one is outside of what is accepted of the other, and both are told."""
+    one, near, far = (journal.show(record(journal, measured=value)) for value in (0.0101, 0.0104, 0.0203))
+    assert environment(one, near) == ()
+    assert [str(item.what) for item in environment(one, journal.show(record(journal)))] == []
+    (found,) = environment(one, far)
+    assert (found.what, found.old, found.new) == ("measured server -> client[0] delay", "10.1 ms", "20.3 ms")
+
+
+def test_many_packages_are_counted(journal: Journal) -> None:
+    """Of packages a few that differ are told one by one behind all else, and of many how many; those in another version always by name."""
+    many = {f"lib{number}": "1" for number in range(50)}
+    old = {**many, "numpy": "1.26"}
+    one, other, few = (journal.show(record(journal, packages=names, kernel=kernel)) for names, kernel in (
+        (old, "6.1"), ({"numpy": "2.0", "new": "1"}, "6.2"), ({**old, "numpy": "2.0", "new": "1"}, "6.1"),
+    ))  # fmt: skip
+    said = [(item.what, item.old, item.new) for item in gathered(environment(one, other))]
+    assert said == [
+        ("node client[0] kernel", "6.1", "6.2"),
+        ("node client[0] packages.dpkg: numpy", "1.26", "2.0"),
+        ("node client[0] packages.dpkg", "50 only then", "1 only now"),
+    ]
+    assert {item.what: item.new for item in gathered(environment(one, few))} == {
+        "node client[0] packages.dpkg: numpy": "2.0",
+        "node client[0] packages.dpkg: new": "1",
+    }

@@ -32,6 +32,7 @@ class Source(click.ParamType[str]):
 @json_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Where the executed notebook goes (default: out/NOTEBOOK beside it).")
 @click.option("--html", "as_html", is_flag=True, help="Write a page with the results beside the output, too.")
+@click.option("--verify", is_flag=True, help="Measure what links do before the first cell, and record it; a replay then does so, too.")
 @click.option("--keep", is_flag=True, help="Leave the environment up afterwards.")
 @click.option("--allow-errors", is_flag=True, help="Go on after a cell that fails.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="Longest that one cell may take.")
@@ -46,6 +47,7 @@ def run_command(
     as_json: bool,
     output: Path | None,
     as_html: bool,
+    verify: bool,
     keep: bool,
     allow_errors: bool,
     timeout: float | None,
@@ -80,6 +82,7 @@ def run_command(
                 keep=keep,
                 allow_errors=allow_errors,
                 timeout=timeout,
+                verify=verify,
                 reporter=reporter,
             )
         )

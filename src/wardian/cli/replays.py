@@ -25,7 +25,7 @@ _LINES = 20
 """Most differences shown of the environments."""
 
 
-def _complete_target(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_target(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Notebooks here, and ids of recorded runs."""
     from click.shell_completion import CompletionItem
 
@@ -51,7 +51,7 @@ def _complete_run(context: click.Context, parameter: click.Parameter, incomplete
 
 
 @click.command("replay")
-@click.argument("target", metavar="NOTEBOOK|RUN", shell_complete=_complete_target)
+@click.argument("target", metavar="NOTEBOOK|RUN", shell_complete=complete_target)
 @experiment_options
 @growth_options
 @click.option(
@@ -160,6 +160,8 @@ def _target(
 
 
 def _print(found: Replay, tolerance: str | None) -> None:
+    from ..replay.recorded import gathered
+
     comparison = found.comparison
     rows = [[str(cell.number or "-"), cell.verdict.value, _took(cell), cell.title[:70]] for cell in comparison.cells]
     table(rows, ["cell", "verdict", "recorded → now", ""])
@@ -167,7 +169,7 @@ def _print(found: Replay, tolerance: str | None) -> None:
         if not cell.verdict.fine:
             _print_cell(cell)
     for title, lines in (
-        ("The environments differ:", [f"{item.what}: {item.old} → {item.new}" for item in comparison.environment]),
+        ("The environments differ:", [f"{item.what}: {item.old} → {item.new}" for item in gathered(comparison.environment)]),
         ("Could not be honoured here:", list(comparison.unhonoured)),
         ("In doubt:", list(found.doubts)),
         ("Ended early:", list(found.failed)),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..journal import telling
 from .common import confirm, environment, experiment_options, json_option, print_json, style, table
 
 if TYPE_CHECKING:
@@ -31,12 +32,15 @@ def complete_run(context: click.Context, parameter: click.Parameter, incomplete:
     from ..errors import WardianError
 
     try:
-        journal, _ = _journal(context.params.get("file"), context.params.get("instance"))
+        journal, _ = journal_of(context.params.get("file"), context.params.get("instance"))
         with journal:
             runs = journal.runs(limit=50)[::-1]
     except WardianError:
         return []
-    items = [CompletionItem(run.id[-SHORT:], help=f"{_when(run.started)} {run.status} {Path(run.detail['notebook']).name}") for run in runs]
+    items = [
+        CompletionItem(run.id[-SHORT:], help=f"{telling.when(run.started)} {run.status} {Path(run.detail['notebook']).name}")
+        for run in runs
+    ]
     return [item for item in [CompletionItem("last"), *items] if item.value.startswith(incomplete)]
 
 
@@ -71,14 +75,14 @@ def runs_command(
     """
     if context.invoked_subcommand is not None:
         return
-    journal, _ = _journal(file, instance)
+    journal, _ = journal_of(file, instance)
     with journal:
         begun = None if since is None else time.time() - _seconds(since)
         found = journal.runs(last, since=begun, status=status, notebook=notebook, provider=provider, user=user)
     if as_json:
         print_json([asdict(run) for run in found])
     elif found:
-        rows = [[run.id[-SHORT:], _when(run.started), _took(run), run.status, *_what(run)] for run in found]
+        rows = [[run.id[-SHORT:], telling.when(run.started), telling.took(run), run.status, *_what(run)] for run in found]
         table(rows, ["RUN", "STARTED", "TOOK", "STATUS", "PROVIDER", "USER", "NOTEBOOK", "PARAMETERS"])
     else:
         click.echo("There is no such run.")
@@ -104,7 +108,7 @@ def rm_command(
     """
     if not runs and keep is None and older is None:
         raise click.UsageError("say which runs: their ids, --keep N or --older DURATION")
-    journal, experiment = _journal(file, instance)
+    journal, experiment = journal_of(file, instance)
     with journal:
         doomed = [journal.show(run, experiment=experiment).run for run in runs]
         if not runs:
@@ -142,7 +146,7 @@ def show_command(file: Path | None, instance: str | None, as_json: bool, run: st
     """
     if output is not None and not prov:
         raise click.UsageError("-o is for --prov")
-    journal, experiment = _journal(file, instance)
+    journal, experiment = journal_of(file, instance)
     with journal:
         record = journal.show(run, experiment=experiment)
     if prov:
@@ -176,7 +180,7 @@ def diff_command(file: Path | None, instance: str | None, as_json: bool, before:
     """
     from ..journal.differences import differences
 
-    journal, experiment = _journal(file, instance)
+    journal, experiment = journal_of(file, instance)
     with journal:
         one, other = (journal.show(run, experiment=experiment) for run in (before, after))
     found = differences(one, other)
@@ -188,7 +192,7 @@ def diff_command(file: Path | None, instance: str | None, as_json: bool, before:
     return int(different)
 
 
-def _journal(file: Path | None, instance: str | None) -> tuple[Journal, str | None]:
+def journal_of(file: Path | None, instance: str | None) -> tuple[Journal, str | None]:
     """The journal, and the experiment file whose last runs are meant; None where only a shared database is named."""
     from ..environment.live import experiment_file
     from ..journal import Journal
@@ -202,23 +206,23 @@ def _journal(file: Path | None, instance: str | None) -> tuple[Journal, str | No
 
 def _what(run: LogEntry) -> list[str]:
     detail, doubt = run.detail, " (in doubt)" if run.summary.endswith("(in doubt)") else ""
-    return [detail["provider"] or "-", detail["user"], Path(detail["notebook"]).name, _assignments(detail["parameters"]) + doubt]
+    return [detail["provider"] or "-", detail["user"], Path(detail["notebook"]).name, telling.assignments(detail["parameters"]) + doubt]
 
 
 def _show(record: RunRecord, packages: bool) -> None:
     run = record.run
-    took = f" after {_took(run)}" if run.ended else ""
+    took = f" after {telling.took(run)}" if run.ended else ""
     click.echo(style(f"run {run.id}", bold=True) + f": {style(run.status, fg=COLOURS[run.status])}{took}")
-    rows = [(name, value) for name, value in _head(record) if value]
+    rows = list(telling.head(record))
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         click.echo(f"  {name:<{width}}  {value}")
     clocks = _clocks(record)
-    _titled("Nodes", [_node(record, node) + ([clocks.get(node, "-")] if clocks else []) for node in (None, *record.nodes())],
-            ["NODE", "SYSTEM", "KERNEL", "PROCESSOR", "MEMORY", "PYTHON", "PACKAGES", "IMAGE"] + (["CLOCK"] if clocks else []))  # fmt: skip
+    nodes = [telling.node(record, node) + ([clocks.get(node, "-")] if clocks else []) for node in (None, *record.nodes())]
+    _titled("Nodes", nodes, telling.NODE + (["CLOCK"] if clocks else []))
     _titled("Cells", [_cell(entry) for entry in record.of("cell")], ["CELL", "STATUS", "TOOK", "WHERE", "FIRST LINE"])
     for title, lines in (
-        ("What happened", [f"{_clock(entry.started)}  {entry.summary}" for entry in record.of("event")]),
+        ("What happened", [f"{time.strftime('%T', time.localtime(entry.started))}  {entry.summary}" for entry in record.of("event")]),
         ("Files copied", [f"{entry.summary}  {(entry.detail['sha256'] or '')[:12]}" for entry in record.of("transfer")]),
         ("Files read", [f"{path}  {digest[:12]}" for path, digest in (record.fact("read") or {}).items()]),
         ("Files written", [f"{path}  {digest[:12]}" for path, digest in (record.fact("written") or {}).items()]),
@@ -234,35 +238,6 @@ def _show(record: RunRecord, packages: bool) -> None:
                 click.echo("\n".join(f"  {name} {version}" for name, version in sorted(fact.value.items())))
 
 
-def _head(record: RunRecord) -> Iterator[tuple[str, str]]:
-    run, detail, git = record.run, record.run.detail, record.fact("git") or {}
-    yield "error", run.error or ""
-    yield "notebook", detail["notebook"]
-    yield "experiment", f"{detail['experiment']}  {(detail['experiment_digest'] or '')[:12]}" if detail["experiment"] else ""
-    yield "started", f"{_when(run.started)} by {detail['user']} on {detail['host']}"
-    settings = {name: value for name, value in (record.fact("settings") or {}).items() if value is not None}
-    yield "provider", f"{detail['provider'] or ''} {_assignments(settings)}".strip()
-    yield "environment", run.environment or ""
-    yield "parameters", _assignments(detail["parameters"])
-    changed = f", {len(git['changed'])} files changed since" if git.get("changed") else ""
-    yield "commit", f"{git['commit'][:12]} ({git.get('branch')}){changed}" if git else ""
-    yield "wardian", f"{detail['wardian']}, Python {detail['python']}"
-    yield "faults", ", ".join(record.fact("faults") or ())
-    for caveat in (record.fact("plan") or {}).get("caveats", ()):
-        yield "not honoured", f"{caveat['resource']}: {caveat['field']}: {caveat['message']}"
-
-
-def _node(record: RunRecord, node: str | None) -> list[str]:
-    machine, python, image = (record.fact(name, node) or {} for name in ("machine", "python", "image"))
-    packages = sorted({fact.name for fact in record.facts if fact.node == node and fact.name.startswith("packages.")})
-    counts = ", ".join(f"{len(record.fact(name, node))} {name.removeprefix('packages.')}" for name in packages)
-    memory = f"{machine['memory'] / 2**30:.1f} GiB" if "memory" in machine else "-"
-    processor = f"{machine.get('processors', '?')} × {machine.get('processor', 'unknown')}" if machine else "-"
-    digest = str(image.get("digest", "-")).removeprefix("sha256:")[:12]
-    system = machine.get("error") or machine.get("system", "-")
-    return [node or "here", system, machine.get("kernel", "-"), processor, memory, python.get("version", "-"), counts or "-", digest]
-
-
 def _clocks(record: RunRecord) -> dict[str | None, str]:
     """How far the nodes' clocks were from this host's, as it was measured last; empty where they had the same."""
     from ..environment.clocks import Offset
@@ -276,7 +251,7 @@ def _cell(entry: LogEntry) -> list[str]:
     from ..experiment.plan import compact
 
     first = next((line for line in entry.detail["source"].splitlines() if line.strip() and not line.startswith("%%")), "")
-    return [entry.detail["cell"] or entry.id[-SHORT:], entry.status, _took(entry), compact(entry.nodes) or "here", first[:60]]
+    return [entry.detail["cell"] or entry.id[-SHORT:], entry.status, telling.took(entry), compact(entry.nodes) or "here", first[:60]]
 
 
 def _titled(title: str, rows: list[list[str]], header: list[str]) -> None:
@@ -287,7 +262,7 @@ def _titled(title: str, rows: list[list[str]], header: list[str]) -> None:
 
 def _tell(one: RunRecord, other: RunRecord, found: Sequence[Difference]) -> None:
     for sign, record in (("-", one), ("+", other)):
-        click.echo(f"{sign} {record.run.id[-SHORT:]}  {_when(record.run.started)}  {record.run.status}  {record.run.summary}")
+        click.echo(f"{sign} {record.run.id[-SHORT:]}  {telling.when(record.run.started)}  {record.run.status}  {record.run.summary}")
     part = ""
     for item in found:
         if item.part != part:
@@ -317,22 +292,6 @@ def _brief(value: Any, most: int = 100) -> str:
 
     text = (value if isinstance(value, str) else json.dumps(value, default=str)).strip().replace("\n", "⏎")
     return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-def _assignments(values: dict[str, Any]) -> str:
-    return " ".join(f"{name}={value}" for name, value in values.items())
-
-
-def _when(moment: float) -> str:
-    return time.strftime("%F %T", time.localtime(moment))
-
-
-def _clock(moment: float) -> str:
-    return time.strftime("%T", time.localtime(moment))
-
-
-def _took(entry: LogEntry) -> str:
-    return "-" if entry.seconds is None else f"{entry.seconds:.1f} s"
 
 
 def _seconds(duration: str) -> float:

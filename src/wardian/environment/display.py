@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import WardianError
 from ..portal import shared
-from .graph import graph
+from .graph import Graph, graph
 from .view import View, look
 
 if TYPE_CHECKING:
@@ -55,7 +55,11 @@ def html(view: View) -> str:
 
 def svg(view: View) -> str:
     """The topology: networks as bars, nodes as circles coloured by their state, links as lines with what is set."""
-    drawn = graph(view, DRAWN)
+    return draw(graph(view, DRAWN), _title(view))
+
+
+def draw(drawn: Graph, title: str) -> str:
+    """A graph as inline SVG; nothing where there is nothing in it. title: told to those who do not see it."""
     if not drawn["nodes"]:
         return ""
     places = {item["id"]: (MARGIN + item["x"] * STEP_X, MARGIN / 2 + item["y"] * STEP_Y) for item in drawn["nodes"]}
@@ -64,7 +68,7 @@ def svg(view: View) -> str:
     parts = [*(_line(line, places) for line in drawn["links"]), *(_mark(item, *places[item["id"]]) for item in drawn["nodes"])]
     style = f"display:block;max-width:min(100%,{width:g}px);font:11px sans-serif;fill:currentColor"
     return (
-        f"<svg xmlns='http://www.w3.org/2000/svg' role='img' aria-label='{escape(_title(view), quote=True)}' "
+        f"<svg xmlns='http://www.w3.org/2000/svg' role='img' aria-label='{escape(title, quote=True)}' "
         f"viewBox='0 0 {width:g} {height:g}' style='{style}'>{''.join(parts)}</svg>"
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 from .records import LogEntry, Output, RunRecord
 
 PARTS = (
-    "run", "experiment", "parameters", "settings", "plan", "links", "faults", "versions",
+    "run", "experiment", "parameters", "settings", "plan", "links", "measured", "faults", "versions",
     "commit", "files", "home", "node", "cell", "duration",
 )  # fmt: skip
 """In the order in which they are told."""
@@ -64,10 +64,26 @@ def _facts(before: RunRecord, after: RunRecord) -> Iterator[Difference]:
     yield from _plain("experiment", "", "file", *((run.fact("experiment") or {}).get("text") for run in (before, after)))
     for name, part in (("settings", "settings"), ("links", "links"), ("versions", "versions"), ("read", "files")):
         yield from _mappings(part, "", before.fact(name) or {}, after.fact(name) or {})
+    yield from _measured(before.fact("measured") or {}, after.fact("measured") or {})
     yield from _plain("faults", "", "in force at the start", before.fact("faults"), after.fact("faults"))
     yield from _plain("faults", "", "inflicted", _inflicted(before), _inflicted(after))
     yield from _plain("plan", "", "caveats", _caveats(before), _caveats(after))
     yield from _mappings("commit", "", _commit(before), _commit(after))
+
+
+def _measured(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Difference]:
+    """What links were measured to do, where one value is outside of what was accepted of the other."""
+    for name in sorted({*before, *after} if before and after else ()):
+        one, other = before.get(name), after.get(name)
+        if one is None or other is None or not (_within(one, other) and _within(other, one)):
+            yield Difference("measured", "", name, one and one["text"], other and other["text"])
+
+
+def _within(value: Mapping[str, Any], bounds: Mapping[str, Any]) -> bool:
+    if value["value"] is None or bounds["value"] is None:
+        return value["value"] is bounds["value"]
+    low, high = bounds["low"], bounds["high"]
+    return (low is None or value["value"] >= low) and (high is None or value["value"] <= high)
 
 
 def _inflicted(run: RunRecord) -> list[str]:

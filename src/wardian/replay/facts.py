@@ -13,16 +13,21 @@ from typing import Any
 from nbformat import NotebookNode
 
 from ..environment import facts, sources
+from ..environment.display import DRAWN
 from ..environment.environment import Environment
+from ..environment.graph import graph
 from ..environment.live import LiveEnvironment
+from ..environment.verify import Check, Report
+from ..environment.verify.report import WRITTEN as AS_WRITTEN
+from ..environment.view import View
 from ..errors import WardianError
 from ..experiment.model import Experiment
 from ..experiment.plan import Plan
 from ..journal import Journal
 from ..journal.redact import redact_yaml
 
-EXPERIMENT, NOTEBOOK, VERSIONS, GIT, PLAN, SETTINGS, LINKS, FAULTS, READ, WRITTEN = (
-    "experiment", "notebook", "versions", "git", "plan", "settings", "links", "faults", "read", "written",
+EXPERIMENT, NOTEBOOK, VERSIONS, GIT, PLAN, SETTINGS, TOPOLOGY, LINKS, MEASURED, FAULTS, READ, WRITTEN = (
+    "experiment", "notebook", "versions", "git", "plan", "settings", "topology", "links", "measured", "faults", "read", "written",
 )  # fmt: skip
 """Names of facts about a run as a whole."""
 
@@ -46,13 +51,19 @@ class About:
         self._tasks.append(asyncio.create_task(self._git(environment.folder)))
         self._tasks.append(asyncio.create_task(self._files(experiment, environment.folder)))
 
-    def grown(self, live: LiveEnvironment, plan: Plan) -> None:
+    def grown(self, experiment: Experiment, live: LiveEnvironment, plan: Plan) -> None:
         """What it runs in. plan: what was done to have it."""
         self._journal.hide(live.secrets())
         self._record(PLAN, plan.to_json())
         self._record(SETTINGS, dict(live.record.spec.get("settings") or {}))
+        seen = View(live.record.file, live.record.instance, experiment, (), (), live.observed)
+        self._record(TOPOLOGY, graph(seen, DRAWN))
         self._record(LINKS, {item.name: dict(item.spec) for kind in ("link", "access") for item in live.observed.of(kind)})
         self._tasks.append(asyncio.create_task(facts.gather(live, lambda node, name, value: self._record(name, value, node))))
+
+    def measured(self, report: Report) -> None:
+        """What its links were measured to do before the first cell."""
+        self._record(MEASURED, {f"{check.source} -> {check.target} {check.what}": _measured(check) for check in report.checks})
 
     def in_force(self, faults: Iterable[str]) -> None:
         """Faults that it begins under."""
@@ -145,6 +156,11 @@ async def _git(folder: Path, *arguments: str) -> str | None:
         await process.wait()
         return None
     return output.decode(errors="replace").strip("\n") if process.returncode == 0 else None
+
+
+def _measured(check: Check) -> dict[str, Any]:
+    text = None if check.measured is None else AS_WRITTEN[check.what](check.measured)
+    return {"over": list(check.over), "value": check.measured, "text": text, "low": check.low, "high": check.high, "ok": check.ok}
 
 
 def _without_outputs(document: NotebookNode) -> dict[str, Any]:

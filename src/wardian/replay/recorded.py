@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..environment.facts import PACKAGES
 from ..errors import RunError
 from ..experiment.resources import Caveat
 from ..journal import Journal, LogEntry, Output, RunRecord
@@ -23,9 +24,12 @@ MOST = 10
 """How many recorded runs of the same thing are taken as one sample."""
 _LOOKED_AT = 50
 """How many runs before the last are looked through for such."""
+FEW = 8
+"""So many packages of one package manager are told one by one."""
+NONE = "none"
 _OF_RUNS = {("run", "status"), ("run", "error"), ("run", "notebook")}
 """Differences of runs that say nothing of their environments."""
-_PARTS = {"run": "", "parameters": "parameter", "links": "link", "versions": "version of"}
+_PARTS = {"run": "", "parameters": "parameter", "links": "link", "measured": "measured", "versions": "version of"}
 
 
 def executed(record: RunRecord) -> ExecutedRun:
@@ -47,6 +51,28 @@ def environment(old: RunRecord, new: RunRecord) -> tuple[Difference, ...]:
     return tuple(
         _environment(item) for item in differences(old, new) if item.part not in without and (item.part, item.what) not in _OF_RUNS
     )
+
+
+def gathered(found: Sequence[Difference]) -> tuple[Difference, ...]:
+    """The same for readers: what is no package first, and of packages, where many differ, how many."""
+    groups: dict[str, list[Difference]] = {}
+    rest = []
+    for item in found:
+        where, colon, _ = item.what.partition(": ")
+        if colon and where.rpartition(" ")[2].startswith(PACKAGES):
+            groups.setdefault(where, []).append(item)
+        else:
+            rest.append(item)
+    for where, items in groups.items():
+        changed = [item for item in items if NONE not in (item.old, item.new)]
+        rest += changed if len(changed) <= FEW else []
+        gone, come = (sum(value == NONE for value in side) for side in ([item.new for item in items], [item.old for item in items]))
+        others = f", {len(changed)} in another version" if len(changed) > FEW else ""
+        if len(items) - len(changed) <= FEW and not others:
+            rest += [item for item in items if item not in changed]
+        else:
+            rest.append(Difference(where, f"{gone} only then", f"{come} only now{others}"))
+    return tuple(rest)
 
 
 def _environment(item: Recorded) -> Difference:
@@ -118,4 +144,4 @@ def _cell(entry: LogEntry, outputs: Sequence[Output]) -> ExecutedCell:
 
 
 def _said(value: object) -> str:
-    return "none" if value is None else value if isinstance(value, str) else json.dumps(value)
+    return NONE if value is None else value if isinstance(value, str) else json.dumps(value)

@@ -14,6 +14,7 @@ from ..errors import RunError
 from ..journal import RunRecord
 from ..journal.redact import REDACTED
 from .compare import Comparison, ExecutedCell, RuleError, Rules, compare, rules
+from .facts import MEASURED
 from .recorded import baseline, executed
 from .recorded import environment as environment_of
 from .runner import Reporter, read_notebook, run_notebook, use_parameters
@@ -78,6 +79,7 @@ async def replay_notebook(
                 output=notebook.parent / "out" / "replay" / name,
                 allow_errors=going_on,
                 timeout=timeout,
+                verify=any(record.fact(MEASURED) for record in recorded),
                 replays=[record.run.id for record in recorded],
             )
             run, files = outcome.run, [*files, *outcome.files]

@@ -14,7 +14,7 @@ from ..journal import RunRecord
 from .compare import CellComparison, ExecutedCell, Finding, Rules, Times, Verdict, outputs
 from .compare.results import plain
 from .compare.runs import match
-from .recorded import executed
+from .recorded import executed, gathered
 from .replaying import Replay
 from .sides import panels
 
@@ -64,6 +64,7 @@ def to_html(found: Replay) -> str:
         counts=comparison.count(),
         runs=[("recorded", record) for record in map(_run, found.recorded)] + [("now", record) for record in map(_run, found.new)],
         comparison=comparison,
+        environment=gathered(comparison.environment),
         doubts=found.doubts,
         failed=found.failed,
         cells=_cells(found),

@@ -83,6 +83,7 @@ async def run_notebook(
     keep: bool = False,
     allow_errors: bool = False,
     timeout: float | None = None,
+    verify: bool = False,
     replays: Sequence[str] = (),
 ) -> Outcome:
     """Run `notebook` in `environment`, growing it first.
@@ -91,6 +92,7 @@ async def run_notebook(
     output: where the executed notebook goes; `out/` beside the notebook when None.
     as_html: write an HTML page beside the output, too.
     keep: leave the environment up. timeout: longest that one cell may take, seconds.
+    verify: measure its links before the first cell, for the record.
     replays: ids of the runs that it will be compared with, noted in the journal.
 
     Raises RunError naming the cell when one fails; the output is written, and the environment torn down unless `keep`, all the same.
@@ -123,10 +125,13 @@ async def run_notebook(
             plan = await environment.up()
             live = await environment.live()
             entry.amend(environment=live.record.id, provider=live.record.provider)
-            about.grown(live, plan)
+            about.grown(experiment, live, plan)
         try:
             with _recorded(entry, ends=True):
                 about.in_force(fault.text() for fault in await environment.fault.in_force())
+                if verify:
+                    reporter.phase("measuring links")
+                    about.measured(await environment.verify())
                 reporter.phase(f"running {notebook.name}")
                 await environment.clocks(run=entry.id)
                 async with fidelity.watch(live.provider, live.record.id, journal, run=entry.id) as watch:
