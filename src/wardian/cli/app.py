@@ -34,6 +34,7 @@ COMMANDS = {
     "runs": "runs",
     "show": "runs",
     "diff": "runs",
+    "report": "reports",
     "sweep": "sweeps",
     "pack": "bundles",
     "unpack": "bundles",
