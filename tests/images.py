@@ -15,6 +15,7 @@ import pytest
 
 MIRROR = "http://deb.debian.org/debian"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+TOOLS = ["bash", "coreutils", "dash", "grep", "iperf3", "iproute2", "iputils-ping", "libstdc++6", "mawk", "procps", "python3", "sed"]
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wardian" / "tests"
 
 
@@ -32,8 +33,7 @@ def without_python(*, bash: bool) -> Path:
 
 def with_tools() -> Path:
     """Debian 12: Python 3.11 with no package installed, bash, and what experiments with networks use."""
-    packages = ["bash", "coreutils", "dash", "grep", "iperf3", "iproute2", "iputils-ping", "libstdc++6", "mawk", "procps", "python3", "sed"]
-    return _image("debian12-tools", "bookworm", packages)
+    return _image("debian12-tools", "bookworm", TOOLS)
 
 
 def fetched(name: str, release: str, package: str) -> Path:
@@ -41,10 +41,10 @@ def fetched(name: str, release: str, package: str) -> Path:
     return _image(name, release, [package], apart=True)
 
 
-def with_pandas() -> Path:
-    """The same with pandas and what moves its tables, without most of what nothing here needs of them: an Engine unpacks it in each run."""
-    base = with_tools()
-    target = base.with_name("debian12-tables")
+def for_examples() -> Path:
+    """The same with what the examples use, pandas among it, without most of what nothing here needs: an Engine unpacks it in each run."""
+    base = _image("debian12-programs", "bookworm", [*TOOLS, "redis-server", "stress-ng"])
+    target = base.with_name("debian12-examples")
     with open(target.with_name(f".{target.name}.lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.is_dir():

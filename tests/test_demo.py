@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import http.client
 import importlib.util
 import itertools
 import json
-import shutil
 import statistics
 import threading
 from collections.abc import Callable, Iterator
@@ -25,8 +23,6 @@ from wardian.errors import ExperimentFileError
 from wardian.experiment import selectors
 from wardian.experiment.topology import members, references
 from wardian.kernel.cells.binding import HOME, Binding, bind
-
-from .stage import Stage, require
 
 DEMO = Path(__file__).parent.parent / "examples" / "video-qoe"
 NOTEBOOK = nbformat.read(DEMO / "video-qoe.ipynb", as_version=4)
@@ -310,42 +306,3 @@ def test_mpc_distrusts_its_prediction_after_an_error(player: dict[str, Any]) -> 
     """The throughput that RobustMPC counts on is lower where the recent ones were hard to predict."""
     assert player["predicted"]([4e6] * 5) == pytest.approx(4e6)
     assert player["predicted"]([4e6, 4e6, 4e6, 4e6, 2e6]) < 0.75 * player["harmonic_mean"]([4e6, 4e6, 4e6, 4e6, 2e6])
-
-
-# The effect
-
-
-@pytest.mark.root
-@pytest.mark.slow
-def test_cross_traffic_costs_quality(stage: Stage) -> None:
-    """The whole demo, small: with cross-traffic in the shared queue the players' mean bitrate falls by far, and their records come home."""
-    require("iperf3")
-    for name in ("experiment.yaml", "server.py", "video-qoe.ipynb"):
-        shutil.copy(DEMO / name, stage.folder / name)
-    stage.edit("name: video-qoe", f"name: {stage.name}")
-    settings = {
-        "clients": "2",
-        "rate": "12mbit",
-        "queue": "60",
-        "algorithms": '["rate"]',
-        "video_seconds": "14",
-        "cross_after": "1",
-        "cross_mbit": "11",
-    }
-    stage.run(
-        "run", "video-qoe.ipynb", "--html", *itertools.chain(*(("-p", f"{name}={value}") for name, value in settings.items())), timeout=110
-    )
-
-    means: dict[str, list[float]] = {"without": [], "with": []}
-    for path in stage.folder.glob(".wardian/collected/*/client*/tmp/video-qoe/*.csv"):
-        with path.open() as file:
-            rows = list(csv.DictReader(file))
-        assert len(rows) == 14
-        means[rows[0]["cross"]].append(statistics.mean(float(row["bitrate"]) for row in rows))
-    assert [len(values) for values in means.values()] == [2, 2]
-    assert statistics.mean(means["with"]) < 0.8 * statistics.mean(means["without"])
-
-    executed = nbformat.read(stage.folder / "out" / "video-qoe.ipynb", as_version=4)
-    pictures = [cell.id for cell in executed.cells for output in cell.get("outputs", ()) if "image/png" in output.get("data", {})]
-    assert pictures == ["figure-sessions", "figure-scores"]
-    assert (stage.folder / "out" / "video-qoe.html").stat().st_size > 100_000

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,6 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from .. import images
 from ..engine import BARE, IMAGE, Daemon
 from ..stage import Stage, make_stage
 
@@ -128,27 +125,3 @@ def test_an_engine_that_is_killed_during_up(docker: Stage, engine: Daemon) -> No
     assert docker.run("exec", "client", "uname", "-n").stdout.count("client-") == 6
     docker.run("down", "-y")
     assert docker.name not in json.dumps([engine.ask("GET", "/networks"), engine.ask("GET", "/volumes"), engine.containers()])
-
-
-@pytest.mark.timeout(300)
-def test_the_demo_runs_on_docker(docker: Stage, engine: Daemon) -> None:
-    """The demo's notebook and file, as they are, run on containers with `--provider docker`, and its records and figures come home."""
-    engine.load("wardian-test:pandas", images.with_pandas())
-    docker.env["WARDIAN_DOCKER_IMAGE"] = "wardian-test:pandas"
-    for name in ("experiment.yaml", "server.py", "video-qoe.ipynb"):
-        shutil.copy(DEMO / name, docker.folder / name)
-    given = {
-        "clients": "2",
-        "rate": "12mbit",
-        "queue": "60",
-        "algorithms": '["rate"]',
-        "video_seconds": "4",
-        "cross_after": "1",
-        "cross_mbit": "11",
-    }
-    parameters = itertools.chain(*(("-p", f"{name}={value}") for name, value in given.items()))
-    docker.run("run", "video-qoe.ipynb", "--provider", "docker", *parameters, timeout=250)
-    assert len(list(docker.folder.glob(".wardian/collected/*/client*/tmp/video-qoe/*.csv"))) == 4
-    executed = nbformat.read(docker.folder / "out" / "video-qoe.ipynb", as_version=4)
-    pictures = [cell.id for cell in executed.cells for output in cell.get("outputs", ()) if "image/png" in output.get("data", {})]
-    assert pictures == ["figure-sessions", "figure-scores"]
