@@ -186,6 +186,7 @@ def experiments(draw: st.DrawFn) -> Experiment:
         "lease": draw(
             st.none() | st.fixed_dictionaries({"duration": st.just("2h")}, optional={"at_end": st.sampled_from(["down", "keep"])})
         ),
+        "replay": draw(st.none() | st.fixed_dictionaries({}, optional={"tolerance": st.just("5%"), "ignore": st.just(["a\\d+", "b"])})),
     }
     if data["provider"] == "local" and "local" not in sites:
         data["settings"] = draw(settings)

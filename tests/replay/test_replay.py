@@ -23,11 +23,12 @@ links: {wan: {between: [east, west], delay: "${delay}"}}
 nodes:
   server: {networks: [east]}
   client: {count: "${clients}", networks: [west]}
+replay: {ignore: ['session \\w+']}
 """
 
 CELLS = {
     "parameters": "factor = 3",
-    "begin": "import datetime, random, socket\nrandom.seed(7)\nprint('begun', datetime.datetime.now(), 'on', socket.gethostname())",
+    "begin": "import datetime, random, secrets\nrandom.seed(7)\nprint('begun', datetime.datetime.now(), 'session', secrets.token_hex(4))",
     "draw": "print('drawn', [random.randrange(1000) for _ in range(3)], 'times', factor)",
     "nodes": "%%on client,server\nimport os, socket, tempfile\nprint(socket.gethostname(), tempfile.mkdtemp(), 'pid', os.getpid())\n6 * 7",
     "library": "import measuring\nprint('scaled', measuring.scale(2.5))",
@@ -184,6 +185,10 @@ def test_what_is_refused(study: Stage) -> None:
     write(study, rtt="%%on client\n#| tolerance: a lot\n1")
     words = study.error("replay", "study.ipynb", code=9, timeout=100)
     assert "code cell 6, line 2: tolerance: expected a tolerance such as 5%" in words
+    study.edit("'session \\w+'", "'('")
+    words = study.error("replay", "study.ipynb", code=3, timeout=100)
+    assert "replay.ignore: wrong value; expected a regular expression" in words
+    study.write(EXPERIMENT)
     assert "no run 'nonsense'" in study.error("replay", "nonsense", code=8, timeout=100)
     assert "--tolerance" in study.error("replay", "study.ipynb", "--tolerance", "lots", code=2)
     assert study.environments() == before

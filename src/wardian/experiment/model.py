@@ -210,6 +210,13 @@ class Lease(Model):
     at_end: Literal["down", "keep"] = Field(default="down", description="down: collect and tear down; keep: only say so")
 
 
+class Replay(Model):
+    """What a replay accepts where neither a cell nor its notebook says otherwise."""
+
+    tolerance: str | None = Field(default=None, description="how far apart numbers may be, such as 5% or 2ms")
+    ignore: list[str] = Field(default=[], description="regular expressions of what differs from run to run and means nothing")
+
+
 class Site(Model):
     """A provider with its settings. The provider validates `settings`."""
 
@@ -311,6 +318,7 @@ class Experiment(Model):
     services: dict[Name, Service] = Field(default={}, description="long-running commands")
     collect: Annotated[list[Collect], BeforeValidator(_collect)] = Field(default=[], description="files fetched before teardown")
     lease: Lease | None = Field(default=None, description="how long it is held")
+    replay: Replay | None = Field(default=None, description="what a replay accepts")
 
     @field_validator("nodes")
     @classmethod

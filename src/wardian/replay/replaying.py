@@ -10,7 +10,7 @@ from typing import Any
 from nbformat import NotebookNode
 
 from ..environment.environment import Environment
-from ..errors import RunError
+from ..errors import ExperimentFileError, Problem, RunError
 from ..journal import RunRecord
 from ..journal.redact import REDACTED
 from .compare import Comparison, ExecutedCell, RuleError, Rules, compare, rules
@@ -60,7 +60,8 @@ async def replay_notebook(
     """
     document = read_notebook(notebook)
     used, _ = use_parameters(document, environment, parameters)
-    _rules(document, notebook, tolerance, ())
+    accepted = _accepted(environment)
+    _rules(document, notebook, accepted, tolerance, ())
     recorded = baseline(environment.journal, notebook, used, against)
     going_on = any(entry.status == "failed" for entry in recorded[0].entries if entry.kind == "cell")
     await _make_room(environment)
@@ -93,7 +94,7 @@ async def replay_notebook(
     reporter.phase("comparing")
     return Replay(
         notebook,
-        compare_records(document, notebook, recorded, new, tolerance),
+        compare_records(document, notebook, recorded, new, accepted, tolerance),
         tuple(recorded),
         tuple(new),
         tuple(failed),
@@ -114,16 +115,24 @@ async def _make_room(environment: Environment) -> None:
 
 
 def compare_records(
-    document: NotebookNode, notebook: Path, recorded: Sequence[RunRecord], new: Sequence[RunRecord], tolerance: str | None = None
+    document: NotebookNode,
+    notebook: Path,
+    recorded: Sequence[RunRecord],
+    new: Sequence[RunRecord],
+    accepted: Mapping[str, Any],
+    tolerance: str | None = None,
 ) -> Comparison:
-    """Recorded runs compared with new ones, by the declarations in a notebook. Raises RunError where these cannot be read."""
+    """Recorded runs compared with new ones, by the declarations in a notebook. Raises RunError where these cannot be read.
+
+    accepted: what the experiment file declares. tolerance: where nothing else declares one.
+    """
     olds, news = [executed(record) for record in recorded], [executed(record) for record in new]
     names = [name for run in (*olds, *news) for name in run.names]
-    known = _rules(document, notebook, tolerance, names)
+    known = _rules(document, notebook, accepted, tolerance, names)
 
     def rules_of(cell: ExecutedCell) -> Rules:
         # one that is not in the notebook sets the notebook's parameters, or was there when it ran
-        return known.get(cell.key or "") or rules("", _entry(document.metadata), tolerance=tolerance, known=names)
+        return known.get(cell.key or "") or rules("", _entry(document.metadata), accepted, tolerance=tolerance, known=names)
 
     return replace(compare(olds, news, rules_of), environment=environment_of(recorded[0], new[0]))
 
@@ -134,14 +143,28 @@ def parameters_of(record: RunRecord) -> dict[str, str]:
     return {name: value if isinstance(value, str) else repr(value) for name, value in values.items() if value != REDACTED}
 
 
-def _rules(document: NotebookNode, notebook: Path, tolerance: str | None, names: Sequence[str]) -> dict[str, Rules]:
+def _accepted(environment: Environment) -> dict[str, Any]:
+    """What the experiment file declares. Raises ExperimentFileError."""
+    declared = environment.load().replay
+    accepted = declared.model_dump(exclude_none=True) if declared else {}
+    try:
+        rules("", accepted)
+    except RuleError as error:
+        problem = Problem(f"replay.{error.field}", "wrong value", str(environment.file), expected=error.expected, got=repr(error.got))
+        raise ExperimentFileError([problem]) from None
+    return accepted
+
+
+def _rules(
+    document: NotebookNode, notebook: Path, accepted: Mapping[str, Any], tolerance: str | None, names: Sequence[str]
+) -> dict[str, Rules]:
     """What is accepted in each cell, by its id."""
     found = {}
     cells = [cell for cell in document.cells if cell.cell_type == "code" and cell.source.strip()]
     for number, cell in enumerate(cells, 1):
         try:
             found[str(cell.get("id"))] = rules(
-                cell.source, _entry(cell.metadata), _entry(document.metadata), tolerance=tolerance, known=names
+                cell.source, _entry(cell.metadata), _entry(document.metadata), accepted, tolerance=tolerance, known=names
             )
         except RuleError as error:
             where = f"line {error.line}" if error.line else "metadata"

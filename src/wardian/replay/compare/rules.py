@@ -24,7 +24,7 @@ class RuleError(ValueError):
 
     def __init__(self, field: str, expected: str, got: object, line: int | None = None) -> None:
         super().__init__(f"{field}: expected {expected}; got {got!r}")
-        self.field = field
+        self.field, self.expected, self.got = field, expected, got
         self.line = line
 
 
