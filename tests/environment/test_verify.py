@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from wardian.environment.verify import paths, report
+from wardian.environment.verify import paths, probe, report
 from wardian.environment.verify.probe import SLOT, Inbox, ManyInbox, Train, inbox_of, summary
 from wardian.environment.verify.report import Check, Report, interval, packets_for
 from wardian.experiment import file, routes
@@ -223,6 +223,31 @@ def test_without_ctypes_packets_are_taken_singly(monkeypatch):
     monkeypatch.setitem(sys.modules, "ctypes", None)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as target:
         assert type(inbox_of(target)) is Inbox
+
+
+class SlowClock:
+    """Time in which a sleep lasts as long as it is to last, but for the tenth."""
+
+    def __init__(self) -> None:
+        self.now, self.slept = 0.0, 0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    time = monotonic
+
+    def sleep(self, seconds: float) -> None:
+        self.slept += 1
+        self.now += seconds + (self.slept == 10)
+
+
+def test_pauses_of_a_flood_are_told(monkeypatch):
+    """A sender that was held up for longer than the queue lasts says for how long that could be empty."""
+    flooding = probe.Probe("127.0.0.1")
+    monkeypatch.setattr(probe, "time", SlowClock())
+    train = {"to": flooding.socket.getsockname(), "count": 100, "interval": 0.01, "size": 64, "echo": False, "linger": 0.0}
+    assert flooding.send(1, **train, lasts=0.2)["missed"] == pytest.approx(0.81)
+    assert flooding.send(2, **train, lasts=0.2)["missed"] == 0
 
 
 def test_shapes_one_after_the_other() -> None:

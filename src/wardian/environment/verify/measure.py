@@ -235,7 +235,7 @@ class Pair:
         count, number = math.ceil(seconds / interval), self._number()
         linger = way.expected.delay + 4 * way.expected.jitter + fills + 0.3
         sent = await source.ask("send", train=number, to=[target.address, target.port], count=count, interval=interval, size=size,
-                                echo=False, linger=linger)  # fmt: skip
+                                echo=False, linger=linger, lasts=fills)  # fmt: skip
         answer = await target.ask("report", train=number)
         found = answer["there"]
         offered = before * sent["sent"] * frame * 8 / sent["seconds"]
@@ -243,13 +243,15 @@ class Pair:
         measured = None if found["rate"] is None else found["rate"] * frame / size / after
         low, high = report.around(rate, report.RATE_RELATIVE)
         verdict: dict[str, Any] = {}
-        if measured is not None and measured < low and (offered < ENOUGH * rate or answer["overflows"]):
-            short = (
-                "the receiving node could take no more"
-                if answer["overflows"]
-                else f"only {report.WRITTEN['rate'](offered)} could be offered"
-            )
-            verdict = {"ok": None, "note": short}
+        if measured is not None and measured < low:
+            short = ""
+            if answer["overflows"]:
+                short = "the receiving node could take no more"
+            elif offered < ENOUGH * rate:
+                short = f"only {report.WRITTEN['rate'](offered)} could be offered"
+            elif measured >= low * (1 - sent["missed"] / sent["seconds"]):
+                short = f"the queue ran empty for {sent['missed'] / sent['seconds']:.0%} of the time, as the sending node was held up"
+            verdict = {"ok": None, "note": short} if short else {}
         checks = [way.check("rate", rate, measured, low=low, high=high, count=found["count"], **verdict)]
         full = fills * frame / (1500 + 14) if "packets" in (way.expected.queue or {}) else fills
         if full and source.clock and source.clock == target.clock and found["late_delay"] is not None and checks[0].ok is not None:

@@ -5,8 +5,10 @@
 One JSON line on standard input is a command, one on standard output its answer; it ends with its input. It first says
 {"port", "clock": which kernel's clock its times are from}. Commands, with "op":
 
-    send     {"train", "to": [address, port], "count", "interval": seconds, "size": bytes of payload, "echo": bool, "linger": seconds}
-             sends a train of packets; answers {"sent", "seconds", "back": STATISTICS of the echoes, "round_trip": SUMMARY}
+    send     {"train", "to": [address, port], "count", "interval": seconds, "size": bytes of payload, "echo": bool, "linger": seconds,
+             "lasts": seconds that what waits on the way lasts without us}
+             sends a train of packets; answers {"sent", "seconds", "missed": seconds of pauses beyond that, "back": STATISTICS of the
+             echoes, "round_trip": SUMMARY}
     report   {"train"}: {"there": STATISTICS of what came of a train, "overflows": packets that came but found no room here}
     largest  {"to", "sizes": [bytes of whole IP packets]}: {"passed": [those of which an echo came]}; not to be fragmented
 
@@ -207,12 +209,15 @@ class Probe:
                     with contextlib.suppress(OSError):
                         self.socket.sendto(view[start : start + size], inbox.sender(slot))
 
-    def send(self, train: int, to: Sequence[Any], count: int, interval: float, size: int, echo: bool, linger: float) -> dict[str, Any]:
+    def send(
+        self, train: int, to: Sequence[Any], count: int, interval: float, size: int, echo: bool, linger: float, lasts: float = math.inf
+    ) -> dict[str, Any]:
         train_back = self.back[train] = Train()
         kind, padding = (ECHOED if echo else DATA), bytes(max(size - HEAD.size, 0))
         target, begun, sent = tuple(to), time.monotonic(), 0
         together = self.segmented(size, interval)
         most = BEHIND if echo else count
+        missed, before = 0.0, begun
         while sent < count:
             due = min(int((time.monotonic() - begun) / interval) + 1, count)
             if due - sent > most:
@@ -221,7 +226,8 @@ class Probe:
                 due = sent + most
             while sent < due:
                 batch = min(together, due - sent)
-                now = time.time()
+                moment, now = time.monotonic(), time.time()
+                missed, before = missed + max(moment - before - lasts, 0.0), moment
                 packets = [HEAD.pack(MARK, kind, train, sent + each, sent + each, now, 0.0) + padding for each in range(batch)]
                 sent += batch
                 try:
@@ -238,7 +244,13 @@ class Probe:
             time.sleep(0.005)
         if not echo:
             time.sleep(linger)
-        return {"sent": sent, "seconds": seconds, "back": train_back.statistics(), "round_trip": summary(train_back.trips)}
+        return {
+            "sent": sent,
+            "seconds": seconds,
+            "missed": missed,
+            "back": train_back.statistics(),
+            "round_trip": summary(train_back.trips),
+        }
 
     def segmented(self, size: int, interval: float) -> int:
         """Let the kernel cut what is sent together into packets, where it can and packets come thick. Gives how many together."""
