@@ -81,6 +81,15 @@ def test_what_a_path_does_is_what_its_stretches_do_together():
     assert back.deviation == pytest.approx(0.003 / math.sqrt(3))
 
 
+def test_a_trace_may_be_slower_than_what_is_written():
+    """Packets are paced for the lowest rate of a trace, also where no other rate is written."""
+    resources = observed(WIDE)
+    shapes = {key: {"there": {}, "back": {}} for key in paths.shapes_of(resources.values())}
+    shapes["link", "wan"]["there"] = {"trace": {"steps": [(0, {"rate": 5e6}), (1, {"rate": 1e6})]}}
+    there = paths.expected(routes.path(resources, "server", "client[0]"), shapes)
+    assert (there.rate, there.slowest, there.traced) == (None, 1e6, {"rate"})
+
+
 def test_few_pairs_show_every_link():
     """The pairs chosen cross all that is written, and are not more than it takes."""
     resources = observed(WIDE)

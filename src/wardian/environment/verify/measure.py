@@ -201,10 +201,10 @@ class Pair:
         frame = SMALL_PACKET + HEADERS
         gaps = [0.0]
         for way in self._ways:
-            if way.expected.rate:
+            if way.expected.slowest:
                 queue = way.expected.queue or {}
                 room = queue.get("packets", queue.get("bytes", math.inf) / frame)
-                gaps += [frame * 8 / (GENTLE * way.expected.rate), HICCUP / room]
+                gaps += [frame * 8 / (GENTLE * way.expected.slowest), HICCUP / room]
         return max(gaps)
 
     @property

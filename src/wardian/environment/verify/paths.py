@@ -21,7 +21,7 @@ class Expected:
 
     jitter: that of the one stretch that has some, with its distribution; of several, the deviation of all together, as if normal.
     deviation: standard deviation of the delay. bursts: how many times the variance of a count of losses is that of independent ones.
-    queue: SHAPE's queue of the slowest stretch. lost_before: what share is lost before it comes to that
+    slowest: the lowest rate that it ever has, that of traces too. queue: SHAPE's queue of the slowest stretch. lost_before: what share is lost before it comes to that
     stretch. traced: parts that follow a trace somewhere on the path.
     """
 
@@ -34,6 +34,7 @@ class Expected:
     duplicate: float
     reorder: float
     rate: float | None
+    slowest: float | None
     queue: Mapping[str, Any] | None
     lost_before: float
     mtu: int | None
@@ -48,6 +49,7 @@ def expected(stretches: Iterable[Stretch], shapes: Mapping[Key, Mapping[str, Any
     bursts, reorder, traced = 1.0, 0.0, set()
     rate: float | None = None
     queue: Mapping[str, Any] | None = None
+    rates: list[float] = []
     mtus: list[int] = []
     for stretch in stretches:
         spec = shapes.get(stretch.key, {})
@@ -63,8 +65,9 @@ def expected(stretches: Iterable[Stretch], shapes: Mapping[Key, Mapping[str, Any
         # a stretch loses what its rate has let through
         kept *= 1 - shape.get("loss", 0.0)
         mtus += [spec["mtu"]] if "mtu" in spec else []
-        if "trace" in shape:
-            traced.update(shape["trace"]["steps"][0][1])
+        steps = [values for _, values in shape.get("trace", {}).get("steps", ())]
+        traced.update(*steps)
+        rates += [values["rate"] for values in steps if "rate" in values] or ([shape["rate"]] if "rate" in shape else [])
     deviation = sum((jitter * SHAPES[distribution][1]) ** 2 for jitter, distribution in jitters) ** 0.5
     jitter, distribution = jitters[0] if len(jitters) == 1 else (deviation, "normal")
     return Expected(
@@ -77,6 +80,7 @@ def expected(stretches: Iterable[Stretch], shapes: Mapping[Key, Mapping[str, Any
         duplicate=1 - single,
         reorder=reorder,
         rate=rate,
+        slowest=min(rates, default=None),
         queue=queue,
         lost_before=1 - before,
         mtu=min([*mtus, DEFAULT_MTU]) if mtus and min(mtus) < DEFAULT_MTU else None,

@@ -84,4 +84,4 @@ def gathered(notes: Iterable[Note]) -> list[str]:
 
 def _one(plural: str) -> str:
     first, mark, rest = re.fullmatch(r"(.*?)( (?:to|with) |$)(.*)", plural).groups()  # type: ignore[union-attr]
-    return f"{first.removesuffix('s')}{mark}{rest}"
+    return f"{re.sub(r'(?<=ss)es$|s$', '', first)}{mark}{rest}"
