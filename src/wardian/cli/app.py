@@ -36,6 +36,7 @@ COMMANDS = {
     "diff": "runs",
     "report": "reports",
     "sweep": "sweeps",
+    "lock": "locks",
     "pack": "bundles",
     "unpack": "bundles",
     "lab": "lab",

@@ -15,6 +15,7 @@ from .common import confirm, environment, experiment_options, fail, growth_optio
 from .progress import show_down, watch
 
 if TYPE_CHECKING:
+    from ..environment.environment import Environment
     from ..experiment.plan import Plan
     from ..experiment.resources import EnvironmentRecord, Observed, ObservedResource
 
@@ -56,8 +57,16 @@ def plan_command(
 @json_option
 @click.option("--strict", is_flag=True, help="Refuse what cannot be honoured here exactly as written.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before nodes that exist are removed or made anew.")
+@click.option("--locked", is_flag=True, help="Refuse whatever is otherwise than experiment.lock says.")
 def up_command(
-    file: Path | None, instance: str | None, parameters: dict[str, str], provider: str | None, as_json: bool, strict: bool, yes: bool
+    file: Path | None,
+    instance: str | None,
+    parameters: dict[str, str],
+    provider: str | None,
+    as_json: bool,
+    strict: bool,
+    yes: bool,
+    locked: bool,
 ) -> None:
     """Grow the environment, or bring it to what the file says now.
 
@@ -66,6 +75,7 @@ def up_command(
     \b
     wardian up
     wardian up -p clients=20 -e second
+    wardian up --locked
     """
     target = environment(file, instance, parameters=parameters, provider=provider)
 
@@ -79,7 +89,7 @@ def up_command(
     begun = time.monotonic()
     try:
         with watch(quiet=as_json) as listen:
-            plan = wait(target.up(strict=strict, confirm=agree, listen=listen))
+            plan = wait(_growing(target, provider, locked, strict=strict, confirm=agree, listen=listen))
     finally:
         target.close()
     if as_json:
@@ -88,6 +98,14 @@ def up_command(
         click.echo(style("up", fg="green", bold=True) + f" in {time.monotonic() - begun:.1f} s")
     else:
         _print_plan(plan)
+
+
+async def _growing(target: Environment, provider: str | None, locked: bool, **options: Any) -> Plan:
+    if not locked:
+        return await target.up(**options)
+    from ..replay import lock
+
+    return await lock.up(target, target.folder / lock.FILE, provider=provider, **options)
 
 
 @click.command("down")

@@ -136,6 +136,14 @@ async def commit(folder: Path) -> dict[str, Any] | None:
     return {"commit": head, "branch": branch, "remote": remote, "dirty": bool(changed), "changed": changed}
 
 
+async def last_commit(folder: Path, name: str) -> str | None:
+    """The commit that last changed a file or folder; None where it was changed since, or git does not know it."""
+    changed, found = await asyncio.gather(
+        _git(folder, "status", "--porcelain", "--", name), _git(folder, "log", "-1", "--format=%H", "--", name)
+    )
+    return found or None if changed == "" else None
+
+
 async def _git(folder: Path, *arguments: str) -> str | None:
     # without locks and hooks: what looks must not change anything, and a person may be at work in that folder
     command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments]
