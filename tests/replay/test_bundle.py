@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -18,17 +19,17 @@ import pytest
 from wardian.environment.environment import Environment
 from wardian.errors import BundleError, WardianError
 from wardian.journal import Journal
-from wardian.replay.bundle import JOURNAL, METADATA, origin
-from wardian.replay.bundle.packing import pack
+from wardian.replay.bundle import JOURNAL, METADATA, origin, packing
 from wardian.replay.bundle.unpacking import unpack
 
+from ..engine import BARE, IMAGE, Daemon
 from ..stage import Stage, make_stage, require
 
 EXPERIMENT = """
 name: study
 description: How long a packet takes.
 parameters: {delay: 5ms, api_token: planted-one}
-nodes: {server: {env: {DB_PASSWORD: planted-two}, files: {data/serve.txt: /root/serve.txt}}}
+nodes: {server: {env: {DB_PASSWORD: planted-two}, image: ./rootfs, files: {data/serve.txt: /root/serve.txt}}}
 """
 CITATION = """
 cff-version: 1.2.0
@@ -42,6 +43,10 @@ authors:
   - {name: The Society}
 """
 TOKEN = "ghp_" + "a1B2" * 9
+
+
+def pack(environment: Environment, output: Path | None, **options: Any) -> packing.Packed:
+    return asyncio.run(packing.pack(environment, output, **options))
 
 
 def notebook(path: Path, *sources: str) -> Path:
@@ -84,6 +89,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Env
     write(folder, **{".gitignore": "out/\n*.log\n/data\n", "notes.log": "x", "helper.py": "print('helped')\n"})
     study = notebook(folder / "study.ipynb", "print(6 * 7)")
     notebook(folder / "out" / "study.ipynb", "print(6 * 7)")
+    write(folder, **{"rootfs/bin/sh": ""})
     environment = Environment(folder / "experiment.yaml")
     record(environment, study)
     yield environment
@@ -136,7 +142,9 @@ def test_what_goes_in(environment: Environment, tmp_path: Path) -> None:
         "wardian-bundle/environment.md",
     }  # fmt: skip
     assert found["copy.py"] == b"print('helped')\n"
-    assert packed.left_out == {"escape": "a link to what is not taken", "pipe": "neither file nor folder"}
+    assert set(packed.left_out) == {"escape", "pipe", "./rootfs", "experiment.lock"}
+    assert packed.left_out["escape"] == "a link to what is not taken"
+    assert "changed since run" in packed.left_out["experiment.lock"]
     assert packed.parts()["journal"] == (1, len(found[JOURNAL]))
     assert b"| server | - | Linux 6 |" in found["wardian-bundle/environment.md"]
 
@@ -304,6 +312,50 @@ def test_cloning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(WardianError, match="git is not installed"):
         origin.clone(f"file://{source}", tmp_path / "without")
+
+
+def image(engine: Daemon, name: str) -> str | None:
+    found = engine.ask("GET", f"/images/{name}/json", fails=True)
+    return found["Id"] if found else None
+
+
+@pytest.mark.root
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_images_go_along(environment: Environment, tmp_path: Path, stage: Stage, engine: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its images a bundle brings them to an Engine that lacks them, and leaves there what has one of their names."""
+    monkeypatch.setenv("DOCKER_HOST", engine.address)
+    number = image(engine, BARE)
+    assert number
+    for tag in ("base", "wanted"):
+        engine.ask("POST", f"/images/{BARE}/tag", repo="wardian-test", tag=tag)
+    environment.file.write_text(
+        "name: study\nprovider: docker\nnodes: {one: {image: 'wardian-test:wanted'}, two: {image: 'wardian-test:base'}}\n"
+    )
+    with environment.journal.run(
+        notebook=str(environment.folder / "study.ipynb"), experiment=str(environment.file), experiment_digest="0", provider="docker"
+    ) as run:
+        for node, tag in (("one", "wanted"), ("two", "base")):
+            environment.journal.fact("image", {"name": f"wardian-test:{tag}", "digest": number}, run=run.id, node=node)
+    packed = pack(environment, tmp_path / "images.crate.zip", runs=[run.id], with_images=True)
+    assert packed.parts()["images"][0] == 1
+    table = json.loads(contents(packed.path)["wardian-bundle/bundle.json"])["images"]["docker"]
+    assert table["nodes"]["one"] == {"name": "wardian-test:wanted", "digest": number}
+    assert table["images"] == {"wardian-test:base": number, "wardian-test:wanted": number}
+    other = image(engine, IMAGE)
+    engine.ask("DELETE", "/images/wardian-test:wanted", fails=True)
+    engine.ask("POST", f"/images/{IMAGE}/tag", repo="wardian-test", tag="base")
+    there = stage.json("unpack", str(packed.path), "images", "--load-images", "--json", env={"DOCKER_HOST": engine.address})
+    assert there["images"] == ["wardian-test:wanted"]
+    assert (image(engine, "wardian-test:wanted"), image(engine, "wardian-test:base")) == (number, other)
+    again = stage.json("unpack", str(packed.path), "images", "--load-images", "--json", env={"DOCKER_HOST": engine.address})
+    assert again["images"] == []
+    for tag in ("base", "wanted"):
+        engine.ask("DELETE", f"/images/wardian-test:{tag}")
+    environment.journal.fact("image", {"name": "gone:1", "digest": "sha256:" + "0" * 64}, run=run.id, node="two")
+    with pytest.raises(WardianError, match="gone:1 of a recorded run is not at the Engine any more"):
+        pack(environment, tmp_path / "gone.crate.zip", runs=[run.id], with_images=True)
+    assert not list(tmp_path.glob("*gone*"))
 
 
 @pytest.fixture(scope="module")

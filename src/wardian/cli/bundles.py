@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .common import environment, experiment_options, json_option, print_json, style, table
+from .common import environment, experiment_options, json_option, print_json, style, table, wait
+from .notebooks import take_images
 from .runs import complete_run
 
 if TYPE_CHECKING:
@@ -23,9 +24,16 @@ _LISTED = 10
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Where to (default: NAME.crate.zip).")
 @click.option("--run", "runs", multiple=True, metavar="RUN", shell_complete=complete_run, help="Take this run along; may be repeated.")
 @click.option("--as-is", multiple=True, metavar="PATTERN", help="Do not look for secrets in these files, as .gitignore names them.")
+@click.option("--with-images", is_flag=True, help="Take the images of docker's nodes along, as docker save writes them.")
 @json_option
 def pack_command(
-    file: Path | None, instance: str | None, output: Path | None, runs: tuple[str, ...], as_is: tuple[str, ...], as_json: bool
+    file: Path | None,
+    instance: str | None,
+    output: Path | None,
+    runs: tuple[str, ...],
+    as_is: tuple[str, ...],
+    with_images: bool,
+    as_json: bool,
 ) -> None:
     """Write the experiment with its notebooks, recorded runs and outputs into one file, an RO-Crate, for somebody else to run.
 
@@ -34,13 +42,13 @@ def pack_command(
 
     \b
     wardian pack
-    wardian pack -o study.crate.zip --run last
+    wardian pack -o study.crate.zip --run last --with-images
     """
     from ..replay.bundle.packing import pack
 
     target = environment(file, instance)
     try:
-        packed = pack(target, output, runs=runs, as_is=as_is)
+        packed = wait(pack(target, output, runs=runs, as_is=as_is, with_images=with_images))
     finally:
         target.close()
     if as_json:
@@ -52,8 +60,10 @@ def pack_command(
 @click.command("unpack")
 @click.argument("bundle", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path, file_okay=False), required=False)
+@click.option("--load-images", is_flag=True, help="Give the experiment's provider the images that it lacks, too; `wardian run` does.")
+@click.option("--provider", metavar="NAME", help="With --load-images: which one, in place of the file's.")
 @json_option
-def unpack_command(bundle: Path, folder: Path | None, as_json: bool) -> None:
+def unpack_command(bundle: Path, folder: Path | None, load_images: bool, provider: str | None, as_json: bool) -> None:
     """Unpack a bundle into a folder of its own, with the journal of its recorded runs, ready for `wardian run` and `wardian replay`.
 
     Nothing of it is run. A bundle whose names lead elsewhere, that holds links or unpacks to too much is refused, and leaves nothing.
@@ -64,10 +74,14 @@ def unpack_command(bundle: Path, folder: Path | None, as_json: bool) -> None:
     """
     from ..replay.bundle.unpacking import unpack
 
+    if provider and not load_images:
+        raise click.UsageError("--provider goes with --load-images")
     found = unpack(bundle, folder)
+    images = take_images(environment(found.experiment, None, provider=provider), found) if load_images else []
     notebooks = [str(path) for path in found.notebooks]
     if as_json:
-        print_json({"folder": str(found.folder), "experiment": str(found.experiment), "notebooks": notebooks, "runs": list(found.runs)})
+        paths = {"folder": str(found.folder), "experiment": str(found.experiment)}
+        print_json({**paths, "notebooks": notebooks, "runs": list(found.runs), "images": images})
         return
     click.echo(style("unpacked", fg="green", bold=True) + f" into {found.folder}, with {len(found.runs)} recorded runs")
     verb = "replay" if found.runs else "run"

@@ -13,6 +13,8 @@ from .common import console, environment, experiment_options, growth_options, js
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from ..environment.environment import Environment
+    from ..replay.bundle.unpacking import Unpacked
     from ..replay.runner import Reporter
 
 
@@ -68,10 +70,13 @@ def run_command(
     from ..environment.live import experiment_of
     from ..replay.runner import run_notebook
 
-    notebook, known = _brought(source, into, which)
-    target = environment(file or known or experiment_of(notebook), instance, provider=provider)
+    notebook, unpacked = _brought(source, into, which)
+    known = unpacked.experiment if unpacked else experiment_of(notebook)
+    target = environment(file or known, instance, provider=provider)
     reporter = shown_run()
     try:
+        if unpacked:
+            take_images(target, unpacked)
         outcome = wait(
             run_notebook(
                 notebook,
@@ -100,8 +105,8 @@ def run_command(
         click.echo(f"  {made}")
 
 
-def _brought(source: str, into: Path | None, which: str | None) -> tuple[Path, Path | None]:
-    """The notebook, and its experiment file where it came along."""
+def _brought(source: str, into: Path | None, which: str | None) -> tuple[Path, Unpacked | None]:
+    """The notebook, and what was unpacked to have it."""
     from ..replay.bundle.origin import fetch, is_elsewhere
 
     if not is_elsewhere(source):
@@ -109,6 +114,16 @@ def _brought(source: str, into: Path | None, which: str | None) -> tuple[Path, P
             raise click.UsageError("--into and --notebook are for bundles and repositories")
         return Path(source), None
     return fetch(source, into, which)
+
+
+def take_images(target: Environment, unpacked: Unpacked) -> list[str]:
+    """Give the environment's provider the images of a bundle that it lacks, and say which."""
+    from ..replay.bundle import images
+
+    loaded = wait(images.load(target, unpacked.folder, unpacked.images))
+    for name in loaded:
+        click.echo(f"loaded image {name}", err=True)
+    return loaded
 
 
 def shown_run() -> Reporter:

@@ -99,6 +99,10 @@ class Environment:
         """The experiment as the file says, with the parameters set. Raises ExperimentFileError."""
         return sources.load(self.file, self.parameters)
 
+    def provider(self) -> Provider:
+        """What grows it, by the file or as it was told. Raises ExperimentFileError and PlanError."""
+        return self._desired(self.load()).provider
+
     def as_grown(self, observed: Observed) -> tuple[Experiment, list[Resource]]:
         """The experiment as the file says now, with the parameters that it was grown with as far as it still has them, and its resources.
 

@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
@@ -228,6 +229,14 @@ class Provider(ABC):
     async def own_clocks(self, environment: str) -> bool:
         """Whether nodes may have other clocks than this host's; then how far they are off is measured. The default says no."""
         return False
+
+    async def save_images(self, images: Sequence[Mapping[str, str]], target: Path) -> dict[str, str]:
+        """Write images, as `images` gives them, into one file, and give {name: digest} of what is in it. The default has none."""
+        return {}
+
+    async def load_images(self, archive: Path, names: Mapping[str, str]) -> list[str]:
+        """Take the images of a file of `save_images` that are not here, and give their names. What is here stays as it is."""
+        return []
 
     def vantage(self, environment: str, link: str) -> tuple[Channel, str]:
         """A channel to where the packets of a link pass, and the interface there that they pass. No I/O but looking it up."""

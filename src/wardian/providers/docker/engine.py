@@ -95,6 +95,14 @@ class Engine:
                         raise EngineError(500, str(item["error"]).strip())
                     yield item
 
+    async def download(self, path: str, **query: Any) -> AsyncGenerator[bytes, None]:
+        """The bytes that are there, as they come."""
+        async with self._exchange("GET", path, None, query, None) as answer:
+            if answer.status >= 300:
+                raise EngineError(answer.status, reason(await answer.read(), answer.status))
+            async for chunk in answer.chunks():
+                yield chunk
+
     async def connect(self) -> socket.socket:
         """A connection of one's own. Raises EngineDownError."""
         try:
@@ -159,7 +167,9 @@ def head(method: str, path: str, query: Mapping[str, Any] | None, headers: Mappi
     """The beginning of a request, up to its body."""
     target = quote(path)
     if query:
-        target += "?" + urlencode({name: _text(value) for name, value in query.items()})
+        # a tuple is one name with several values
+        pairs = [(name, item) for name, value in query.items() for item in (value if isinstance(value, tuple) else (value,))]
+        target += "?" + urlencode([(name, _text(item)) for name, item in pairs])
     lines = [f"{method} {target} HTTP/1.1", "Host: docker", *(f"{name}: {value}" for name, value in headers.items())]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 

@@ -137,6 +137,16 @@ class DockerProvider(Provider):
     async def own_clocks(self, environment: str) -> bool:
         return not await _is_here(self._engine(environment))
 
+    async def save_images(self, images: Sequence[Mapping[str, str]], target: Path) -> dict[str, str]:
+        from . import archives
+
+        return await archives.save(self.engine, images, target)
+
+    async def load_images(self, archive: Path, names: Mapping[str, str]) -> list[str]:
+        from . import archives
+
+        return await archives.load(self.engine, archive, names)
+
     async def create(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
         engine = self._engine(environment)
         for kind, group in groupby(resources, key=lambda resource: resource.kind):

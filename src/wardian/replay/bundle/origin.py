@@ -13,7 +13,7 @@ from ...environment.live import experiment_of
 from ...errors import BundleError, MissingToolError
 from ...journal.redact import redact_text
 from .contents import NEVER
-from .unpacking import making, unpack
+from .unpacking import Unpacked, making, unpack
 
 PROTOCOLS = ("https", "ssh", "file")
 _SCP = re.compile(r"(?:[A-Za-z0-9._-]+@)[A-Za-z0-9][A-Za-z0-9.-]*:(?!/?/)[^\s:]+")
@@ -47,8 +47,8 @@ def is_elsewhere(text: str) -> bool:
     return text.endswith(".zip") or "://" in text or "::" in text or _is_scp(text)
 
 
-def fetch(text: str, into: Path | None = None, notebook: str | None = None) -> tuple[Path, Path | None]:
-    """Bring an experiment here, and give a notebook of it, and its experiment file where that is known.
+def fetch(text: str, into: Path | None = None, notebook: str | None = None) -> tuple[Path, Unpacked | None]:
+    """Bring an experiment here, and give a notebook of it, and what was unpacked if it is a bundle.
 
     text: the path of a bundle, or the address of a repository, with @REF or #REF. into: the folder; named like it, here, when None.
     notebook: which one, a path in it; the main one of a bundle, or the only one of a repository, when None.
@@ -59,7 +59,7 @@ def fetch(text: str, into: Path | None = None, notebook: str | None = None) -> t
         chosen = unpacked.notebooks if notebook is None else (_inside(unpacked.folder, notebook),)
         if not chosen:
             raise BundleError(f"{text} has no notebook", remedy=f"grow it with `wardian up -f {unpacked.experiment}`")
-        return chosen[0], unpacked.experiment
+        return chosen[0], unpacked
     folder = clone(text, into)
     if notebook is not None:
         return _inside(folder, notebook), None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import json
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,14 +14,15 @@ from typing import Any
 
 from ...environment.environment import FOLDER as STATE
 from ...environment.environment import Environment
-from ...errors import BundleError, RunError
+from ...errors import BundleError, LockError, RunError
 from ...experiment import tables
 from ...experiment.model import Experiment
 from ...journal.records import LogEntry, RunRecord
 from ...journal.redact import Redactor
-from .. import facts
+from .. import facts, lock
 from ..recorded import baseline
 from . import COLLECTED, IMAGES, JOURNAL, MANIFEST, METADATA, REPORT, SUFFIX, TROVI, VERSION, citation, crate
+from . import images as image_table
 from .archive import Archive, writing
 from .contents import Contents, Item, gather, redactor_of, tree
 from .crate import Stored
@@ -65,20 +68,30 @@ class Packed:
         }
 
 
-def pack(environment: Environment, output: Path | None, *, runs: Sequence[str] = (), as_is: Sequence[str] = ()) -> Packed:
+async def pack(
+    environment: Environment,
+    output: Path | None,
+    *,
+    runs: Sequence[str] = (),
+    as_is: Sequence[str] = (),
+    with_images: bool = False,
+) -> Packed:
     """Write the bundle of an experiment.
 
     output: where to; NAME.crate.zip here when None. runs: which recorded runs go along, by the ends of their ids; without, of each notebook
-    those that a replay would be compared with. as_is: patterns of files that are not searched for secrets.
-    Raises BundleError, ExperimentFileError, and JournalError for a run that there is none of.
+    those that a replay would be compared with. as_is: patterns of files that are not searched for secrets. with_images: images go along.
+    Raises BundleError, ExperimentFileError, JournalError for a run that there is none of, and ProviderError for an image that is gone.
     """
     folder, experiment = environment.folder, environment.load()
     target = (output or Path(f"{experiment.name}{SUFFIX}")).resolve()
     records = _records(environment, runs)
     redactor = redactor_of(environment.file)
     partial = target.with_name(f".{target.name}.part")
-    wanted = [*_named(experiment), *(str(path) for record in records for path in _written(record, folder))]
-    contents = gather(folder, wanted=wanted, skip=[target, partial], as_is=as_is, experiment=environment.file, redactor=redactor)
+    images, apart = _image_files(experiment, folder)
+    wanted = [*_named(experiment), *images, *(str(path) for record in records for path in _written(record, folder))]
+    skip = [target, partial, *(folder / name for name in apart)]
+    contents = gather(folder, wanted=wanted, skip=skip, as_is=as_is, experiment=environment.file, redactor=redactor)
+    contents.left_out |= apart
     cited = citation.files(folder)
     for name, path in cited.items():
         contents.items.setdefault(name, Item(name, path))
@@ -91,9 +104,13 @@ def pack(environment: Environment, output: Path | None, *, runs: Sequence[str] =
         licence_file=bool(cited.keys() - {citation.FILE}),
     )
     published = described.date or _day(max((record.run.ended or record.run.started for record in records), default=None))
-    with writing(target) as archive:
-        for item in _all_items(environment, contents, records, redactor, made_from):
-            archive.add(item)
+    await _lock(environment, contents, records)
+    table = image_table.table(records)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with writing(target) as archive, tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
+        files = await image_table.save(environment, table, Path(scratch)) if with_images else {}
+        items = _all_items(environment, contents, records, redactor, made_from, table)
+        await asyncio.to_thread(_fill, archive, [*items, *(Item(name, path) for name, path in files.items())])
         _describe(archive, contents, described, published, environment.file.name, made_from, records, folder)
         stored = tuple(archive.stored)
     return Packed(
@@ -105,6 +122,23 @@ def pack(environment: Environment, output: Path | None, *, runs: Sequence[str] =
         contents.left_out,
         described.lacking,
     )
+
+
+def _fill(archive: Archive, items: Iterable[Item]) -> None:
+    for item in items:
+        archive.add(item)
+
+
+async def _lock(environment: Environment, contents: Contents, records: Sequence[RunRecord]) -> None:
+    """A lock goes along: that of the folder, else what the last run was resolved to, if its files are still those."""
+    if lock.FILE in contents.items or not records:
+        return
+    try:
+        data = await lock.from_record(environment, records[-1])
+    except LockError as error:
+        contents.left_out[lock.FILE] = error.message
+    else:
+        contents.items[lock.FILE] = Item(lock.FILE, lock.dumps(data).encode())
 
 
 def _records(environment: Environment, runs: Sequence[str]) -> list[RunRecord]:
@@ -150,6 +184,21 @@ def _named(experiment: Experiment) -> list[str]:
     return list(dict.fromkeys([*found, *(name for _, name, _ in tables.named(experiment))]))
 
 
+def _image_files(experiment: Experiment, folder: Path) -> tuple[list[str], dict[str, str]]:
+    """Images that are files here: those that go along, and those that do not, with the reason."""
+    along: list[str] = []
+    apart: dict[str, str] = {}
+    for image in dict.fromkeys(node.image for node in experiment.nodes.values() if node.image):
+        path = folder / Path(image).expanduser()
+        if path.is_dir():
+            apart[image] = "an image that is a folder: make it a tar, and name that"
+        elif path.is_file() and not _inside(str(path.resolve()), folder):
+            apart[image] = "an image outside of the folder"
+        elif path.is_file():
+            along.append(image)
+    return along, apart
+
+
 def _written(record: RunRecord, folder: Path) -> list[Path]:
     return [path for path in map(Path, record.fact(facts.WRITTEN) or {}) if path.is_file() and _inside(str(path), folder)]
 
@@ -162,14 +211,19 @@ def _notebooks(contents: Contents, records: Sequence[RunRecord], folder: Path) -
 
 
 def _all_items(
-    environment: Environment, contents: Contents, records: Sequence[RunRecord], redactor: Redactor, notebooks: Sequence[str]
+    environment: Environment,
+    contents: Contents,
+    records: Sequence[RunRecord],
+    redactor: Redactor,
+    notebooks: Sequence[str],
+    images: image_table.Table,
 ) -> Iterable[Item]:
     yield from contents.items.values()
     identities = dict.fromkeys(record.run.environment for record in records if record.run.environment)
     for identity in identities:
         yield from tree(environment.folder / STATE / "collected" / identity, f"{COLLECTED}/{identity}", redactor)
     runs = [record.run.id for record in records]
-    manifest = {"version": VERSION, "experiment": environment.file.name, "notebooks": list(notebooks), "runs": runs}
+    manifest = {"version": VERSION, "experiment": environment.file.name, "notebooks": list(notebooks), "runs": runs, "images": images}
     yield Item(MANIFEST, _json(manifest))
     if records:
         lines = environment.journal.extract(runs, lambda path: _relative(path, environment.folder))

@@ -6,10 +6,11 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ...environment.live import FOLDER as STATE
 from ...environment.live import journal_target
@@ -24,12 +25,16 @@ _ORIGIN = "bundle.sha256"
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """A folder with an experiment. notebooks: of it, the main one first. runs: ids of those that the journal has of it."""
+    """A folder with an experiment. notebooks: of it, the main one first. runs: ids of those that the journal has of it.
+
+    images: the table of images, of `images.load`.
+    """
 
     folder: Path
     experiment: Path
     notebooks: tuple[Path, ...]
     runs: tuple[str, ...] = ()
+    images: Mapping[str, Any] = field(default_factory=dict)
 
 
 def unpack(bundle: Path, target: Path | None = None) -> Unpacked:
@@ -54,7 +59,9 @@ def unpack(bundle: Path, target: Path | None = None) -> Unpacked:
                 (partial / STATE / _ORIGIN).write_text(mark + "\n")
         experiment = folder / opened.manifest["experiment"]
         notebooks = tuple(folder / name for name in opened.manifest["notebooks"])
-    return Unpacked(folder, experiment, notebooks, tuple(_take_in(folder, experiment)))
+        images = opened.manifest.get("images")
+    known = images if isinstance(images, dict) else {}
+    return Unpacked(folder, experiment, notebooks, tuple(_take_in(folder, experiment)), known)
 
 
 def _take_in(folder: Path, experiment: Path) -> list[str]:
