@@ -36,6 +36,7 @@ class HostEnvironment:
         self.folder = folder
         self.nodes: dict[str, HostNode] = {}
         self.names: tuple[str, ...] = ()
+        self.lease = None
 
     @classmethod
     async def find(cls) -> HostEnvironment:

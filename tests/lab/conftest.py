@@ -41,8 +41,9 @@ expect.set_options(timeout=TIMEOUT)
 class Server:
     """A JupyterLab server with settings of its own; what a test writes into `folder` is what it serves."""
 
-    def __init__(self, folder: Path, *options: str, kernel: str | None = None, **env: str) -> None:
-        """kernel: the module that stands in for `wardian.kernel`."""
+    def __init__(self, folder: Path, *options: str, kernel: str | None = None, base: str = "", **env: str) -> None:
+        """kernel: the module that stands in for `wardian.kernel`. base: the path that it serves below, such as a hub's."""
+        self.base = base
         self.folder = folder / "notebooks"
         self.token = secrets.token_hex(16)
         private = {
@@ -72,7 +73,7 @@ class Server:
             self.process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "jupyterlab", "--no-browser", "--expose-app-in-browser", "--ServerApp.ip=127.0.0.1"),
-                    *("--ServerApp.port=0", f"--ServerApp.root_dir={self.folder}", "--allow-root"),
+                    *("--ServerApp.port=0", f"--ServerApp.root_dir={self.folder}", f"--ServerApp.base_url={base}/", "--allow-root"),
                     *("--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.extension_manager=readonly", *options),
                 ],
                 env={**inherited, **{name: str(path) for name, path in private.items()}, **env}
@@ -88,8 +89,8 @@ class Server:
 
     def _url(self) -> str | None:
         assert self.process.poll() is None, self.log.read_text()
-        found = re.search(r"http://127\.0\.0\.1:(\d+)/lab\?token", self.log.read_text())
-        return f"http://127.0.0.1:{found[1]}" if found else None
+        found = re.search(rf"http://127\.0\.0\.1:(\d+){re.escape(self.base)}/lab\?token", self.log.read_text())
+        return f"http://127.0.0.1:{found[1]}{self.base}" if found else None
 
     def write(self, name: str, *cells: Any, kernel: str = "wardian") -> str:
         """Write a notebook of code cells; gives its name."""
@@ -171,10 +172,11 @@ CURRENT = "window.jupyterapp.shell.currentWidget.content"
 class Notebook:
     """A notebook that is open in a page."""
 
-    def __init__(self, server: Server, page: Page, name: str) -> None:
+    def __init__(self, server: Server, page: Page, name: str, front: str = "lab/tree") -> None:
+        """front: the path of the front end that shows it."""
         self.server, self.page, self.name = server, page, name
         page.set_default_timeout(TIMEOUT)
-        page.goto(f"{server.url}/lab/tree/{name}?reset&token={server.token}", wait_until="commit")
+        page.goto(f"{server.url}/{front}/{name}?reset&token={server.token}", wait_until="commit")
         self.ready()
 
     def ready(self) -> None:

@@ -252,7 +252,7 @@ def test_ports_of_nodes_are_opened(rest: Rest) -> None:
 
 
 def test_kernels_that_no_notebook_has_are_ended(rest: Rest) -> None:
-    """A kernel that a notebook has can be interrupted and is not ended from here; one that it left is ended; another is not there."""
+    """A kernel that a notebook has can be interrupted and restarted, and is not ended; one that it left is ended; another is not there."""
     which = {"path": "experiment.yaml", "node": "client[0]", "kernel": "shell"}
     provider = registry.make("local", {"state": str(rest.stage.state)})
     (identity,) = [record["id"] for record in rest.ask("GET", "environments")["environments"] if record["path"] == "experiment.yaml"]
@@ -266,11 +266,14 @@ def test_kernels_that_no_notebook_has_are_ended(rest: Rest) -> None:
             assert (kernel["id"], kernel["language"], kernel["attached"]) == ("shell", "bash", True)
             await asyncio.to_thread(rest.post, "environment/kernels", code=204, action="interrupt", **which)
             refused = await asyncio.to_thread(rest.post, "environment/kernels", code=423, action="stop", **which)
-            assert refused["remedy"] == "restart it there: %restart client[0]"
+            assert refused["remedy"] == "restart it"
+            await asyncio.to_thread(rest.post, "environment/kernels", code=204, action="restart", **which)
+            await link.request("kernel.start", kernel="shell", language="bash", env={}, cwd=None)
         finally:
             await link.close()
 
     asyncio.run(have_one())
+    assert rest.post("environment/kernels", code=423, action="restart", **which)["remedy"] == "end it"
     rest.post("environment/kernels", code=204, action="stop", **which)
     assert rest.get("environment/node", node="client[0]")["kernels"] == []
     assert rest.post("environment/kernels", code=404, action="stop", **which)["kind"] == "SelectorError"

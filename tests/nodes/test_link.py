@@ -151,8 +151,8 @@ async def test_past_the_quota_the_middle_is_dropped_with_its_mark(run_directory:
     await link.close()
 
 
-async def test_taking_over_is_told(run_directory: str) -> None:
-    """A kernel that another client attaches sends its messages there, and the first client hears of it."""
+async def test_taking_over_and_stopping_are_told(run_directory: str) -> None:
+    """A kernel that another client attaches sends its messages there, and who had it hears of that, as when another stops it."""
     first = await AgentLink.open(HostChannel(run_directory), "host", client="first")
     second = await AgentLink.open(HostChannel(run_directory), "host", client="second")
     one = await Kernel.start(first, "k", "bash")
@@ -163,6 +163,9 @@ async def test_taking_over_is_told(run_directory: str) -> None:
     seen = len(one.messages)
     assert (await two.run("echo $x")).text() == "5\n"
     assert len(one.messages) == seen
+    await first.request("kernel.stop", kernel="k")
+    await two.until(lambda: two.events)
+    assert two.events == [{"event": "kernel.stopped", "kernel": "k", "by": "first"}]
     await first.close()
     await second.close()
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import NotUpError
 from ..experiment import selectors
@@ -74,7 +75,17 @@ class LiveEnvironment:
     @property
     def names(self) -> Sequence[str]:
         """The groups and roles of the file, also those that no node has now."""
-        return self.record.spec.get("names", ())
+        names: Sequence[str] = self._latest().spec.get("names", ())
+        return names
+
+    @property
+    def lease(self) -> dict[str, Any] | None:
+        """How long it is held: {"end": seconds since the epoch, "at_end": "down" or "keep"}; None without a lease."""
+        end = keeper.lease_end(self._latest())
+        return None if end is None else {"end": end, "at_end": self._latest().spec["lease"]["at_end"]}
+
+    def _latest(self) -> EnvironmentRecord:
+        return self.observed.environment or self.record
 
     def references(self) -> list[selectors.NodeRef]:
         """What selectors pick from."""

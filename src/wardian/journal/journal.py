@@ -343,6 +343,12 @@ class Journal:
 
         return queries.unfinished_cells(self._writer.opened(), notebook)
 
+    def durations(self, notebook: str) -> dict[str, float]:
+        """How long each cell of a notebook took when it ended well last, by its id, seconds."""
+        from . import queries
+
+        return queries.durations(self._writer.opened(), notebook)
+
     def show(self, run: str, *, experiment: str | None = None) -> RunRecord:
         """A run with its entries, their output, and what is known of it. Raises JournalError.
 

@@ -22,7 +22,9 @@ class Overview:
     """Answers `wardian_watch_request`, and tells which nodes there are when that changes. Cells tell of themselves."""
 
     def __init__(self, clients: Clients, home: HomePlace, reach: Reach, cells: CellQueue, written: Written | None) -> None:
+        """written: None where there is no file."""
         self._clients = clients
+        self._durations: dict[str, float] = {}
         self._written = written
         self._wanted: tuple[list[dict[str, Any]], list[str]] = [], []
         self._home = home
@@ -36,7 +38,12 @@ class Overview:
         """Tell a page what is known, and look what there is by now; if that is otherwise, it is told like every later change."""
         sequence = self._clients.watching.begin()
         self._told = self._environment()
-        told = {"environment": self._told, "sticky": sticky_as_told(self._cells.sticky), "cells": self._cells.unfinished()}
+        told = {
+            "environment": self._told,
+            "sticky": sticky_as_told(self._cells.sticky),
+            "cells": self._cells.unfinished(),
+            "durations": self._durations,
+        }
         self._clients.answer(client, request, {"status": "ok", "sequence": sequence, **told})
         self._look()
 
@@ -50,6 +57,10 @@ class Overview:
             # reading the file loads a good deal
             self._wanted = await asyncio.to_thread(self._written)
             self._nodes_read()
+        durations = await self._cells.recorder.durations(self._cells.notebook)
+        if durations != self._durations:
+            self._durations = durations
+            self._clients.watching.changed("durations", durations)
 
     def _nodes_read(self) -> None:
         if self._clients.watching.active and (environment := self._environment()) != self._told:
@@ -64,13 +75,15 @@ class Overview:
         if known is None:
             nodes, names = self._wanted
         else:
-            names = list(self._reach.names)
+            names = list(known.names)
             nodes = [
                 {"name": name, "group": node.group, "index": node.index, "roles": node.roles, "state": node.state, "detail": node.detail}
-                for name, node in known.items()
+                for name, node in known.nodes.items()
             ]
         languages = {"python": (self._home.info or {}).get("language_info", {}), **self._reach.languages()}
         told: dict[str, Any] = {"nodes": nodes, "names": names, "languages": languages}
+        if known is not None and known.lease is not None:
+            told["lease"] = known.lease
         if lacking is not None:
             told["lacking"] = {"message": lacking.message, "remedy": lacking.remedy}
         return told

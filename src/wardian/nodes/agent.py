@@ -2712,9 +2712,9 @@ class Agent:
     def _kernel_stop(self, request: Request) -> None:
         kernel = self._kernel(request)
         del self.kernels[kernel.id]
-        if kernel.client:
-            kernel.client.detach(kernel)
-            kernel.client = None
+        owner, kernel.client = kernel.client, None
+        if owner:
+            owner.detach(kernel)
         kernel.failed(Refused("kernel", f"kernel {kernel.id} was stopped while it started"))
         left = set(kernel.sessions)
 
@@ -2723,6 +2723,9 @@ class Agent:
             if not left:
                 kernel.close()
                 request.succeed({})
+                if owner and owner.open and owner is not request.client:
+                    # not before all of it is gone: its owner may start another of that name
+                    owner.send(pack_json(EVENT, {"event": "kernel.stopped", "kernel": kernel.id, "by": request.client.id}))
 
         if not left:
             ended(0)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.stage import Stage, eventually
 
@@ -157,7 +158,7 @@ def test_a_terminal_in_a_tab(panel: Panel, stage: Stage) -> None:
 
 
 def test_a_port_is_opened(panel: Panel, stage: Stage) -> None:
-    """A port of a node answers at the address that the panel tells."""
+    """A port of a node answers at the address that the panel tells, is listed while it is open, and closed from there."""
     panel.symbol("node", "server").click()
     panel.button("Port…").click()
     fill(panel, "Open", port="8000")
@@ -165,11 +166,18 @@ def test_a_port_is_opened(panel: Panel, stage: Stage) -> None:
     expect(said).to_be_visible()
     url = said.inner_text().partition(" is open at ")[2].split()[0]
     assert urllib.request.urlopen(url, timeout=30).status == 200
+    listed = panel.details("Node server").get_by_role("link", name=url)
+    expect(listed).to_be_visible()
+    panel.picture("ports")
+    panel.details("Node server").get_by_role("button", name="Close port 8000 of server").click()
+    expect(listed).to_have_count(0)
+    with pytest.raises(urllib.error.URLError, match="refused"):
+        urllib.request.urlopen(url, timeout=30)
     panel.button("Close").click()
 
 
 def test_files_both_ways(panel: Panel, stage: Stage, tmp_path: Path) -> None:
-    """A file is sent to the folder that is shown, listed there, and fetched again with the same bytes; folders are entered and left."""
+    """Files come and go by a dialog and a click, by drags from and to the file browser, and by keys, with the same bytes."""
     sent = tmp_path / "some data.bin"
     sent.write_bytes(bytes(range(256)) * 100)
     panel.symbol("node", "server").click()
@@ -186,7 +194,33 @@ def test_files_both_ways(panel: Panel, stage: Stage, tmp_path: Path) -> None:
     with panel.page.expect_download() as download:
         row.click()
     assert Path(download.value.path()).read_bytes() == sent.read_bytes()
+    items = panel.page.locator(".jp-DirListing-item")
+    row.drag_to(panel.page.locator(".jp-DirListing-content"))
+    expect(items.filter(has_text="some data.bin")).to_be_visible()
+    assert (stage.folder / "some data.bin").read_bytes() == sent.read_bytes()
+    item, place = items.filter(has_text="experiment.yaml"), details.locator(".wardian-Files")
+    drag(panel.page, item, place)
+    expect(details.get_by_role("link", name="experiment.yaml")).to_be_visible()
+    stage.write("by keys", "keys.txt")
+    panel.page.evaluate("window.jupyterapp.commands.execute('filebrowser:refresh')")
+    items.filter(has_text="keys.txt").click()
+    details.get_by_role("button", name="From the file browser").press("Enter")
+    expect(details.get_by_role("link", name="keys.txt")).to_be_visible()
+    (stage.folder / "keys.txt").unlink()
+    details.get_by_role("button", name="Copy keys.txt to the folder of the file browser").press("Enter")
+    expect(details.get_by_role("status")).to_contain_text("keys.txt is here")
+    assert (stage.folder / "keys.txt").read_text() == "by keys"
     panel.button("Close").click()
+
+
+def drag(page: Page, source: Locator, target: Locator) -> None:
+    """Drag as JupyterLab does it, by the events of the mouse."""
+    source.hover()
+    page.mouse.down()
+    box = target.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 20, steps=10)
+    page.mouse.up()
 
 
 def test_the_lease_is_extended(panel: Panel, stage: Stage) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 from playwright.sync_api import Browser, expect
@@ -11,7 +12,7 @@ from tests.stage import Stage
 
 from ..conftest import CURRENT, Notebook, Server
 from ..test_switch import switch
-from . import Panel, assert_accessible, new_page
+from . import Panel, ask, assert_accessible, new_page
 
 pytestmark = pytest.mark.root
 
@@ -23,7 +24,7 @@ nodes:
   server: {networks: [lan]}
   client: {count: "${clients}", networks: [lan]}
   spare: {count: 0, networks: [lan]}
-lease: {duration: 2h, at_end: keep}
+lease: {duration: 2h, at_end: down}
 """
 
 
@@ -31,7 +32,7 @@ lease: {duration: 2h, at_end: keep}
 def notebook(server: Server, stage: Stage, browser: Browser) -> Iterator[Notebook]:
     """A notebook with a cell on a node of the file, one on a group without nodes, and one on a node that the file does not ask for."""
     server.folder = stage.folder
-    server.write("work.ipynb", "%%on server\nprint('was here')", "%%on spare\n1", "%%on client[1]\n1")
+    server.write("work.ipynb", "%%on server\nimport time\ntime.sleep(1)\nprint('was here')", "%%on spare\n1", "%%on client[1]\n1")
     notebook = Notebook(server, new_page(browser), f"{stage.name}/work.ipynb")
     yield notebook
     notebook.page.context.close()
@@ -61,6 +62,30 @@ def test_grown_from_a_cell(notebook: Notebook) -> None:
         expect(cell.problem).to_be_empty()
     expect(spare.problem).to_contain_text("this picks no node")
     notebook.picture("cells-created")
+
+
+def test_a_cell_that_would_not_end_in_time(notebook: Notebook, server: Server, stage: Stage) -> None:
+    """Where what is left of the lease is less than a cell took last, by the journal, it says so before it is run, and extends the lease."""
+    notebook.execute(notebook.cell(0))
+    notebook.cell(0).printed("was here")
+    expect(switch(notebook.cell(0)).state).to_contain_text("done")
+    notebook.reload()
+    cell = switch(notebook.cell(0))
+    cell.shows("server")
+    late = cell.badge.locator(".wardian-Badge-late")
+    expect(late).to_be_empty()
+    end = ask(server, "GET", "environment", stage)["lease"]["end"]
+    notebook.page.clock.set_fixed_time(datetime.fromtimestamp(end - 0.5, UTC))
+    cell.where.click()
+    expect(late).to_contain_text("last time, and the environment is torn down at")
+    notebook.page.keyboard.press("Escape")
+    cell.where.click()
+    expect(cell.picker).to_contain_text("last time, and the environment is torn down at")
+    notebook.picture("cells-late")
+    notebook.page.keyboard.press("Escape")
+    late.get_by_role("button", name="Extend by 1 h").click()
+    expect(late).to_be_empty()
+    assert ask(server, "GET", "environment", stage)["lease"]["end"] == pytest.approx(end + 3600)
 
 
 def test_a_split_cell_stays_where_it_was(notebook: Notebook) -> None:

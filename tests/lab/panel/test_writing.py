@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -145,7 +146,7 @@ def test_the_journal_as_a_timeline(notebook: Notebook) -> None:
 
 
 def test_the_cells_and_kernels_of_a_node(notebook: Notebook) -> None:
-    """A node's details have the cells that ran there and its kernel, which the notebook has."""
+    """A node's details have the cells that ran there and its kernel, which the notebook has, and restart that."""
     panel = Panel(notebook.page, notebook.page.locator("#wardian-panel"))
     panel.page.evaluate("window.jupyterapp.commands.execute('wardian:show-panel')")
     panel.symbol("node", "server").click()
@@ -154,6 +155,12 @@ def test_the_cells_and_kernels_of_a_node(notebook: Notebook) -> None:
     expect(details).to_contain_text("python")
     expect(details).to_contain_text("in use by a notebook")
     panel.picture("details-cells")
+    notebook.run("%%on server\nkept = 1; print('kept')").printed("kept")
+    pid = details.get_by_text(re.compile(r"in use by a notebook · pid \d+"))
+    before = pid.inner_text()
+    details.get_by_role("button", name="Restart").click()
+    expect(pid).not_to_have_text(before)
+    notebook.run("%%on server\nprint('kept' in globals())").printed("False")
 
 
 def test_a_lease_that_ends_soon_is_told_of(server: Server, stage: Stage, browser: Browser, notebook: Notebook) -> None:

@@ -81,10 +81,12 @@ class Connection:
         recorder: Recorder,
         lost: Callable[[NodePlace, WardianError], None],
         ended: Callable[[], None],
+        stopped: Callable[[NodePlace], None],
     ) -> None:
         """open_link: opens a link for a client id. missing: says why the node is not there any more, if so.
 
-        lost: called for each place that is lost. ended: called when there is no way any more.
+        lost: called for each place that is lost. ended: called when there is no way any more. stopped: called, after `lost`, for a place
+        whose kernel somebody else has stopped.
         """
         self.node = node
         self.places: dict[str, NodePlace] = {}
@@ -93,6 +95,7 @@ class Connection:
         self._recorder = recorder
         self._lost = lost
         self._ended = ended
+        self._stopped = stopped
         self._client = uuid.uuid4().hex
         self._agent: object = None
         self._link: Link | None = None
@@ -311,7 +314,7 @@ class Connection:
 
     def _event(self, event: dict[str, Any]) -> None:
         kind, kernel = event.get("event"), str(event.get("kernel"))
-        if kind not in ("kernel.taken", "kernel.died"):
+        if kind not in ("kernel.taken", "kernel.died", "kernel.stopped"):
             return
         place = self._take(kernel)
         if place is None:
@@ -319,6 +322,10 @@ class Connection:
         if kind == "kernel.taken":
             error: WardianError = AgentError(self.node, f"its {place.language} kernel was taken over by another session of this notebook")
         else:
+            what = "has died" if kind == "kernel.died" else "was restarted from elsewhere"
             remedy = "run the cell again: it gets a new kernel, without the variables of the old one"
-            error = NodeDownError(self.node, f"its {place.language} kernel has died", remedy=remedy)
+            error = NodeDownError(self.node, f"its {place.language} kernel {what}", remedy=remedy)
         self._lost(place, error)
+        if kind == "kernel.stopped":
+            self._seen.pop(kernel, None)
+            self._stopped(place)

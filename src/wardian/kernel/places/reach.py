@@ -52,6 +52,8 @@ class Environment(Protocol):
     def nodes(self) -> Mapping[str, NodeState]: ...
     @property
     def names(self) -> Sequence[str]: ...
+    @property
+    def lease(self) -> Mapping[str, Any] | None: ...
     def select(self, selector: str) -> list[str]: ...
     def channel(self, node: str) -> Channel: ...
     def secrets(self) -> set[str]: ...
@@ -158,14 +160,9 @@ class Reach:
         self._notes: list[tuple[Sequence[str], Callable[[str], None]]] = []
 
     @property
-    def known(self) -> Mapping[str, NodeState] | None:
-        """The nodes as they were read last; None where no environment is up, or none was looked for."""
-        return None if self._environment is None else self._environment.nodes
-
-    @property
-    def names(self) -> Sequence[str]:
-        """The groups and roles that selectors may name, also those that no node has now."""
-        return () if self._environment is None else self._environment.names
+    def known(self) -> Environment | None:
+        """The environment as it was read last; None where none is up, or none was looked for."""
+        return self._environment
 
     def languages(self) -> dict[str, dict[str, Any]]:
         """What the kernels on nodes that were used say of their languages, by the names that those have here."""
@@ -454,7 +451,7 @@ class Reach:
                 return NodeDownError(name, "there is no such node any more", remedy="`wardian up` makes what the experiment asks for")
             return _down(name, view) if view.state not in ("ready", "unreachable") else None
 
-        connection = Connection(name, open_link, missing, self._recorder, self._forget, lambda: self._ended(name))
+        connection = Connection(name, open_link, missing, self._recorder, self._forget, lambda: self._ended(name), self._restarted)
         await connection.open()
         connection.hold(self._full)
         return connection
@@ -463,6 +460,14 @@ class Reach:
         self._connections.pop(node, None)
         self._read = 0.0
         self.on_stale()
+
+    def _restarted(self, place: NodePlace) -> None:
+        """Somebody restarted a kernel of ours, in the panel say: the next cell finds a new one."""
+
+        async def open_again() -> None:
+            await self._open(await self._current(), place.name, place.language)
+
+        self.spawn(open_again())
 
     def _forget(self, place: NodePlace | ShellPlace, error: WardianError) -> None:
         if self._places.get((place.name, place.language)) is place:

@@ -207,6 +207,15 @@ class Recorder:
         except JournalError:
             return []
 
+    async def durations(self, notebook: str) -> dict[str, float]:
+        """How long each cell of a notebook took when it ended well last, by its id, seconds."""
+        if self._target is None or (isinstance(self._target, Path) and not self._target.exists()):
+            return {}
+        try:
+            return await self.ask(lambda journal: journal.durations(notebook))
+        except JournalError:
+            return {}
+
     def close(self) -> None:
         """Write what is left."""
         if self._thread is not None:

@@ -38,7 +38,7 @@ class Desk:
         self._opening = Lock()
         self._inodes: dict[Path, int] = {}
         self._locks: dict[tuple[Path, str], asyncio.Lock] = {}
-        self.tasks = Tasks(self._touch, self._look_again, plan_json)
+        self.tasks = Tasks(self.touch, self._look_again, plan_json)
         self.nodes = Nodes(self)
 
     def environment(self, file: Path, instance: str) -> Environment:
@@ -154,12 +154,13 @@ class Desk:
                 path,
                 entries=partial(self.entries, file),
                 told=self.entry,
-                tasks=partial(self.tasks.of, file, instance),
+                own=lambda: {"tasks": self.tasks.of(file, instance), "ports": self.nodes.ports_by_id(file, instance)},
                 over=partial(self._forget, key),
             )
         return await self._watches[key].join()
 
-    def _touch(self, file: Path, instance: str) -> None:
+    def touch(self, file: Path, instance: str) -> None:
+        """What this server does for an environment has changed."""
         if watch := self._watches.get((file, instance)):
             watch.touch()
 

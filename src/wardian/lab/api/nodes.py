@@ -218,8 +218,7 @@ class Ports(Handler):
     async def get(self) -> None:
         """List them."""
         file = self.experiment_file(self.query["path"])
-        found = await self.work(self.desk.nodes.ports(file, self.query["instance"]))
-        self.answer({"ports": [self._with_url(item) for item in found]})
+        self.answer({"ports": [self._with_url(item) for item in self.desk.nodes.ports(file, self.query["instance"])]})
 
     @operation(
         Operation(
@@ -263,10 +262,10 @@ class Kernels(Handler):
 
     @operation(
         Operation(
-            "Interrupt a kernel of a node, or end one that no notebook has; a notebook's is restarted there: `%restart NODE`",
+            "Interrupt a kernel of a node, end one that no notebook has, or restart one that a notebook has, as `%restart NODE` does there",
             body=shape(
                 "The kernel, as the node's route names it.",
-                {**_WHICH, "kernel": _NODE, "action": {"enum": ["interrupt", "stop"]}},
+                {**_WHICH, "kernel": _NODE, "action": {"enum": ["interrupt", "stop", "restart"]}},
                 _INSTANCE,
                 additionalProperties=False,
             ),

@@ -136,17 +136,24 @@ class Nodes:
             forward = await Forward.open(await self.channel(file, instance, node), node, port, here)
             id_ = secrets.token_hex(6)
             self._ports[id_] = (file, instance), forward
+            self._desk.touch(file, instance)
             return _port(id_, forward)
 
-    async def ports(self, file: Path, instance: str) -> list[dict[str, Any]]:
+    def ports(self, file: Path, instance: str) -> list[dict[str, Any]]:
         """The ports of an environment that are open here."""
         return [_port(id_, forward) for id_, (key, forward) in self._ports.items() if key == (file, instance)]
+
+    def ports_by_id(self, file: Path, instance: str) -> dict[str, dict[str, Any]]:
+        """The same by their ids, without what changes with each connection."""
+        return {item["id"]: {key: item[key] for key in ("node", "port", "here")} for item in self.ports(file, instance)}
 
     async def close_port(self, id_: str) -> None:
         """Close one. Raises SelectorError."""
         if id_ not in self._ports:
             raise SelectorError(f"no port {id_!r} is open")
-        await self._ports.pop(id_)[1].close()
+        key, forward = self._ports.pop(id_)
+        self._desk.touch(*key)
+        await forward.close()
 
     async def close_ports(self, file: Path, instance: str) -> None:
         """Close those of an environment."""
@@ -154,7 +161,7 @@ class Nodes:
             await self.close_port(id_)
 
     async def kernel(self, file: Path, instance: str, node: str, kernel: str, action: str) -> None:
-        """Interrupt a kernel of a node; or restart it, unless a notebook has it, which would not learn of it."""
+        """Interrupt a kernel of a node; end one that no notebook has; or restart one that a notebook has, which starts another then."""
         link = await self._link(file, instance, node)
         try:
             known = (await link.request("kernel.list"))["kernels"]
@@ -163,12 +170,18 @@ class Nodes:
             if action == "interrupt":
                 await link.request("kernel.interrupt", kernel=kernel)
                 return
-            if known[kernel]["attached"] is not None:
-                raise BusyError(f"kernel {kernel} of {node} belongs to a notebook", remedy=f"restart it there: %restart {node}")
+            if (known[kernel]["attached"] is None) == (action == "restart"):
+                message = f"kernel {kernel} of {node} " + ("has no notebook" if action == "restart" else "belongs to a notebook")
+                raise BusyError(message, remedy="end it" if action == "restart" else "restart it")
             await link.request("kernel.stop", kernel=kernel)
             environment = self._desk.environment(file, instance)
             record = (await environment.live(glance=True)).record
-            environment.journal.event(environment=record.id, kind="kernel.stopped", node=node, detail={"kernel": kernel})
+            environment.journal.event(
+                environment=record.id,
+                kind="kernel.restarted" if action == "restart" else "kernel.stopped",
+                node=node,
+                detail={"kernel": kernel},
+            )
         finally:
             await link.close()
 

@@ -60,10 +60,10 @@ class Watch:
         path: str,
         entries: Callable[..., Any],
         told: Callable[[LogEntry], Entry],
-        tasks: Callable[[], dict[str, Any]],
+        own: Callable[[], dict[str, Any]],
         over: Callable[[], None],
     ) -> None:
-        """entries: reads the journal; told: an entry for readers; tasks: those of the server; over: called when it has ended by itself."""
+        """entries: reads the journal; told: an entry for readers; own: what the server does; over: called when it has ended."""
         self.environment = environment
         self.path = path
         self.epoch = secrets.token_hex(6)
@@ -73,7 +73,7 @@ class Watch:
         self.sequence = 0
         self.entries: deque[Entry] = deque(maxlen=KEPT_ENTRIES)
         self.readers: set[Reader] = set()
-        self._read_entries, self._told, self._tasks, self._over = entries, told, tasks, over
+        self._read_entries, self._told, self._own, self._over = entries, told, own, over
         self._view: View | None = None
         self._found: tuple[Any, Provider] | None = None
         self._usage: tuple[float, dict[str, Usage]] = (0.0, {})
@@ -117,7 +117,7 @@ class Watch:
         self._stirred.set()
 
     def touch(self) -> None:
-        """The server's own tasks have changed."""
+        """What the server itself does has changed."""
         self._stirred.set()
 
     def _give_up(self) -> None:
@@ -286,7 +286,7 @@ class Watch:
         for name, share in self._shares.items():
             if name in state.get("nodes", {}):
                 state["nodes"][name]["usage"] = share
-        state |= {"running": self._running.copy(), "tasks": self._tasks()}
+        state |= {"running": self._running.copy(), **self._own()}
         if self._trouble is not None:
             state["trouble"] = self._trouble
         patch = difference(self.state, state)

@@ -3,10 +3,9 @@ import * as React from 'react';
 
 import type { IEnvironment } from '../environment/types';
 import { messageOf, usePanel } from '../panel/context';
+import { EXTENSION } from '../panel/notices';
 import { openMenu } from './menu';
 import { UpForm } from './up';
-
-const EXTENSION = '1h';
 
 /** What can be done to the whole environment. */
 export function ActionBar({ state, large }: { state: IEnvironment; large: boolean }): React.ReactElement {

@@ -62,14 +62,10 @@ export class Front {
     this.changed.emit();
   }
 
-  /** Show the environment of a notebook. named: the experiment file that it names. Gives false where there is none. */
-  chooseFor(notebook: string, named?: string): boolean {
+  /** The experiment file of a notebook; null where there is none. named: the one that it names. */
+  experimentOf(notebook: string, named?: string): string | null {
     const folder = PathExt.dirname(this._contents.localPath(notebook));
-    const found = named ? PathExt.join(folder, named) : this._nearest(folder);
-    if (found) {
-      this.choose(found, 'default');
-    }
-    return found !== null;
+    return named ? PathExt.join(folder, named) : this._nearest(folder);
   }
 
   /** Look for experiments again. */

@@ -117,6 +117,8 @@ export interface IEnvironment {
   faults: Record<string, IFault>;
   running: Record<string, IEntry>;
   tasks?: Record<string, ITask>;
+  /** Ports that are open on the server's machine, by id. */
+  ports?: Record<string, { node: string; port: number; here: number }>;
   experiment?: { name: string; provider: string; description?: string; parameters: Record<string, IParameter> };
   record?: { id: string; name: string; instance: string; provider: string; created: number; parameters: Record<string, unknown> };
   lease?: ILease;

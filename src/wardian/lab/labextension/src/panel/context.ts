@@ -3,6 +3,7 @@ import type { CommandRegistry } from '@lumino/commands';
 import type { ISignal } from '@lumino/signaling';
 import * as React from 'react';
 
+import type { BrowserFiles } from '../actions/browser_files';
 import type { Live } from '../environment/live';
 import type { Server } from '../environment/server';
 
@@ -10,6 +11,8 @@ import type { Server } from '../environment/server';
 export interface IPanelContext {
   server: Server;
   live: Live;
+  /** The file browser, where there is one. */
+  files: BrowserFiles | null;
   commands: CommandRegistry;
   trans: TranslationBundle;
 }

@@ -7,6 +7,7 @@ import type { IEnvironment, INodeReport } from '../environment/types';
 import { groupsOf, isFolded, wordsOf, worst } from '../topology/symbols';
 import { CellsRun, ServiceLog } from './node_records';
 import { messageOf, usePanel, useAnswer } from './context';
+import { PortList } from './lists';
 import { bytes } from './names';
 import type { ISelection } from './selection';
 import { StateMark } from './state_mark';
@@ -130,7 +131,7 @@ function NodeDetails({ state, name, onSelect }: IPartProps): React.ReactElement 
     JSON.stringify([asked, node.state, node.detail, services.map(([, service]) => service.state), cells, running, done])
   );
   const kernels = report.answer?.kernels ?? [];
-  const tell = (kernel: string, action: 'interrupt' | 'stop'): void => {
+  const tell = (kernel: string, action: 'interrupt' | 'stop' | 'restart'): void => {
     server
       .post('environment/kernels', { ...asked, kernel, action })
       .then(
@@ -171,6 +172,12 @@ function NodeDetails({ state, name, onSelect }: IPartProps): React.ReactElement 
           </ul>
         </>
       ) : null}
+      {Object.values(state.ports ?? {}).some(port => port.node === name) ? (
+        <>
+          <h4>{trans.__('Open ports')}</h4>
+          <PortList items={state.ports!} node={name} />
+        </>
+      ) : null}
       <h4>{trans.__('Kernels')}</h4>
       {kernels.length ? (
         <ul className="wardian-List">
@@ -181,7 +188,15 @@ function NodeDetails({ state, name, onSelect }: IPartProps): React.ReactElement 
               <button className="wardian-Button" onClick={() => tell(kernel.id, 'interrupt')}>
                 {trans.__('Interrupt')}
               </button>
-              {kernel.attached ? null : (
+              {kernel.attached ? (
+                <button
+                  className="wardian-Button"
+                  title={trans.__('Its variables are gone then, and a cell that runs in it fails')}
+                  onClick={() => tell(kernel.id, 'restart')}
+                >
+                  {trans.__('Restart')}
+                </button>
+              ) : (
                 <button className="wardian-Button" onClick={() => tell(kernel.id, 'stop')}>
                   {trans.__('End')}
                 </button>

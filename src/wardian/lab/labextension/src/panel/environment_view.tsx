@@ -8,7 +8,7 @@ import { Topology } from '../topology/drawing';
 import { useSignal, usePanel } from './context';
 import { Details, exists } from './details';
 import { Differences } from './differences';
-import { FaultList, LeaseLine, LinkList, NetworkList, ServiceList } from './lists';
+import { FaultList, LeaseLine, LinkList, NetworkList, PortList, ServiceList } from './lists';
 import { NodeTree } from './node_tree';
 import { found } from './search';
 import { Section } from './section';
@@ -90,6 +90,11 @@ export function EnvironmentView({ large }: { large: boolean }): React.ReactEleme
       {Object.keys(state.services).length ? (
         <Section title={trans.__('Services')} count={Object.keys(state.services).length} open={false}>
           <ServiceList items={state.services} {...lists} />
+        </Section>
+      ) : null}
+      {Object.keys(state.ports ?? {}).length ? (
+        <Section title={trans.__('Open ports')} count={Object.keys(state.ports!).length}>
+          <PortList items={state.ports!} />
         </Section>
       ) : null}
       {Object.keys(state.faults).length ? (

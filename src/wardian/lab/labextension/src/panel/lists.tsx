@@ -1,9 +1,9 @@
 import * as React from 'react';
 
 import { undone } from '../actions/menu';
-import type { IEnvironment, IFault, ILink, INetwork, IService } from '../environment/types';
+import type { IEnvironment, IFault, ILink, INetwork, IOpenPort, IService } from '../environment/types';
 import { wordsOf } from '../topology/symbols';
-import { messageOf, usePanel } from './context';
+import { messageOf, useAnswer, usePanel } from './context';
 import { moment, span } from './names';
 import type { ISelection } from './selection';
 import { StateMark } from './state_mark';
@@ -76,6 +76,47 @@ export const FaultList = React.memo(function FaultList(props: { items: Record<st
     </ul>
   );
 });
+
+/** Ports of nodes, or of one node, that are open on the server's machine. */
+export function PortList({ items, node }: { items: NonNullable<IEnvironment['ports']>; node?: string }): React.ReactElement {
+  const { live, server, trans } = usePanel();
+  const [refused, setRefused] = React.useState('');
+  const asked = { path: live.path, instance: live.instance };
+  // where a browser finds them is the server's to say
+  const { answer, trouble } = useAnswer(
+    () => server.get<{ ports: IOpenPort[] }>('environment/ports', asked),
+    JSON.stringify([asked, items])
+  );
+  const shown = (answer?.ports ?? []).filter(port => port.id in items && (node === undefined || port.node === node));
+  const close = (id: string): void => {
+    server.request('DELETE', `ports/${id}`).then(
+      () => setRefused(''),
+      (error: unknown) => setRefused(messageOf(error))
+    );
+  };
+  return (
+    <ul className="wardian-List">
+      {shown.map(port => (
+        <li key={port.id} className="wardian-Row">
+          <span className="wardian-Row-name">
+            {port.node}:{port.port}
+          </span>
+          <button
+            className="wardian-Button"
+            aria-label={trans.__('Close port %1 of %2', port.port, port.node)}
+            onClick={() => close(port.id)}
+          >
+            {trans.__('Close')}
+          </button>
+          <a className="wardian-Row-note" href={port.url} target="_blank" rel="noopener noreferrer">
+            {port.url}
+          </a>
+        </li>
+      ))}
+      {refused || trouble ? <li className="wardian-mod-warning">{refused || trouble}</li> : null}
+    </ul>
+  );
+}
 
 /** How long the environment is held, and what happens then. */
 export function LeaseLine({ state }: { state: IEnvironment }): React.ReactElement | null {

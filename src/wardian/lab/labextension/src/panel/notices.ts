@@ -8,7 +8,7 @@ import { messageOf } from './context';
 import { moment } from './names';
 
 const OFFER_SHOWN = 15_000;
-const EXTENSION = '1h';
+export const EXTENSION = '1h';
 /** Of the whole lease, that at most is its end. */
 const LAST_PART = 0.25;
 

@@ -3,6 +3,7 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import type { CommandRegistry } from '@lumino/commands';
 import * as React from 'react';
 
+import type { BrowserFiles } from '../actions/browser_files';
 import type { Front } from '../environment/front';
 import type { Live } from '../environment/live';
 import type { Server } from '../environment/server';
@@ -12,6 +13,7 @@ import { PanelContext, useSignal } from './context';
 
 interface IShared {
   server: Server;
+  files: BrowserFiles | null;
   commands: CommandRegistry;
   trans: TranslationBundle;
 }

@@ -1,17 +1,20 @@
-import { ILayoutRestorer, type JupyterFrontEnd, type JupyterFrontEndPlugin } from '@jupyterlab/application';
+import { ILabShell, ILayoutRestorer, type JupyterFrontEnd, type JupyterFrontEndPlugin } from '@jupyterlab/application';
 import { ICommandPalette, MainAreaWidget, Notification, WidgetTracker } from '@jupyterlab/apputils';
 import { IDefaultFileBrowser } from '@jupyterlab/filebrowser';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { ITranslator, nullTranslator } from '@jupyterlab/translation';
 import type { ReadonlyPartialJSONObject } from '@lumino/coreutils';
+import { TabPanel } from '@lumino/widgets';
 
+import { BrowserFiles } from '../actions/browser_files';
 import { Front } from '../environment/front';
 import { Live } from '../environment/live';
 import { Server } from '../environment/server';
 import { COMMANDS } from '../switch/commands';
 import { IWatches } from '../watch/plugin';
 import { environmentIcon } from './icons';
-import { type INoticeSettings, Notices } from './notices';
+import { messageOf } from './context';
+import { EXTENSION, type INoticeSettings, Notices } from './notices';
 import { type PageKind, PanelPage, PanelSidebar } from './panel';
 import { showCell } from './show_cell';
 
@@ -20,7 +23,7 @@ export const panel: JupyterFrontEndPlugin<void> = {
   id: 'wardian:panel',
   description: 'Shows the environment of an experiment beside its notebooks.',
   autoStart: true,
-  optional: [IDefaultFileBrowser, ICommandPalette, ILayoutRestorer, ISettingRegistry, ITranslator, IWatches],
+  optional: [IDefaultFileBrowser, ICommandPalette, ILayoutRestorer, ISettingRegistry, ITranslator, IWatches, ILabShell],
   activate: (
     app: JupyterFrontEnd,
     browser: IDefaultFileBrowser | null,
@@ -28,12 +31,15 @@ export const panel: JupyterFrontEndPlugin<void> = {
     restorer: ILayoutRestorer | null,
     settings: ISettingRegistry | null,
     translator: ITranslator | null,
-    watches: IWatches | null
+    watches: IWatches | null,
+    labShell: ILabShell | null
   ) => {
     const trans = (translator ?? nullTranslator).load('wardian');
     const server = new Server(app.serviceManager.serverSettings);
     const front = new Front(app, server, browser);
-    const shared = { server, commands: app.commands, trans };
+    const tell = (error: unknown): void => void Notification.error(messageOf(error), { autoClose: 8000 });
+    const files = browser ? new BrowserFiles(browser, app.serviceManager.serverSettings, tell) : null;
+    const shared = { server, files, commands: app.commands, trans };
     const category = trans.__('Wardian');
 
     const sidebar = new PanelSidebar(front, shared);
@@ -50,17 +56,24 @@ export const panel: JupyterFrontEndPlugin<void> = {
         return;
       }
       const id = `wardian-${kind}:${path}:${instance}`;
-      if (!pages.find(widget => widget.id === id)) {
-        const page = new MainAreaWidget({ content: new PanelPage(kind, new Live(server, path, instance), shared) });
+      let page = pages.find(widget => widget.id === id);
+      if (!page) {
+        page = new MainAreaWidget({ content: new PanelPage(kind, new Live(server, path, instance), shared) });
         const folder = path.split('/').at(-2) ?? path;
         page.id = id;
         page.title.icon = environmentIcon;
         page.title.label = kind === 'journal' ? trans.__('Journal of %1', folder) : trans.__('Environment of %1', folder);
         page.title.closable = true;
         void pages.add(page);
-        app.shell.add(page, 'main');
+        // a page of Notebook 7 has one document, and room below it
+        page.toggleClass('wardian-mod-below', !labShell);
+        app.shell.add(page, labShell ? 'main' : 'down');
       }
       app.shell.activateById(id);
+      const tabs = page.parent?.parent;
+      if (tabs instanceof TabPanel) {
+        tabs.currentWidget = page;
+      }
     };
     app.commands.addCommand('wardian:open-page', {
       label: trans.__('Open the Environment as a Page'),
@@ -82,13 +95,30 @@ export const panel: JupyterFrontEndPlugin<void> = {
       icon: environmentIcon,
       execute: () => app.shell.activateById(sidebar.id)
     });
+    // of a notebook where one is given, else what is shown
+    const fileOf = ({ path, experiment }: ReadonlyPartialJSONObject): string | null =>
+      path ? front.experimentOf(path as string, experiment as string | undefined) : (front.live?.path ?? null);
+    app.commands.addCommand(COMMANDS.extend, {
+      label: trans.__('Extend the Lease by 1 h'),
+      isEnabled: args => !!fileOf(args),
+      execute: args => {
+        const path = fileOf(args) ?? '';
+        const instance = path === front.live?.path ? front.live.instance : 'default';
+        return server.post('environment/lease', { path, instance, extend: EXTENSION }).then(() => watches?.refresh(), tell);
+      }
+    });
     app.commands.addCommand(COMMANDS.up, {
       label: trans.__('Grow the Environment…'),
       isEnabled: args => !!args['path'] || !!front.live,
-      execute: ({ path, selector, experiment }) => {
-        if (path && !front.chooseFor(path as string, experiment as string | undefined)) {
-          Notification.error(trans.__('There is no experiment.yaml beside %1, nor in a folder above.', path));
+      execute: args => {
+        const { selector } = args;
+        const file = fileOf(args);
+        if (!file) {
+          Notification.error(trans.__('There is no experiment.yaml here, nor in a folder above.'));
           return;
+        }
+        if (file !== front.live?.path) {
+          front.choose(file, 'default');
         }
         front.live?.want((selector as string | null | undefined) ?? null);
         app.shell.activateById(sidebar.id);
@@ -98,7 +128,7 @@ export const panel: JupyterFrontEndPlugin<void> = {
       label: trans.__('Show a Cell'),
       execute: args => showCell(app, args['notebook'] as string, args['cell'] as string)
     });
-    ['wardian:show-panel', COMMANDS.up, 'wardian:open-page', 'wardian:open-journal'].forEach(command =>
+    ['wardian:show-panel', COMMANDS.up, COMMANDS.extend, 'wardian:open-page', 'wardian:open-journal'].forEach(command =>
       palette?.addItem({ command, category })
     );
     void restorer?.restore(pages, {

@@ -17,6 +17,9 @@ export interface IShown {
   state: ICellState | undefined;
   problem: string;
   canCreate: boolean;
+  /** That it would not end before the lease does. */
+  late: string;
+  canExtend: boolean;
 }
 
 /** What can be done from a badge. */
@@ -24,6 +27,7 @@ export interface IActions {
   choose(anchor: HTMLElement): void;
   create(): void;
   runAtHome(): void;
+  extend(): void;
   /** Show or hide the output by node; says whether it is shown now. */
   toggleLanes(): boolean;
 }
@@ -38,6 +42,7 @@ export class Badge {
   private _lanes: HTMLElement;
   private _fold: HTMLButtonElement;
   private _problem: HTMLElement;
+  private _late: HTMLElement;
   private _drawn = '';
 
   constructor(actions: IActions, trans: TranslationBundle) {
@@ -53,7 +58,8 @@ export class Badge {
     this._fold.title = trans.__('Show what each node printed in a lane of its own');
     this._fold.setAttribute('aria-pressed', 'false');
     this._problem = element('span', { class: 'wardian-Badge-problem' });
-    this.node = element('div', { class: 'wardian-Badge' }, this._where, this._state, this._lanes, this._fold, this._problem);
+    this._late = element('span', { class: 'wardian-Badge-late' });
+    this.node = element('div', { class: 'wardian-Badge' }, this._where, this._state, this._lanes, this._fold, this._problem, this._late);
     // The notebook would take a press for one on its cell, and make it the editor's focus.
     this.node.addEventListener('mousedown', event => event.stopPropagation());
   }
@@ -68,6 +74,7 @@ export class Badge {
     this._drawWhere(shown);
     this.tick(shown);
     this._drawProblem(shown);
+    this.drawLate(shown);
   }
 
   /** Bring times and states up to date. */
@@ -151,6 +158,18 @@ export class Badge {
         ...(canCreate ? [button('wardian-Badge-act', trans.__('Create'), () => this._actions.create())] : []),
         button('wardian-Badge-act', trans.__('Rebind…'), () => this._actions.choose(this._where)),
         button('wardian-Badge-act', trans.__('Run at home'), () => this._actions.runAtHome())
+      );
+    }
+  }
+
+  /** Bring up to date whether it would end in time. */
+  drawLate({ late, canExtend }: IShown): void {
+    const key = `${late}${canExtend}`;
+    if (this._late.dataset['key'] !== key) {
+      this._late.dataset['key'] = key;
+      const extend = button('wardian-Badge-act', this._trans.__('Extend by 1 h'), () => this._actions.extend());
+      this._late.replaceChildren(
+        ...(late ? [element('span', { class: 'wardian-Badge-message' }, late), ...(canExtend ? [extend] : [])] : [])
       );
     }
   }

@@ -5,10 +5,11 @@ import type { IDisposable } from '@lumino/disposable';
 import { bindingOf, type IBinding } from '../binding/binding';
 import { type IPick, pick } from '../binding/selectors';
 import type { Watch } from '../watch/watch';
+import { moment } from '../panel/names';
 import { Badge, type IActions, type IShown } from './badge';
 import { stripes } from './dom';
 import { Lanes } from './lanes';
-import { isGoing } from './states';
+import { isGoing, seconds } from './states';
 
 /** What the switches of one notebook have in common. */
 export interface INotebook {
@@ -16,6 +17,7 @@ export interface INotebook {
   readonly colors: Map<string, number>;
   readonly trans: TranslationBundle;
   canCreate(): boolean;
+  canExtend(): boolean;
   actions(cell: CodeCell): Omit<IActions, 'toggleLanes'>;
   /** The MIME type that the editor of a cell in this language has, or null for that of the notebook. */
   mimeType(language: string): string | null;
@@ -57,6 +59,24 @@ export class CellSwitch implements IDisposable {
     return this._badge.anchor.isConnected ? this._badge.anchor : this.cell.node;
   }
 
+  /** The last moment, in seconds since the epoch, at which it can begin and end before the lease does; null where that is not known. */
+  get latest(): number | null {
+    const { environment } = this._notebook.watch;
+    const took = this._notebook.watch.duration(this.cell.model.id);
+    const ends = environment?.lease?.at_end === 'down' && this.pick.nodes.length && !environment.lacking;
+    return ends && took !== undefined ? environment.lease!.end - took : null;
+  }
+
+  /** That it would not end before the lease does; empty where it would. */
+  get late(): string {
+    const { trans, watch } = this._notebook;
+    if (this.latest === null || this.isGoing || this.latest > Date.now() / 1000) {
+      return '';
+    }
+    const took = seconds(watch.duration(this.cell.model.id)!);
+    return trans.__('took %1 last time, and the environment is torn down at %2', took, moment(watch.environment!.lease!.end));
+  }
+
   get isGoing(): boolean {
     return isGoing(this._notebook.watch.cell(this.cell.model.id));
   }
@@ -88,6 +108,11 @@ export class CellSwitch implements IDisposable {
     if (this._lanes.shown) {
       this._lanes.update();
     }
+  }
+
+  /** Say, or say no longer, that it would not end in time: how long it takes may be another by now. */
+  renewLate(): void {
+    this._badge.drawLate(this._shown());
   }
 
   /** Show or hide the output by node; says whether it is shown now. */
@@ -124,6 +149,8 @@ export class CellSwitch implements IDisposable {
       colors,
       state: watch.cell(this.cell.model.id),
       problem: this._problem(),
+      late: this.late,
+      canExtend: this._notebook.canExtend(),
       canCreate: this._notebook.canCreate()
     };
   }

@@ -9,8 +9,8 @@ import type { NotebookSwitch } from './notebookswitch';
 import { runOnce } from './running';
 
 /**
- * Ids of commands. `up` is that of whoever can grow an environment: it is given {"path", "selector", "experiment"}, the notebook's, a cell's,
- * and the experiment file that the notebook names, if it does.
+ * Ids of commands. `up` and `extend` are those of whoever can grow and hold an environment: they are given {"path", "experiment"}, the
+ * notebook's and that of the experiment file which it names, if it does, and `up` a cell's "selector".
  */
 export const COMMANDS = {
   choose: 'wardian:choose-binding',
@@ -21,7 +21,8 @@ export const COMMANDS = {
   allToLines: 'wardian:all-bindings-to-lines',
   runOnce: 'wardian:run-once-on',
   runNode: 'wardian:run-cells-of-node',
-  up: 'wardian:up'
+  up: 'wardian:up',
+  extend: 'wardian:extend-lease'
 };
 const NUMBERS = 9;
 

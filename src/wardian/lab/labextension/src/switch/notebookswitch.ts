@@ -30,6 +30,9 @@ export interface IApplication {
   /** Whether something here can grow the environment, and the call to do so. */
   canCreate(): boolean;
   create(panel: NotebookPanel, selector: string | null): void;
+  /** The same for holding it longer. */
+  canExtend(): boolean;
+  extend(panel: NotebookPanel): void;
 }
 
 /** MIME types of languages before a kernel has told its own. */
@@ -45,6 +48,7 @@ export class NotebookSwitch implements INotebook, IDisposable {
   private _application: IApplication;
   private _switches = new Map<ICellModel, CellSwitch>();
   private _timer: number | undefined;
+  private _late: number | undefined;
   private _cells: CellList | undefined;
 
   constructor(panel: NotebookPanel, watch: Watch, application: IApplication) {
@@ -82,10 +86,15 @@ export class NotebookSwitch implements INotebook, IDisposable {
     return this._application.canCreate();
   }
 
+  canExtend(): boolean {
+    return this._application.canExtend();
+  }
+
   actions(cell: CodeCell): Omit<IActions, 'toggleLanes'> {
     return {
       choose: anchor => this.choose(anchor, [cell]),
       create: () => this._application.create(this.panel, this._switches.get(cell.model)?.binding.selector ?? null),
+      extend: () => this._application.extend(this.panel),
       runAtHome: () => void runOnce(this.panel, cell, { on: HERE })
     };
   }
@@ -112,6 +121,7 @@ export class NotebookSwitch implements INotebook, IDisposable {
     const binding = cell && this._switches.get(cell.model)?.binding;
     const picker = new Picker({
       title,
+      warning: (cell && this._switches.get(cell.model)?.late) ?? '',
       selector: binding?.selector ?? null,
       language: binding?.language ?? 'python',
       nodes: this.watch.environment?.nodes ?? [],
@@ -153,6 +163,7 @@ export class NotebookSwitch implements INotebook, IDisposable {
     }
     this.isDisposed = true;
     window.clearInterval(this._timer);
+    window.clearTimeout(this._late);
     this._cells?.changed.disconnect(this._cellsChanged, this);
     this.watch.changed.disconnect(this._changed, this);
     this._switches.forEach(one => one.dispose());
@@ -204,10 +215,27 @@ export class NotebookSwitch implements INotebook, IDisposable {
       this._switches.forEach((one, model) => {
         if (ids.has(model.id)) {
           one.tick();
+          one.renewLate();
         }
       });
     }
     this._keepTime();
+    this._awaitLate();
+  }
+
+  /** From some moment on a cell would not end before the lease does, and says so. */
+  private _awaitLate(): void {
+    const now = Date.now() / 1000;
+    const moments = [...this._switches.values()].flatMap(one => one.latest ?? []).filter(latest => latest > now);
+    window.clearTimeout(this._late);
+    if (moments.length) {
+      const update = (): void => {
+        this._switches.forEach(one => one.update());
+        this._awaitLate();
+      };
+      // longer than that a timer cannot wait
+      this._late = window.setTimeout(update, Math.min(1000 * (Math.min(...moments) - now) + 1, 2 ** 31 - 1));
+    }
   }
 
   /** While a cell runs its time goes on. */

@@ -9,6 +9,8 @@ import { button, element, stripes } from './dom';
 /** What a picker shows, and whom it tells. `title` names what will happen. */
 export interface IPicking {
   title: string;
+  /** What speaks against running it, or nothing. */
+  warning: string;
   selector: string | null;
   language: string;
   nodes: readonly INode[];
@@ -73,7 +75,13 @@ export class Picker extends Widget {
     }
     this._note = element('span', { class: 'wardian-Picker-note' }, trans.__('Enter: choose · Space: several · Esc: cancel'));
     const apply = button('wardian-Picker-apply', trans.__('Choose'), () => this._choose());
-    this.node.append(this._input, this._list, element('div', { class: 'wardian-Picker-foot' }, this._language, apply, this._note));
+    const warning = picking.warning ? [element('p', { class: 'wardian-Picker-warning' }, picking.warning)] : [];
+    this.node.append(
+      this._input,
+      ...warning,
+      this._list,
+      element('div', { class: 'wardian-Picker-foot' }, this._language, apply, this._note)
+    );
     this._draw(
       Math.max(
         0,

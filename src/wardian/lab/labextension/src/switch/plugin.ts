@@ -33,10 +33,9 @@ export const cellSwitch: JupyterFrontEndPlugin<void> = {
       settings,
       languages,
       canCreate: () => app.commands.hasCommand(COMMANDS.up),
-      create: (panel, selector) => {
-        const named = (panel.context.model.getMetadata('wardian') as { experiment?: string } | undefined)?.experiment;
-        void app.commands.execute(COMMANDS.up, { path: panel.context.path, selector, ...(named ? { experiment: named } : {}) });
-      }
+      create: (panel, selector) => void app.commands.execute(COMMANDS.up, { path: panel.context.path, selector, ...experimentOf(panel) }),
+      canExtend: () => app.commands.hasCommand(COMMANDS.extend),
+      extend: panel => void app.commands.execute(COMMANDS.extend, { path: panel.context.path, ...experimentOf(panel) })
     };
     const switches = new WeakMap<NotebookPanel, NotebookSwitch>();
     const current = (): NotebookSwitch | undefined => {
@@ -58,3 +57,9 @@ export const cellSwitch: JupyterFrontEndPlugin<void> = {
     });
   }
 };
+
+/** The experiment file that a notebook names, if it names one. */
+function experimentOf(panel: NotebookPanel): { experiment?: string } {
+  const { experiment } = (panel.context.model.getMetadata('wardian') as { experiment?: string } | undefined) ?? {};
+  return experiment ? { experiment } : {};
+}

@@ -57,7 +57,8 @@ function elapsed(state: string, progress: IProgress): number {
   return (progress.seconds ?? 0) + since;
 }
 
-function seconds(value: number): string {
+/** A span of time in words. value: seconds. */
+export function seconds(value: number): string {
   if (value < 0.1) {
     return `${Math.round(value * 1000)} ms`;
   }

@@ -36,6 +36,8 @@ export interface IEnvironment {
   names: string[];
   languages: Record<string, { name?: string; mimetype?: string }>;
   lacking?: { message: string; remedy: string | null };
+  /** How long it is held, in seconds since the epoch, and what happens then. */
+  lease?: { end: number; at_end: 'down' | 'keep' };
 }
 
 interface ITold {
@@ -43,6 +45,7 @@ interface ITold {
   environment?: IEnvironment | null;
   sticky?: IBound | null;
   cells?: ICellState[];
+  durations?: Record<string, number>;
 }
 
 /** What changed: the ids of cells, or everything else. */
@@ -54,6 +57,7 @@ export class Watch implements IDisposable {
   sticky: IBound | null = null;
   readonly kernel: Kernel.IKernelConnection;
   private _cells = new Map<string, ICellState>();
+  private _durations = new Map<string, number>();
   private _sequence = -1;
   private _asking = 0;
   private _early: ITold[] = [];
@@ -79,6 +83,11 @@ export class Watch implements IDisposable {
   /** How a cell fares, or fared when it ran last while we watched. */
   cell(id: string): ICellState | undefined {
     return this._cells.get(id);
+  }
+
+  /** How long a cell took when it ended well last, seconds; undefined where it never did. */
+  duration(id: string): number | undefined {
+    return this._durations.get(id);
   }
 
   /** Ask what there is, now. */
@@ -146,7 +155,8 @@ export class Watch implements IDisposable {
       this.sticky = told.sticky;
     }
     told.cells?.forEach(entry => this._merge(entry));
-    if (told.environment !== undefined || told.sticky !== undefined) {
+    Object.entries(told.durations ?? {}).forEach(([id, seconds]) => this._durations.set(id, seconds));
+    if (told.environment !== undefined || told.sticky !== undefined || told.durations !== undefined) {
       this._changed.emit('environment');
     }
     if (told.cells?.length) {
@@ -162,6 +172,10 @@ export class Watch implements IDisposable {
       this._cells.set(entry.cell, { ...known, ...entry, nodes: { ...known.nodes, ...nodes } });
     } else {
       this._cells.set(entry.cell, { ...entry, nodes });
+    }
+    if (entry.state === 'done') {
+      const took = Object.values(this._cells.get(entry.cell)!.nodes).map(progress => progress.seconds ?? 0);
+      this._durations.set(entry.cell, Math.max(0, ...took));
     }
   }
 
