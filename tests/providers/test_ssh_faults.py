@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ async def there(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> An
     await there.destroy("faults-1", quiet)
     for machine in lab.machines.values():
         assert machine.run("nft list tables; ls -A /root; tc qdisc show dev eth0 | grep -v noqueue; true") == "", machine.name
+        assert machine.run("ls -d /sys/fs/cgroup/wardian-faults-* /sys/fs/cgroup/*/wardian-faults-* 2>/dev/null; true") == ""
 
 
 def hears(lab: Lab, listener: str, source: str) -> bool:
@@ -131,6 +133,29 @@ async def test_what_begins_on_a_paused_node(lab: Lab, there: SshProvider) -> Non
     await running.close()
 
 
+async def test_a_slow_node(lab: Lab, there: SshProvider) -> None:
+    """What ran before and what begins later get their share of the processors and no more, and all of it again afterwards."""
+    running = await there.channel("faults-1", "server").start(["sh", "-c", "echo $$; exec sleep 600"])
+    assert running.stdout is not None
+    before = (await running.stdout.readline()).decode().strip()
+    for share in (0.5, 0.05):
+        await there.inflict("faults-1", "slow", ["server"], [Fault("s1", "slow", ("server",), {"cpu": share})])
+    burn = "import time; end = time.monotonic() + 1\nwhile time.monotonic() < end: pass\nprint(time.process_time())"
+    code, used, _ = await run(there, "faults-1", "server", f"echo $$; exec python3 -c {shlex.quote(burn)}")
+    assert code == 0
+    assert float(used.split()[1]) < 0.1 * (os.cpu_count() or 1) + 0.1, "it was given more than its share"
+    group = lab.machines["fern"].run("cat /root/.cache/wardian/faults-1/server/cgroup").strip()
+    members = f"cat {group}/cgroup.procs"
+    assert before in lab.machines["fern"].run(members).split()
+    later = (await run(there, "faults-1", "server", f"echo $$; {members}"))[1].split()
+    assert later[0] in later[1:]
+    limit = f"cut -d' ' -f1 {group}/cpu.cfs_quota_us {group}/cpu.max 2>/dev/null; true"
+    assert lab.machines["fern"].run(limit).strip() == str(5000 * (os.cpu_count() or 1))
+    await there.inflict("faults-1", "slow", ["server"], [])
+    assert lab.machines["fern"].run(limit).strip() in ("-1", "max")
+    await running.close()
+
+
 async def test_a_killed_node_stays_so(lab: Lab, there: SshProvider) -> None:
     """On a killed node nothing is left and nothing can be started, whatever of its environment changes, until it is made anew."""
     await run(there, "faults-1", "client[0]", "setsid sleep 900 >/dev/null 2>&1 </dev/null &")
@@ -163,7 +188,7 @@ async def test_everything_ends_with_the_environment(lab: Lab, there: SshProvider
 
 
 async def test_without_rights(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where we are not root, a partition is refused with the reason, while a pause and a kill of what is ours work."""
+    """Where we are not root, a partition and a slowing are refused with the reason, while a pause and a kill of what is ours work."""
     monkeypatch.setenv("WARDIAN_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(lab.runtime))
     settings = {**lab.settings(), "hosts": [{**lab.host(name), "user": USER} for name in ("fern", "moss", "ivy")]}
@@ -173,6 +198,9 @@ async def test_without_rights(lab: Lab, tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(ProviderError, match="we may filter no packets"):
         await there.inflict("faults-2", "partition", fault.targets, [fault])
     await there.inflict("faults-2", "partition", fault.targets, [])
+    with pytest.raises(ProviderError, match="we may limit no processor time"):
+        await there.inflict("faults-2", "slow", ["server"], [Fault("s1", "slow", ("server",), {"cpu": 0.5})])
+    await there.inflict("faults-2", "slow", ["server"], [])
     pause = Fault("s1", "pause", ("server",), {})
     for faults in ([pause], []):
         await there.inflict("faults-2", "pause", ["server"], faults)

@@ -12,9 +12,9 @@ from . import marker, scripts
 from .hosts import each
 from .index import Entry
 from .refusals import HostError
-from .remote import run
+from .remote import Answer, run
 
-KINDS = frozenset({"pause", "partition", "flap", "kill"})
+KINDS = frozenset({"pause", "slow", "partition", "flap", "kill"})
 
 
 async def inflict(entry: Entry, kind: str, targets: Sequence[str], faults: Sequence[Fault]) -> None:
@@ -32,6 +32,8 @@ async def inflict(entry: Entry, kind: str, targets: Sequence[str], faults: Seque
     elif kind == "pause":
         for paused, script in ((True, scripts.PAUSE), (False, scripts.RESUME)):
             await _on(entry, [node for node, mine in suffering.items() if bool(mine) is paused], script, strict=paused)
+    elif kind == "slow":
+        await _slow(entry, {node: min((fault.values["cpu"] for fault in mine), default=None) for node, mine in suffering.items()})
     else:
         raise ProviderError(f"ssh cannot inflict {kind}")
 
@@ -55,6 +57,31 @@ async def _on(entry: Entry, nodes: Collection[str], script: str, *, strict: bool
     _check(await each(nodes, one), strict)
 
 
+async def _slow(entry: Entry, shares: Mapping[str, float | None]) -> None:
+    """Leave nodes these shares of their hosts' processors; None: all of them."""
+
+    async def one(node: str) -> None:
+        share = shares[node]
+        thousandths = "" if share is None else str(max(round(1000 * share), 1))
+        answer = await run(entry.nodes[node].host, scripts.SLOW, entry.record.id, marker.folder(node), thousandths)
+        if answer.code == scripts.NOT_THERE and share is not None:
+            raise NodeDownError(node, "the node is not running", remedy="`wardian up` makes it anew.")
+        if answer.code == scripts.NO_GROUPS:
+            remedy = "Mount control groups there, with the controller cpu (systemd does)."
+            raise MissingToolError("its host has no control groups that limit processor time", resource=f"node {node}", remedy=remedy)
+        _refused(node, answer, "we may limit no processor time on its host", "it cannot be slowed")
+
+    _check(await each(shares, one), any(shares.values()))
+
+
+def _refused(node: str, answer: Answer, rights: str, what: str) -> None:
+    if answer.code == scripts.NO_RIGHTS:
+        remedy = "Log in as root there, or let sudo ask for no password."
+        raise ProviderError(rights, resource=f"node {node}", remedy=remedy)
+    if answer.code not in (0, scripts.NOT_THERE):
+        raise ProviderError(f"{what}: {answer.last_error or f'exit code {answer.code}'}", resource=f"node {node}")
+
+
 async def _deafen(entry: Entry, what: str, deaf: Mapping[str, Collection[str]]) -> None:
     """Have nodes hear nothing from these addresses, by a table of that name, and hear everything again where there are none."""
     table = f"wardian_{hashlib.sha256(f'{entry.record.id} {what}'.encode()).hexdigest()[:16]}"
@@ -64,18 +91,12 @@ async def _deafen(entry: Entry, what: str, deaf: Mapping[str, Collection[str]]) 
         addresses = sorted({str(ipaddress.ip_address(address)) for address in deaf[node]})
         spared = [f"{address}={port}" for address, port in entry.behind(placed.host) if address in addresses]
         answer = await run(placed.host, scripts.DEAFEN, entry.record.id, marker.folder(node), table, *addresses, "spared", *spared)
-        if answer.code == scripts.NOT_THERE:
-            return
         if answer.code == scripts.NO_PROGRAM:
             remedy = "Install it there (Debian: apt install nftables)."
             raise MissingToolError(
                 "packets are dropped by the program nft, which its host does not have", resource=f"node {node}", remedy=remedy
             )
-        if answer.code == scripts.NO_RIGHTS:
-            remedy = "Log in as root there, or let sudo ask for no password."
-            raise ProviderError("we may filter no packets on its host", resource=f"node {node}", remedy=remedy)
-        if answer.code:
-            raise ProviderError(f"its packets cannot be filtered: {answer.last_error}", resource=f"node {node}")
+        _refused(node, answer, "we may filter no packets on its host", "its packets cannot be filtered")
 
     there = [node for node in deaf if node in entry.nodes]
     _check(await each(there, one), any(deaf.values()))

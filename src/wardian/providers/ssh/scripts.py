@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from .command import CACHE
 
-TAKEN, NOT_THERE, FAILED, NO_PROGRAM, NO_RIGHTS, SHAPED = 4, 5, 6, 7, 8, 9
+TAKEN, NOT_THERE, FAILED, NO_PROGRAM, NO_RIGHTS, SHAPED, NO_GROUPS = 4, 5, 6, 7, 8, 9, 10
 """Exit codes: another environment is on the host; there is no such node; it could not be done; a program is not there; we are not root, and
-sudo asks for a password; its traffic has to be put back first."""
+sudo asks for a password; its traffic has to be put back first; there are no control groups of processor time."""
 
 _ENDING_STEPS = 40
 """Twentieths of a second that processes have to end in before they are killed."""
@@ -122,6 +122,38 @@ resume "$1"
 exit 0
 """
 
+SLOW = f"""{_FOUND}{_ROOT}
+cd "$HOME/{CACHE}/$1/$2" 2>/dev/null && [ -r env ] || exit {NOT_THERE}
+g=$(cat cgroup 2>/dev/null)
+if [ -z "$g" ] && [ -z "$3" ]; then exit 0; fi
+may
+put() {{ root sh -c 'echo "$2" > "$1"' sh "$1" "$2" 2>/dev/null; }}
+if [ -z "$g" ]; then
+  while read -r x m k o r; do
+    case $k,$o, in
+      cgroup,*,cpu,*) g=$m;;
+      cgroup2,*) if grep -qsw cpu "$m/cgroup.controllers"; then g=$m; fi;;
+    esac
+  done </proc/self/mounts
+  [ -n "$g" ] || exit {NO_GROUPS}
+  g="$g/wardian-$1-$2"
+  echo "$g" > cgroup || exit {FAILED}
+fi
+if [ -e "${{g%/*}}/cgroup.subtree_control" ]; then put "${{g%/*}}/cgroup.subtree_control" +cpu; f=cpu.max; else f=cpu.cfs_quota_us; fi
+[ -d "$g" ] || root mkdir "$g" && [ -e "$g/$f" ] || exit {NO_GROUPS}
+q=-1
+if [ -n "$3" ]; then q=$(($3 * $(getconf _NPROCESSORS_ONLN) * 100)); [ $q -ge 1000 ] || q=1000; fi
+if [ $f = cpu.max ]; then q="${{q#-1}}"; q="${{q:-max}} 100000"; fi
+put "$g/$f" "$q" || exit {FAILED}
+o=
+while p=$(found "$1") && [ "$p" != "$o" ]; do for n in $p; do put "$g/cgroup.procs" "$n"; done; o=$p; done
+exit 0
+"""
+"""Environment, folder of the node, thousandths of the processors' time or nothing for all of it.
+
+What begins later enters the group by itself, see `command.start`. Groups are of version 2, or of the hierarchy of version 1 that has processors.
+"""
+
 KILL = f"""{_FOUND}{_RESUME}
 cd "$HOME/{CACHE}/$1/$2" 2>/dev/null && [ -r env ] || exit {NOT_THERE}
 echo killed > killed && rm -f env || exit {FAILED}
@@ -207,6 +239,15 @@ if [ -n "$p" ]; then
   [ -z "$p" ] || kill -9 $p 2>/dev/null
 fi
 rm -rf "/tmp/wardian-$(id -u)-$1"
+if cd "$d/$1" 2>/dev/null; then
+  for n in */cgroup; do
+    if [ -e "$n" ] && mine "${{n%/cgroup}}"; then
+      g=$(cat "$n"); i=0
+      # the kernel lets go of a group a moment after its last process ended
+      while [ -d "$g" ] && ! root rmdir "$g" 2>/dev/null && [ $i -lt {_ENDING_STEPS} ]; do sleep 0.05; i=$((i + 1)); done
+    fi
+  done
+fi
 if [ -w /etc/hosts ] && grep -q "^# wardian $1 begin$" /etc/hosts; then names "$1" < /dev/null; fi
 if cd "$d/$1" 2>/dev/null; then
   for n in *; do if [ -d "$n" ] && mine "$n"; then rm -rf -- "$n"; fi; done
