@@ -50,19 +50,20 @@ def lines(store: Store, runs: Sequence[str], relative: Paths) -> Iterator[str]:
             for kind, table in _ENTRIES.items():
                 for name, row in _rows(connection, table, "id", [entry.id for entry in entries if entry.kind == kind]):
                     moved = {column: relative(row[column]) for column in _PATHS.get(name, ()) if row[column] is not None}
-                    yield _line({"table": name, **row, **moved})
+                    # what happened around it without being a part of it has nothing else here that it could belong to
+                    yield _line({"table": name, **row, **moved, "run": head.id})
             for name, row in documents:
                 yield _line({"table": name, **row})
 
 
 def take_in(store: Store, extract: Iterable[str], absolute: Paths) -> list[str]:
-    """Record what an extract holds, and give the ids of its runs. What is in the journal already stays as it is.
+    """Record what an extract holds, and give the ids of its runs. Runs that are in the journal already stay as they are.
 
-    absolute: the paths of files for those that the extract has. Raises JournalError naming the line where it is not an extract.
+    absolute: the paths of files for those that the extract has. Raises JournalError naming the line where it is not an extract, and
+    for one that would add to what is recorded of another run.
     """
-    items: list[Item] = []
+    items: list[Insert | Document] = []
     contents: dict[str, str] = {}
-    runs = []
     for number, text in enumerate(extract, 1):
         try:
             line = json.loads(text)
@@ -73,14 +74,42 @@ def take_in(store: Store, extract: Iterable[str], absolute: Paths) -> list[str]:
             elif "content" in line:
                 contents[_checked_content(line)] = line["text"]
             else:
-                item = _item(line, contents, absolute)
-                items.append(item)
-                runs += [line["id"]] if line["table"] == "runs" else []
+                items.append(_item(line, contents, absolute))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            said = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-            raise JournalError(f"the journal's extract is damaged: line {number}: {said}", remedy="get the bundle again") from None
-    write(store, items, None, Redactor())
+            raise _damaged(f"line {number}: {f'lacks {error}' if isinstance(error, KeyError) else error}") from None
+    runs = [item.row["id"] for item in items if item.table == "runs"]
+    write(store, _new(store, items, set(runs)), None, Redactor())
     return runs
+
+
+def _new(store: Store, items: Sequence[Insert | Document], runs: set[str]) -> list[Item]:
+    """What is not in the journal yet, if it belongs to the extract's own runs and cells alone."""
+    cells = {item.row["id"]: item.row["run"] for item in items if item.table == "cells"}
+    with store.reading() as connection:
+        known = _known(connection, tables.runs, runs)
+        taken = _known(connection, tables.cells, {cell for cell, run in cells.items() if run not in known})
+    if taken:
+        raise _damaged(f"cell {min(taken)} is in the journal already, of another run")
+    found: list[Item] = []
+    for item in items:
+        run = cells.get(item.row["cell_entry"]) if item.table == "outputs" else item.row["run"]
+        if run not in runs or (item.table == "runs" and item.row["id"] != run):
+            raise _damaged(f"something in {item.table} belongs to no run of it")
+        if run not in known:
+            found.append(item)
+    return found
+
+
+def _known(connection: Connection, table: Table, ids: set[str]) -> set[str]:
+    some = sorted(ids)
+    found: set[str] = set()
+    for start in range(0, len(some), 500):
+        found |= set(connection.execute(select(table.c.id).where(table.c.id.in_(some[start : start + 500]))).scalars())
+    return found
+
+
+def _damaged(why: str) -> JournalError:
+    return JournalError(f"the journal's extract is damaged: {why}", remedy="get the bundle again")
 
 
 def _rows(connection: Connection, table: Table, column: str, values: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -113,7 +142,7 @@ def _checked_content(line: Mapping[str, Any]) -> str:
     return str(line["content"])
 
 
-def _item(line: Mapping[str, Any], contents: Mapping[str, str], absolute: Paths) -> Item:
+def _item(line: Mapping[str, Any], contents: Mapping[str, str], absolute: Paths) -> Insert | Document:
     name = line["table"]
     if name not in _TABLES:
         raise ValueError(f"no table {name!r}")

@@ -6,7 +6,7 @@ import asyncio
 import getpass
 import json
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -120,7 +120,7 @@ async def pack(
         tuple(record.run.id for record in records),
         tuple(contents.redacted),
         contents.left_out,
-        described.lacking,
+        (*described.lacking, *_stale(contents, _uploads(described, published))),
     )
 
 
@@ -241,9 +241,9 @@ def _describe(
     records: Sequence[RunRecord],
     folder: Path,
 ) -> None:
-    for name, document in ((TROVI, crate.trovi(described, published=published)), (ZENODO, crate.zenodo(described))):
+    for name, text in _uploads(described, published).items():
         if name not in contents.items:
-            archive.add(Item(name, _json(document)))
+            archive.add(Item(name, text))
     document = crate.metadata(
         described,
         sorted(archive.stored, key=lambda item: item.name),
@@ -255,8 +255,24 @@ def _describe(
     archive.add(Item(METADATA, _json(document)))
 
 
+def _uploads(described: citation.Citation, published: str) -> dict[str, bytes]:
+    return {TROVI: _json(crate.trovi(described, published=published)), ZENODO: _json(crate.zenodo(described))}
+
+
+def _stale(contents: Contents, uploads: Mapping[str, bytes]) -> list[str]:
+    """What to say of descriptions that the folder has: from an earlier bundle, or somebody's own."""
+    own = [name for name in uploads if name in contents.items]
+    found = []
+    for name in own:
+        source = contents.items[name].source
+        if (source if isinstance(source, bytes) else source.read_bytes()) != uploads[name]:
+            found.append(f"{name} is that of the folder, and says something else: remove it to have it written anew")
+    return found
+
+
 def _relative(path: str, folder: Path) -> str:
-    return Path(path).relative_to(folder).as_posix() if _inside(path, folder) else path
+    # of what lies elsewhere the name alone: who unpacks it has nothing there
+    return Path(path).relative_to(folder).as_posix() if _inside(path, folder) else Path(path).name
 
 
 def _day(moment: float | None) -> str:

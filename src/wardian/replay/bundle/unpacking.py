@@ -71,8 +71,6 @@ def _take_in(folder: Path, experiment: Path) -> list[str]:
         return []
 
     def absolute(path: str) -> str:
-        if Path(path).is_absolute():
-            return path
         found = os.path.normpath(folder / path)
         if not Path(found).is_relative_to(folder):
             raise ValueError(f"{path!r} leads out of the folder")
