@@ -131,6 +131,8 @@ def test_what_goes_in(environment: Environment, tmp_path: Path) -> None:
     (environment.folder / "escape").symlink_to("/etc/passwd")
     (environment.folder / "copy.py").symlink_to("helper.py")
     os.mkfifo(environment.folder / "pipe")
+    (environment.folder / "zeros").write_bytes(bytes(40_000_000))
+    write(environment.folder, **{"back\\slash": "x", "e\u202ecod.py": "x"})
     write(
         environment.folder, **{".env": "A=1", "sub/.gitignore": "*.tmp\n!keep.tmp\n", "sub/a.tmp": "a", "sub/keep.tmp": "k", ".git/x": ""}
     )
@@ -138,13 +140,14 @@ def test_what_goes_in(environment: Environment, tmp_path: Path) -> None:
     found = contents(packed.path)
     assert set(found) == {
         ".gitignore", ".zenodo.json", "CITATION.cff", "LICENSE", "copy.py", "data/serve.txt", "experiment.yaml", "helper.py",
-        "out/study.ipynb", "study.ipynb", "sub/.gitignore", "sub/keep.tmp", "trovi.json", METADATA, JOURNAL, "wardian-bundle/bundle.json",
-        "wardian-bundle/environment.md",
+        "out/study.ipynb", "study.ipynb", "sub/.gitignore", "sub/keep.tmp", "trovi.json", "zeros", METADATA, JOURNAL,
+        "wardian-bundle/bundle.json", "wardian-bundle/environment.md",
     }  # fmt: skip
     assert found["copy.py"] == b"print('helped')\n"
-    assert set(packed.left_out) == {"escape", "pipe", "./rootfs", "experiment.lock"}
+    assert set(packed.left_out) == {"escape", "pipe", "./rootfs", "experiment.lock", "back\\slash", "e\u202ecod.py"}
     assert packed.left_out["escape"] == "a link to what is not taken"
     assert "changed since run" in packed.left_out["experiment.lock"]
+    unpack(packed.path, tmp_path / "what is packed unpacks")
     assert packed.parts()["journal"] == (1, len(found[JOURNAL]))
     assert b"| server | - | Linux 6 |" in found["wardian-bundle/environment.md"]
 
@@ -378,7 +381,7 @@ def test_runs_and_replays_elsewhere(stage: Stage, tmp_path: Path) -> None:
     shutil.move(stage.folder / "plan.crate.zip", tmp_path)
     run = stage.json("run", "plan.crate.zip", "--into", "there", "--json", cwd=tmp_path, timeout=200)["run"]
     said = stage.run("pack", "-o", "../done.crate.zip", cwd=tmp_path / "there").stdout
-    assert "with 1 recorded runs" in said
+    assert "with 1 recorded run" in said
     (collected,) = [name for name in contents(tmp_path / "done.crate.zip") if "/collected/" in name]
     assert contents(tmp_path / "done.crate.zip")[collected] == b"42\n"
     unpacked = stage.json("unpack", "done.crate.zip", "elsewhere", "--json", cwd=tmp_path)

@@ -131,7 +131,8 @@ def test_what_changed_since_the_run(environment: Environment) -> None:
         ("- 1\n", "is no lock"),
         ("version: 2\n", "is of version 2.*upgrade"),
         ("version: 1\nfiles: [a]\n", "files: expected a mapping"),
-        ("version: 1\npackages: {server: 3}\n", "packages: expected a mapping"),
+        ("version: 1\npackages: {server: 3}\n", r"packages\.server: expected a mapping"),
+        ("version: 1\nfiles: {a: {sha256: [1]}}\n", r"files\.a\.sha256: expected text"),
         ("&a [*a, *a]\n", "is no lock"),
     ],
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .common import environment, experiment_options, json_option, print_json, style, table, wait
+from .common import count, environment, experiment_options, json_option, print_json, style, table, wait
 from .notebooks import take_images
 from .runs import complete_run
 
@@ -83,7 +83,7 @@ def unpack_command(bundle: Path, folder: Path | None, load_images: bool, provide
         paths = {"folder": str(found.folder), "experiment": str(found.experiment)}
         print_json({**paths, "notebooks": notebooks, "runs": list(found.runs), "images": images})
         return
-    click.echo(style("unpacked", fg="green", bold=True) + f" into {found.folder}, with {len(found.runs)} recorded runs")
+    click.echo(style("unpacked", fg="green", bold=True) + f" into {found.folder}, with {count(len(found.runs), 'recorded run')}")
     verb = "replay" if found.runs else "run"
     for notebook in notebooks:
         click.echo(f"  wardian {verb} {notebook}")
@@ -106,7 +106,9 @@ def _tell(packed: Packed) -> None:
                 click.echo(f"  {line}")
             if len(lines) > _LISTED:
                 click.echo(f"  and {len(lines) - _LISTED} more")
-    click.echo(style("packed", fg="green", bold=True) + f" {packed.path}, {_size(packed.size)}, with {len(packed.runs)} recorded runs")
+    click.echo(
+        style("packed", fg="green", bold=True) + f" {packed.path}, {_size(packed.size)}, with {count(len(packed.runs), 'recorded run')}"
+    )
 
 
 def _size(size: int) -> str:

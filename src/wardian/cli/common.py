@@ -126,6 +126,11 @@ def table(rows: list[list[str]], header: list[str]) -> None:
         click.echo(line)
 
 
+def count(number: int, what: str) -> str:
+    """A number of things: "1 run", "2 runs"."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def style(text: str, **how: Any) -> str:
     """Coloured text on a terminal, unless NO_COLOR is set."""
     return text if os.environ.get("NO_COLOR") else click.style(text, **how)

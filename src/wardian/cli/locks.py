@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .common import environment, experiment_options, json_option, print_json, style, wait
+from .common import count, environment, experiment_options, json_option, print_json, style, wait
 from .runs import complete_run
 
 
@@ -55,5 +55,5 @@ def lock_command(run: str | None, file: Path | None, instance: str | None, check
 
 
 def _counts(found: dict[str, dict[str, object]]) -> str:
-    parts = [f"{len(found[name])} {name}" for name in ("parameters", "files", "images") if found[name]]
+    parts = [count(len(found[name]), name.removesuffix("s")) for name in ("parameters", "files", "images") if found[name]]
     return ", ".join([*parts, f"packages of {'; '.join(found['packages']) or 'no node'}"])

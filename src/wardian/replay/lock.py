@@ -36,7 +36,8 @@ LARGEST = 32 * 2**20
 _HEAD = "# What this experiment was resolved to. Written by `wardian lock`: commit it, do not edit it.\n"
 _PARTS = ("networks", "links", "nodes", "services")
 _WHOLE = ("settings", "collect", "lease")
-_SECTIONS = ("parameters", "experiment", "files", "images", "packages")
+_SECTIONS = {"parameters": (1, 1), "experiment": (1, 1), "files": (2, 2), "images": (2, 2), "packages": (2, 3)}
+"""What a lock has, and how many mappings it is of in one another, at least and at most."""
 HERE = "here"
 
 Data = dict[str, Any]
@@ -141,17 +142,22 @@ def load(path: Path) -> Data:
     if found["version"] != VERSION:
         said = f"{path} is of version {found['version']}, and this Wardian knows {VERSION}"
         raise LockError(said, remedy="upgrade Wardian, or write it anew with `wardian lock`")
-    for section in _SECTIONS:
-        value = found.setdefault(section, {})
-        if not isinstance(value, dict) or (section in _NESTED and not all(isinstance(item, dict) for item in value.values())):
-            raise LockError(f"{path}: {section}: expected a mapping", remedy="write it anew with `wardian lock`")
+    for section, (least, most) in _SECTIONS.items():
+        found[section] = _checked(path, section, found.get(section) or {}, least, most)
     return found
 
 
-_NESTED = ("files", "images", "packages")
+def _checked(path: Path, where: str, value: Any, least: int, most: int) -> Any:
+    """A part of a lock, with at least and at most so many mappings in one another."""
+    if isinstance(value, dict) and most:
+        return {str(name): _checked(path, f"{where}.{name}", item, least - 1, most - 1) for name, item in value.items()}
+    if least > 0 or not isinstance(value, str | int | float):
+        said = f"{path}: {where}: expected {'a mapping' if least > 0 else 'text'}"
+        raise LockError(said, remedy="write it anew with `wardian lock`")
+    return value if where.startswith("parameters.") else str(value)
 
 
-def differences(locked: Mapping[str, Any], now: Mapping[str, Any], sections: Sequence[str] = _SECTIONS) -> list[Drift]:
+def differences(locked: Mapping[str, Any], now: Mapping[str, Any], sections: Iterable[str] = tuple(_SECTIONS)) -> list[Drift]:
     """Everything that is otherwise, in the order of the file. sections: those that are looked at."""
     found = []
     if locked.get("provider") != now.get("provider"):
@@ -343,8 +349,9 @@ def _packages(locked: Data, now: Data) -> list[Drift]:
             found.append(Drift(f"Python of {node}", old.get("python"), new.get("python"), "use the interpreter that was locked"))
         for manager in dict.fromkeys([*old, *new]):
             if manager != "python":
-                for package, before_, now_ in _unlike(old.get(manager) or {}, new.get(manager) or {}):
-                    found.append(Drift(f"{manager} {package} of {node}", before_, now_, _install(manager, package, before_)))
+                lists = (item.get(manager) for item in (old, new))
+                for package, before, now_ in _unlike(*(item if isinstance(item, dict) else {} for item in lists)):
+                    found.append(Drift(f"{manager} {package} of {node}", before, now_, _install(manager, package, before)))
     return found
 
 

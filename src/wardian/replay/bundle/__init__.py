@@ -7,6 +7,8 @@ A bundle is a zip with an RO-Crate (https://w3id.org/ro/crate/1.1): the folder o
 from __future__ import annotations
 
 SUFFIX = ".crate.zip"
+PARTIAL, SCRATCH = ".part", ".scratch"
+"""What names end in of files and folders that a bundle comes out of, and that are gone when it is there."""
 METADATA = "ro-crate-metadata.json"
 TROVI = "trovi.json"
 FOLDER = "wardian-bundle"

@@ -7,15 +7,17 @@ import hashlib
 import os
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from ...errors import BundleError
-from . import METADATA
+from . import METADATA, PARTIAL
 from .contents import Item
 from .crate import Stored
+from .reading import FREE_OF_RATIO, MOST_ENTRIES, RATIO
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip has: when a file was written is no part of what it is."""
@@ -30,12 +32,14 @@ class Archive:
         self.stored: list[Stored] = []
 
     def add(self, item: Item) -> None:
-        """Add a file. Raises BundleError for one that cannot be read."""
+        """Add a file. Raises BundleError for one that cannot be read, and for more than a bundle may have."""
+        if len(self.stored) >= MOST_ENTRIES - 10:
+            raise BundleError(f"more than {MOST_ENTRIES} files", remedy="name in .wardianignore what nobody needs")
         info = zipfile.ZipInfo(item.name, _EPOCH)
         info.create_system = 3
         info.external_attr = (stat.S_IFREG | (0o755 if item.executable else 0o644)) << 16
-        info.compress_type = zipfile.ZIP_DEFLATED
         try:
+            info.compress_type = zipfile.ZIP_STORED if _looks_like_a_bomb(item.source) else zipfile.ZIP_DEFLATED
             info.file_size = len(item.source) if isinstance(item.source, bytes) else item.source.stat().st_size
             digest, size = hashlib.sha256(), 0
             with self._file.open(info, "w", force_zip64=info.file_size >= 1 << 31) as target:
@@ -57,7 +61,7 @@ def writing(path: Path) -> Iterator[Archive]:
     """
     if path.exists() and not _is_bundle(path):
         raise BundleError(f"{path} is there already, and is no bundle", remedy="name another file with -o")
-    partial = path.with_name(f".{path.name}.part")
+    partial = path.with_name(f".{path.name}{PARTIAL}")
     with open(partial, "ab") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -74,6 +78,16 @@ def writing(path: Path) -> Iterator[Archive]:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+
+
+def _looks_like_a_bomb(source: Path | bytes) -> bool:
+    """Whether a file packs so well that a reader would refuse it. The fastest packing tells by far less."""
+    size = len(source) if isinstance(source, bytes) else source.stat().st_size
+    if size <= FREE_OF_RATIO:
+        return False
+    packer = zlib.compressobj(1)
+    packed = sum(len(packer.compress(chunk)) for chunk in _chunks(source)) + len(packer.flush())
+    return size > packed * RATIO / 5
 
 
 def _is_bundle(path: Path) -> bool:

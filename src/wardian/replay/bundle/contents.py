@@ -13,7 +13,7 @@ from pathspec import GitIgnoreSpec
 
 from ...errors import BundleError
 from ...journal.redact import Redactor, redact_values, redact_yaml, secrets_in
-from . import FOLDER, METADATA, SUFFIX
+from . import FOLDER, METADATA, PARTIAL, SCRATCH, SUFFIX
 
 NEVER = frozenset({
     ".wardian", ".git", ".hg", ".svn", ".env", ".venv", "node_modules", "__pycache__", ".ipynb_checkpoints", ".pytest_cache",
@@ -106,7 +106,8 @@ def _walk(folder: Path, ignored: _Ignored, contents: Contents, skip: frozenset[P
     top = top or folder
     for entry in sorted(os.scandir(folder), key=lambda item: item.name):
         path = Path(entry.path)
-        if entry.name in NEVER or path in skip or ignored(path, entry.is_dir(follow_symlinks=False)):
+        half_made = entry.name.startswith(".") and entry.name.endswith((PARTIAL, SCRATCH))
+        if entry.name in NEVER or half_made or path in skip or ignored(path, entry.is_dir(follow_symlinks=False)):
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(path, ignored.within(path), contents, skip, top)

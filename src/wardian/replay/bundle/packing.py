@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import getpass
 import json
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,11 +22,12 @@ from ...journal.records import LogEntry, RunRecord
 from ...journal.redact import Redactor
 from .. import facts, lock
 from ..recorded import baseline
-from . import COLLECTED, IMAGES, JOURNAL, MANIFEST, METADATA, REPORT, SUFFIX, TROVI, VERSION, citation, crate
+from . import COLLECTED, IMAGES, JOURNAL, MANIFEST, METADATA, REPORT, SCRATCH, SUFFIX, TROVI, VERSION, citation, crate
 from . import images as image_table
 from .archive import Archive, writing
 from .contents import Contents, Item, gather, redactor_of, tree
 from .crate import Stored
+from .reading import why_not_named
 from .report import environment_report
 
 ZENODO = ".zenodo.json"
@@ -86,10 +88,9 @@ async def pack(
     target = (output or Path(f"{experiment.name}{SUFFIX}")).resolve()
     records = _records(environment, runs)
     redactor = redactor_of(environment.file)
-    partial = target.with_name(f".{target.name}.part")
     images, apart = _image_files(experiment, folder)
-    wanted = [*_named(experiment), *images, *(str(path) for record in records for path in _written(record, folder))]
-    skip = [target, partial, *(folder / name for name in apart)]
+    wanted = [*_named(experiment), *images, *(str(path) for record in records for path in _files_of(record, folder))]
+    skip = [target, *(folder / name for name in apart)]
     contents = gather(folder, wanted=wanted, skip=skip, as_is=as_is, experiment=environment.file, redactor=redactor)
     contents.left_out |= apart
     cited = citation.files(folder)
@@ -107,10 +108,10 @@ async def pack(
     await _lock(environment, contents, records)
     table = image_table.table(records)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with writing(target) as archive, tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
-        files = await image_table.save(environment, table, Path(scratch)) if with_images else {}
+    with writing(target) as archive, _scratch(target) as scratch:
+        files = await image_table.save(environment, table, scratch) if with_images else {}
         items = _all_items(environment, contents, records, redactor, made_from, table)
-        await asyncio.to_thread(_fill, archive, [*items, *(Item(name, path) for name, path in files.items())])
+        await asyncio.to_thread(_fill, archive, [*items, *(Item(name, path) for name, path in files.items())], contents.left_out)
         _describe(archive, contents, described, published, environment.file.name, made_from, records, folder)
         stored = tuple(archive.stored)
     return Packed(
@@ -124,9 +125,24 @@ async def pack(
     )
 
 
-def _fill(archive: Archive, items: Iterable[Item]) -> None:
+@contextmanager
+def _scratch(target: Path) -> Iterator[Path]:
+    """A folder beside the bundle, where images find room; what a process that was killed left there goes first."""
+    folder = target.with_name(f".{target.name}{SCRATCH}")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fill(archive: Archive, items: Iterable[Item], left_out: dict[str, str]) -> None:
     for item in items:
-        archive.add(item)
+        if why := why_not_named(item.name):
+            left_out[item.name] = why
+        else:
+            archive.add(item)
 
 
 async def _lock(environment: Environment, contents: Contents, records: Sequence[RunRecord]) -> None:
@@ -149,20 +165,20 @@ def _records(environment: Environment, runs: Sequence[str]) -> list[RunRecord]:
         for record in records:
             if record.run.ended is None:
                 raise BundleError(f"run {record.run.id[-8:]} goes on, or was cut off", remedy="wait until it has ended, or name another")
-            if not Path(record.run.detail["notebook"]).is_relative_to(environment.folder):
-                raise BundleError(f"run {record.run.id[-8:]} is of {record.run.detail['notebook']}, not of {environment.folder}")
+            if not _is_ours(environment, record.run):
+                other = f"{record.run.detail['notebook']} with {record.run.detail['experiment']}"
+                raise BundleError(f"run {record.run.id[-8:]} is of {other}, and not of this experiment")
     else:
         records = []
-        for notebook in dict.fromkeys(run.detail["notebook"] for run in _ours(environment, journal.runs(status="ok"))):
+        ours = [run for run in journal.runs(status="ok") if _is_ours(environment, run)]
+        for notebook in dict.fromkeys(run.detail["notebook"] for run in ours):
             if Path(notebook).is_file():
-                records += _compared(environment, Path(notebook))
+                records += [record for record in _compared(environment, Path(notebook)) if _is_ours(environment, record.run)]
     return sorted({record.run.id: record for record in records}.values(), key=lambda record: record.run.id)
 
 
-def _ours(environment: Environment, runs: Iterable[LogEntry]) -> Iterable[LogEntry]:
-    return (
-        run for run in runs if run.detail["experiment"] == str(environment.file) and _inside(run.detail["notebook"], environment.folder)
-    )
+def _is_ours(environment: Environment, run: LogEntry) -> bool:
+    return run.detail["experiment"] == str(environment.file) and _inside(run.detail["notebook"], environment.folder)
 
 
 def _compared(environment: Environment, notebook: Path) -> list[RunRecord]:
@@ -199,8 +215,10 @@ def _image_files(experiment: Experiment, folder: Path) -> tuple[list[str], dict[
     return along, apart
 
 
-def _written(record: RunRecord, folder: Path) -> list[Path]:
-    return [path for path in map(Path, record.fact(facts.WRITTEN) or {}) if path.is_file() and _inside(str(path), folder)]
+def _files_of(record: RunRecord, folder: Path) -> list[Path]:
+    """The notebook of a run, and what it wrote here."""
+    named = [record.run.detail["notebook"], *(record.fact(facts.WRITTEN) or {})]
+    return [path for path in map(Path, named) if path.is_file() and _inside(str(path), folder)]
 
 
 def _notebooks(contents: Contents, records: Sequence[RunRecord], folder: Path) -> list[str]:

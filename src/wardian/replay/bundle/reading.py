@@ -195,18 +195,27 @@ def _checked(path: Path, file: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     return found
 
 
-def _why_not(entry: zipfile.ZipInfo) -> str:
-    """Why an entry is refused; empty where it is not."""
-    name, kind = entry.orig_filename, stat.S_IFMT(entry.external_attr >> 16)
+def why_not_named(name: str) -> str:
+    """Why a file of this path is refused; empty where it is not."""
     parts = name.rstrip("/").split("/")
     if name.startswith("/") or "\\" in name or re.match("[A-Za-z]:", name):
         return "has an absolute path, or one of another system"
-    if not name.isprintable() or entry.filename != name or any(part.strip() in ("", ".", "..") for part in parts):
+    if not name.isprintable() or any(part.strip() in ("", ".", "..") for part in parts):
         return "has a path that leads elsewhere"
     if any(part.lower().rstrip(". ") in _FORBIDDEN for part in parts):
         return "belongs into a folder that programs trust"
     if any(len(os.fsencode(part)) > 255 for part in parts) or len(os.fsencode(name)) > 1024:
         return "has a path that is too long"
+    return ""
+
+
+def _why_not(entry: zipfile.ZipInfo) -> str:
+    """Why an entry is refused; empty where it is not."""
+    name, kind = entry.orig_filename, stat.S_IFMT(entry.external_attr >> 16)
+    if why := why_not_named(name):
+        return why
+    if entry.filename != name:
+        return "has a path that leads elsewhere"
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR) or ((kind == stat.S_IFDIR) != entry.is_dir() and kind):
         return "is a link, a device or something else that is no file"
     if entry.flag_bits & 0x1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):

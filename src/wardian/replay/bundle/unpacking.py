@@ -16,7 +16,7 @@ from ...environment.live import FOLDER as STATE
 from ...environment.live import journal_target
 from ...errors import BundleError, JournalError
 from ...journal import Journal
-from . import JOURNAL, SUFFIX
+from . import JOURNAL, PARTIAL, SUFFIX
 from .reading import reading, room
 
 _ORIGIN = "bundle.sha256"
@@ -108,7 +108,7 @@ def making(folder: Path) -> Iterator[Path]:
 
     Raises BundleError where another process makes it.
     """
-    partial = folder.with_name(f".{folder.name}.part")
+    partial = folder.with_name(f".{folder.name}{PARTIAL}")
     partial.mkdir(exist_ok=True)
     descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
