@@ -267,8 +267,13 @@ def test_kernels_that_no_notebook_has_are_ended(rest: Rest) -> None:
             await asyncio.to_thread(rest.post, "environment/kernels", code=204, action="interrupt", **which)
             refused = await asyncio.to_thread(rest.post, "environment/kernels", code=423, action="stop", **which)
             assert refused["remedy"] == "restart it"
-            await asyncio.to_thread(rest.post, "environment/kernels", code=204, action="restart", **which)
+            stopped = asyncio.Event()
+            link.on_event = lambda event: stopped.set() if event["event"] == "kernel.stopped" else None
+            restarting = asyncio.create_task(asyncio.to_thread(rest.post, "environment/kernels", code=204, action="restart", **which))
+            await stopped.wait()
             await link.request("kernel.start", kernel="shell", language="bash", env={}, cwd=None)
+            await link.request("kernel.attach", kernel="shell", after=None)
+            await restarting
         finally:
             await link.close()
 

@@ -2597,11 +2597,11 @@ class Agent:
             request.refuse(Refused("internal", f"the agent failed: {error!r}", "its log is agent.log in its folder in /run"))
             raise
 
-    def broadcast(self, event: Mapping[str, Any]) -> None:
-        """Tell every client."""
+    def broadcast(self, event: Mapping[str, Any], but: Sequence[Client | None] = ()) -> None:
+        """Tell every client but these."""
         frame = pack_json(EVENT, event)
         for client in self.clients:
-            if client.id is not None:
+            if client.id is not None and client not in but:
                 client.send(frame)
 
     def count_input(self, client: str, sequence: int) -> None:
@@ -2668,6 +2668,7 @@ class Agent:
 
     def _kernel_attach(self, request: Request) -> None:
         kernel, after = self._kernel(request), request.value.get("after")
+        self.broadcast({"event": "kernel.attached", "kernel": kernel.id, "by": request.client.id}, but=(request.client, kernel.client))
         if after is not None and (not isinstance(after, int) or after < 0):
             raise Refused("argument", "`after` has to be the number of a message, or null")
         if kernel.client and kernel.client is not request.client:

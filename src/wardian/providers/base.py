@@ -184,6 +184,13 @@ class Provider(ABC):
         """What the nodes use now, as far as that is known without asking them. The default knows of none."""
         return {}
 
+    async def traffic(self, environment: str) -> Mapping[str, Mapping[str, int]]:
+        """Bytes that links have carried so far, by name ("wan", "client[0]/west") and way, as far as that is known without asking nodes.
+
+        A count begins anew with its link or node. The default knows of none.
+        """
+        return {}
+
     @abstractmethod
     async def create(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
         """Make these, which do not exist. One that is `ready` to `observe` afterwards is complete.

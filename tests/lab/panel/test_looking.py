@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 
 import pytest
@@ -78,6 +79,20 @@ def test_details_of_a_node(panel: Panel, up: Stage) -> None:
     panel.page.keyboard.press("Escape")
     expect(details).to_have_count(0)
     expect(panel.symbol("node", "server")).to_be_focused()
+
+
+def test_who_talks_to_whom(panel: Panel, up: Stage) -> None:
+    """What links carry just now shows on them, with both ends, and at the nodes."""
+    pinging = up.start("exec", "client[0]", "--", "ping", "-q", "-i", "0.005", "-s", "1000", "server")
+    try:
+        expect(panel.symbol("link", "wan")).to_contain_text(re.compile(r"west → east [\d.]+ [kM]bit/s"))
+        panel.symbol("node", "server").click()
+        expect(panel.details("Node server")).to_contain_text(re.compile(r"server → east [\d.]+ [kM]bit/s"))
+        panel.picture("panel-traffic")
+        panel.button("Close").click()
+    finally:
+        pinging.terminate()
+        pinging.wait(timeout=30)
 
 
 def test_a_large_group_is_one_symbol(panel: Panel, up: Stage) -> None:

@@ -86,12 +86,16 @@ class Events(Sources, WebSocketMixin, WebSocketHandler, JupyterHandler):
             await desk.portal.run(desk.leave(self._reader))
 
     def on_message(self, message: str | bytes) -> None:
-        """`{"type": "look"}` has the environment looked at again."""
+        """`{"type": "look"}` has the environment looked at again; `{"type": "traffic", "wanted": true}` what links carry told, too."""
         try:
             wanted = json.loads(message)
         except ValueError:
             wanted = None
-        if isinstance(wanted, dict) and wanted.get("type") == "look" and self._reader is not None:
+        if not isinstance(wanted, dict) or self._reader is None:
+            return
+        if wanted.get("type") == "traffic":
+            self._reader.traffic = wanted.get("wanted") is True
+        if wanted.get("type") in ("look", "traffic"):
             self.desk.portal.start(self.desk.stir(self._reader.watch))
 
     def on_close(self) -> None:

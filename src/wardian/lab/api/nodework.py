@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,9 @@ _AGENT_LOG = (
     'for folder in "$WARDIAN_RUN_DIR" /run/wardian "$XDG_RUNTIME_DIR/wardian" "/tmp/wardian-$(id -u)"; do '
     '[ -r "$folder/agent.log" ] && exec tail -n "$1" "$folder/agent.log"; done; :'
 )
+
+_RESTARTING = 10.0
+"""Seconds that are waited for the notebook's kernel to start another in the place of one that was ended here."""
 
 
 class Download:
@@ -173,7 +177,13 @@ class Nodes:
             if (known[kernel]["attached"] is None) == (action == "restart"):
                 message = f"kernel {kernel} of {node} " + ("has no notebook" if action == "restart" else "belongs to a notebook")
                 raise BusyError(message, remedy="end it" if action == "restart" else "restart it")
+            attached = asyncio.Event()
+            link.on_event = lambda event: attached.set() if (event["event"], event.get("kernel")) == ("kernel.attached", kernel) else None
             await link.request("kernel.stop", kernel=kernel)
+            if action == "restart":
+                # its notebook's kernel may hang itself: then the next cell's kernel is the new one
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(attached.wait(), _RESTARTING)
             environment = self._desk.environment(file, instance)
             record = (await environment.live(glance=True)).record
             environment.journal.event(

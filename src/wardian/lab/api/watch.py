@@ -14,7 +14,7 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,9 @@ LONGEST = 10.0
 
 SHORTEST = 0.2
 """Seconds from the end of one look to the next, however much happens."""
+
+SHORTEST_TRAFFIC = 1.0
+"""Seconds that traffic is averaged over, at least."""
 
 LINGER = 30.0
 """Seconds that it goes on when the last reader has left, so that a page that is loaded again goes on where it was."""
@@ -78,6 +81,8 @@ class Watch:
         self._found: tuple[Any, Provider] | None = None
         self._usage: tuple[float, dict[str, Usage]] = (0.0, {})
         self._shares: dict[str, dict[str, Any]] = {}
+        self._carried: tuple[float, Mapping[str, Mapping[str, int]]] = (0.0, {})
+        self._rates: dict[str, dict[str, int]] = {}
         self._seen: dict[str, tuple[str, float | None]] = {}
         self._running: dict[str, Entry] = {}
         self._since, self._looked = 0.0, 0.0
@@ -192,6 +197,7 @@ class Watch:
                     # there are nodes now whose end has to be noticed
                     self.look()
             await self._measure()
+            await self._measure_traffic()
             self._trouble = None
         except WardianError as error:
             self._trouble = error_json(error)
@@ -216,6 +222,23 @@ class Watch:
             }
             for name, item in usage.items()
         }
+
+    async def _measure_traffic(self) -> None:
+        """What links carry, while somebody wants to know."""
+        now, (then, before) = time.monotonic(), self._carried
+        if self._found is None or not any(reader.traffic for reader in self.readers):
+            self._carried, self._rates = (0.0, {}), {}
+            return
+        if before and now - then < SHORTEST_TRAFFIC:
+            return
+        carried = await self._found[1].traffic(self._found[0].id)
+        self._carried = now, carried
+        rates = {
+            link: {way: round(8 * max(0, count - before[link].get(way, count)) / (now - then)) for way, count in ways.items()}
+            for link, ways in carried.items()
+            if link in before
+        }
+        self._rates = {link: ways for link, ways in rates.items() if any(ways.values())}
 
     async def _take_entries(self) -> None:
         """Read what is new in the journal, and what of that which was running has ended."""
@@ -286,6 +309,8 @@ class Watch:
         for name, share in self._shares.items():
             if name in state.get("nodes", {}):
                 state["nodes"][name]["usage"] = share
+        if self._rates:
+            state["traffic"] = self._rates
         state |= {"running": self._running.copy(), **self._own()}
         if self._trouble is not None:
             state["trouble"] = self._trouble
@@ -301,12 +326,13 @@ class Watch:
 
 
 class Reader:
-    """One who looks on. Holds two numbers and nothing else, however slowly it reads."""
+    """One who looks on. Holds two numbers and little else, however slowly it reads. traffic: whether it wants to know what links carry."""
 
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
         self.number = -1
         self.sequence = watch.sequence
+        self.traffic = False
         self.ready = asyncio.Event()
 
     def resume(self, epoch: str, number: int, sequence: int) -> None:

@@ -127,6 +127,10 @@ class DockerProvider(Provider):
         engine = self._engine(environment)
         return await usage.of(engine, (await snapshot(engine, environment)).containers)
 
+    async def traffic(self, environment: str) -> Mapping[str, Mapping[str, int]]:
+        # what the Engine wires, on another machine say, has no counters here
+        return await HostWiring(self.folder).traffic(environment)
+
     async def images(self, environment: str) -> dict[str, dict[str, str]]:
         engine = self._engine(environment)
         seen = await snapshot(engine, environment)

@@ -127,6 +127,10 @@ class HostWiring(Wiring):
     async def inflict(self, environment: str, kind: str, targets: Sequence[str], faults: Sequence[Fault]) -> None:
         await self._local.inflict(environment, kind, targets, faults)
 
+    async def traffic(self, environment: str) -> Mapping[str, Mapping[str, int]]:
+        """As `Provider.traffic`."""
+        return await self._local.traffic(environment)
+
     def vantage(self, environment: str, link: str) -> tuple[Channel, str]:
         """As `Provider.vantage`."""
         return self._local.vantage(environment, link)

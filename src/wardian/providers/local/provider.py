@@ -83,6 +83,11 @@ class LocalProvider(Provider):
 
         return await self._work(lambda _: usage.of(self.state.environment(environment)))
 
+    async def traffic(self, environment: str) -> Mapping[str, Mapping[str, int]]:
+        from . import traffic
+
+        return await self._work(lambda _: traffic.of(self.state.environment(environment)))
+
     async def create(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
         from .growth import Growth
         from .layers import Stop

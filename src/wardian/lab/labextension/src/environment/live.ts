@@ -42,6 +42,7 @@ export class Live implements IDisposable {
   private _delay = FIRST_DELAY;
   private _retry: number | undefined;
   private _frame: number | undefined;
+  private _traffic = 0;
   private _usage = new Map<string, readonly IUsage[]>();
 
   constructor(server: Server, path: string, instance: string) {
@@ -55,6 +56,15 @@ export class Live implements IDisposable {
   /** The last measurements of what a node uses, oldest first. */
   usage(node: string): readonly IUsage[] {
     return this._usage.get(node) ?? [];
+  }
+
+  /** Say that what links carry is looked at, or no longer is. */
+  watchTraffic(on: boolean): void {
+    const before = this._traffic > 0;
+    this._traffic += on ? 1 : -1;
+    if (before !== this._traffic > 0) {
+      this._askTraffic();
+    }
   }
 
   /** Ask for the plan of `up` to be shown. */
@@ -83,6 +93,7 @@ export class Live implements IDisposable {
     const socket = this._server.socket('events', { path: this.path, instance: this.instance, ...seen });
     this._socket = socket;
     socket.onmessage = event => this._take(JSON.parse(event.data as string) as Message);
+    socket.onopen = () => this._traffic > 0 && this._askTraffic();
     socket.onclose = () => {
       this._socket = null;
       if (this.isDisposed) {
@@ -118,6 +129,12 @@ export class Live implements IDisposable {
       this.entries = [...this.entries.filter(entry => !ids.has(entry.id)), ...message.entries].slice(-KEPT_ENTRIES);
     }
     this._tell();
+  }
+
+  private _askTraffic(): void {
+    if (this._socket?.readyState === WebSocket.OPEN) {
+      this._socket.send(JSON.stringify({ type: 'traffic', wanted: this._traffic > 0 }));
+    }
   }
 
   private _become(state: IEnvironment): void {

@@ -37,6 +37,26 @@ export function useSignal<T, U>(signal: ISignal<T, U>): void {
   }, [signal]);
 }
 
+/** Whether an element can be seen: it is in view, in a tab that is shown. place: for the element's `ref`. */
+export function useSeen(): { place: React.RefCallback<Element>; shown: boolean } {
+  const [element, place] = React.useState<Element | null>(null);
+  const [inView, setInView] = React.useState(false);
+  const [hidden, setHidden] = React.useState(document.hidden);
+  React.useEffect(() => {
+    const onHidden = (): void => setHidden(document.hidden);
+    document.addEventListener('visibilitychange', onHidden);
+    return () => document.removeEventListener('visibilitychange', onHidden);
+  }, []);
+  React.useEffect(() => {
+    const observer = new IntersectionObserver(entries => setInView(entries.at(-1)!.isIntersecting));
+    if (element) {
+      observer.observe(element);
+    }
+    return () => observer.disconnect();
+  }, [element]);
+  return { place, shown: inView && !hidden };
+}
+
 /** What a request answers; asked again when `key` changes, with the last answer kept while it runs. */
 export function useAnswer<T>(ask: () => Promise<T>, key: string): { answer: T | null; trouble: string } {
   const [state, setState] = React.useState<{ answer: T | null; trouble: string }>({ answer: null, trouble: '' });

@@ -8,7 +8,7 @@ import { groupsOf, isFolded, wordsOf, worst } from '../topology/symbols';
 import { CellsRun, ServiceLog } from './node_records';
 import { messageOf, usePanel, useAnswer } from './context';
 import { PortList } from './lists';
-import { bytes } from './names';
+import { bytes, flows } from './names';
 import type { ISelection } from './selection';
 import { StateMark } from './state_mark';
 import { UsageLines } from './usage_lines';
@@ -150,6 +150,9 @@ function NodeDetails({ state, name, onSelect }: IPartProps): React.ReactElement 
           [trans.__('Roles'), node.roles.join(', ')],
           [trans.__('Host name'), node.hostname],
           ...Object.entries(node.addresses).map(([network, address]) => [trans.__('Address in %1', network), address] as const),
+          ...Object.keys(node.addresses).flatMap(network =>
+            flows(state.traffic?.[`${name}/${network}`], [name, network]).map(flow => [trans.__('Traffic'), flow] as const)
+          ),
           [trans.__('Image'), node.image ?? ''],
           [trans.__('Processors'), node.cpus === undefined ? '' : String(node.cpus)],
           [trans.__('Memory'), node.memory === undefined ? '' : bytes(node.memory)],
@@ -303,6 +306,7 @@ function LinkDetails({ state, name }: { state: IEnvironment; name: string }): Re
           [trans.__('State'), <StateMark key="state" state={link.state} />],
           [trans.__('Between'), link.ends.join(' – ')],
           ...Object.entries(link.text).map(([way, text]) => [ways[way] ?? way, text || trans.__('nothing set')] as const),
+          ...flows(state.traffic?.[name], link.ends).map(flow => [trans.__('Traffic'), flow] as const),
           [trans.__('MTU'), link.mtu === undefined ? '' : String(link.mtu)]
         ]}
       />
@@ -316,8 +320,8 @@ function Facts({ facts }: { facts: (readonly [string, React.ReactNode])[] }): Re
     <dl className="wardian-Facts">
       {facts
         .filter(([, value]) => value !== '')
-        .map(([term, value]) => (
-          <React.Fragment key={term}>
+        .map(([term, value], index) => (
+          <React.Fragment key={index}>
             <dt>{term}</dt>
             <dd>{value}</dd>
           </React.Fragment>

@@ -5,7 +5,7 @@ import { openMenu } from '../actions/menu';
 import { Progress, Running } from '../actions/progress';
 import type { IEnvironment, IProblem } from '../environment/types';
 import { Topology } from '../topology/drawing';
-import { useSignal, usePanel } from './context';
+import { useSeen, useSignal, usePanel } from './context';
 import { Details, exists } from './details';
 import { Differences } from './differences';
 import { FaultList, LeaseLine, LinkList, NetworkList, PortList, ServiceList } from './lists';
@@ -34,6 +34,16 @@ export function EnvironmentView({ large }: { large: boolean }): React.ReactEleme
     }
     setSelection(selection);
   }, []);
+
+  const seen = useSeen();
+  const shown = seen.shown && !!state?.nodes;
+  React.useEffect(() => {
+    if (!shown) {
+      return undefined;
+    }
+    live.watchTraffic(true);
+    return () => live.watchTraffic(false);
+  }, [live, shown]);
 
   if (!state?.nodes) {
     return <Waiting lost={connection === 'lost'} trouble={state?.trouble?.message} />;
@@ -119,7 +129,7 @@ export function EnvironmentView({ large }: { large: boolean }): React.ReactEleme
     }
   };
   return large ? (
-    <div className="wardian-Page" onContextMenu={onContextMenu}>
+    <div className="wardian-Page" ref={seen.place} onContextMenu={onContextMenu}>
       <div className="wardian-Page-main">
         {header}
         {drawing}
@@ -133,7 +143,7 @@ export function EnvironmentView({ large }: { large: boolean }): React.ReactEleme
       </div>
     </div>
   ) : (
-    <div className="wardian-Side" onContextMenu={onContextMenu}>
+    <div className="wardian-Side" ref={seen.place} onContextMenu={onContextMenu}>
       <div className="wardian-Scroll">
         {header}
         {search}

@@ -32,6 +32,26 @@ export function bytes(value: number): string {
   return `${number < 10 && unit ? number.toFixed(1) : Math.round(number)} ${units[unit]}`;
 }
 
+/** Bits a second as people read them. */
+export function rate(value: number): string {
+  const units = ['bit/s', 'kbit/s', 'Mbit/s', 'Gbit/s'];
+  let number = value;
+  let unit = 0;
+  while (number >= 1000 && unit < units.length - 1) {
+    number /= 1000;
+    unit += 1;
+  }
+  return `${number < 10 && unit ? number.toFixed(1) : Math.round(number)} ${units[unit]}`;
+}
+
+/** What a link carries, each way that it carries something. */
+export function flows(ways: Record<string, number> | undefined, ends: string[]): string[] {
+  const [one = '', other = ''] = ends;
+  return Object.entries(ways ?? {})
+    .filter(([, value]) => value > 0)
+    .map(([way, value]) => `${['there', 'up'].includes(way) ? `${one} → ${other}` : `${other} → ${one}`} ${rate(value)}`);
+}
+
 /** A span of seconds in its two largest units. */
 export function span(seconds: number): string {
   const left = Math.max(0, Math.round(seconds));

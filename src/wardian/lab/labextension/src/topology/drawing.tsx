@@ -2,17 +2,20 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import type { IEnvironment } from '../environment/types';
+import { flows } from '../panel/names';
 import type { ISelection } from '../panel/selection';
 import { useView } from './camera';
 import { type IBox, type IPoint, layout } from './layout';
 import { middleOf, pathOf } from './lines';
 import { AccessLine, BlockFrame, FoldedSymbol, LinkLine, NetworkSymbol, NodeSymbol } from './shapes';
-import { structure, wordsOf, worst } from './symbols';
+import { carriedBy, structure, widthOf, wordsOf, worst } from './symbols';
 
 const STEP = 60;
 const ZOOM = 1.25;
 /** Below this scale names cannot be read, and are left out. */
 const READABLE = 0.42;
+/** So many groups and single nodes have names from afar, too. */
+const LANDMARKS = 40;
 
 export interface ITopologyProps {
   state: IEnvironment;
@@ -152,6 +155,7 @@ export function Topology(props: ITopologyProps): React.ReactElement {
       <svg
         ref={svg}
         className={`wardian-Topology-drawing${camera.scale < READABLE ? ' wardian-mod-far' : ''}`}
+        style={{ '--wardian-scale': camera.scale } as React.CSSProperties}
         role="group"
         aria-label={trans.__('Topology: arrow keys go from symbol to symbol, plus, minus and 0 zoom, shift and arrow keys move the view')}
         viewBox={size.width ? `${-size.width / 2} ${-size.height / 2} ${size.width} ${size.height}` : '0 0 1 1'}
@@ -166,7 +170,15 @@ export function Topology(props: ITopologyProps): React.ReactElement {
             const each = block.nodes.map(node => ({ id: node, box: places.nodes[node]!, networks: plan.memberships[node]! }));
             return (single ? ends : each).flatMap(({ id, box, networks: joined }) =>
               joined.map(network => (
-                <AccessLine key={`${id}/${network}`} from={box} to={places.networks[network]!} many={single ? block.nodes.length : 1} />
+                <AccessLine
+                  key={`${id}/${network}`}
+                  from={box}
+                  to={places.networks[network]!}
+                  many={single ? block.nodes.length : 1}
+                  width={widthOf(
+                    (single ? block.nodes : [id]).reduce((sum, node) => sum + carriedBy(state.traffic, `${node}/${network}`), 0)
+                  )}
+                />
               ))
             );
           })}
@@ -189,6 +201,8 @@ export function Topology(props: ITopologyProps): React.ReactElement {
               path={pathOf(places, one, other, vertical)}
               middle={middleOf(places, one, other, vertical)}
               words={wordsOf(links[name]!)}
+              flow={flows(state.traffic?.[name], [one, other]).join(', ')}
+              width={widthOf(carriedBy(state.traffic, name))}
               state={links[name]!.state}
             />
           ))}
@@ -201,6 +215,7 @@ export function Topology(props: ITopologyProps): React.ReactElement {
                 key={block.id}
                 {...common('group', block.id)}
                 box={places.blocks[block.id]!}
+                landmark={plan.blocks.length <= LANDMARKS}
                 count={block.nodes.length}
                 ready={block.nodes.filter(node => nodes[node]!.state === 'ready').length}
                 onFold={onFold}
@@ -212,6 +227,7 @@ export function Topology(props: ITopologyProps): React.ReactElement {
                   key={name}
                   {...common('node', name)}
                   box={places.nodes[name]!}
+                  landmark={block.nodes.length === 1 && plan.blocks.length <= LANDMARKS}
                   state={nodes[name]!.state}
                   detail={nodes[name]!.detail ?? ''}
                 />

@@ -14,6 +14,8 @@ interface ISymbolProps {
   state: State;
   selected: boolean;
   dim: boolean;
+  /** Whether it has a name from afar, too. */
+  landmark?: boolean;
   tab: boolean;
   onSelect: (selection: ISelection) => void;
   onFocus: (id: string) => void;
@@ -95,18 +97,25 @@ export const NetworkSymbol = React.memo(function NetworkSymbol(props: ISymbolPro
 
 /** A link between two networks, with what it does. */
 export const LinkLine = React.memo(function LinkLine(
-  props: ISymbolProps & { path: string; middle: IPoint; words: string }
+  props: ISymbolProps & { path: string; middle: IPoint; words: string; flow: string; width: number }
 ): React.ReactElement {
-  const { path, middle, name, words, state, trans } = props;
+  const { path, middle, name, words, flow, width, state, trans } = props;
+  const parts = words.split(/[,;] /).filter(Boolean);
   return (
-    <Symbol {...props} words={`${name}, ${trans.__('link')}, ${words || stateName(state, trans)}`}>
+    <Symbol {...props} words={[name, trans.__('link'), words || stateName(state, trans), ...(flow ? [flow] : [])].join(', ')}>
       <path className="wardian-Line-area" d={path} />
       <path className="wardian-Line-link" d={path} />
+      {width ? <path className="wardian-Line-flow" d={path} strokeWidth={width} /> : null}
       <text className="wardian-Line-name" x={middle.x} y={middle.y - 7}>
         {short(name)}
       </text>
-      {words.split(/[,;] /).map((part, index) => (
+      {parts.map((part, index) => (
         <text key={index} className="wardian-Line-words" x={middle.x} y={middle.y + 9 + 12 * index}>
+          {part}
+        </text>
+      ))}
+      {(flow ? flow.split(', ') : []).map((part, index) => (
+        <text key={part} className="wardian-Line-words wardian-mod-flow" x={middle.x} y={middle.y + 9 + 12 * (parts.length + index)}>
           {part}
         </text>
       ))}
@@ -114,26 +123,34 @@ export const LinkLine = React.memo(function LinkLine(
   );
 }, same);
 
-/** Nodes in a network. */
+/** Nodes in a network. width: of a line that shows that it carries something. */
 export const AccessLine = React.memo(function AccessLine({
   from,
   to,
-  many
+  many,
+  width
 }: {
   from: IPoint;
   to: IPoint;
   many: number;
+  width: number;
 }): React.ReactElement {
-  return <path className={`wardian-Line-access${many > 1 ? ' wardian-mod-many' : ''}`} d={`M${from.x},${from.y} L${to.x},${to.y}`} />;
+  const path = `M${from.x},${from.y} L${to.x},${to.y}`;
+  return (
+    <>
+      <path className={`wardian-Line-access${many > 1 ? ' wardian-mod-many' : ''}`} d={path} />
+      {width ? <path className="wardian-Line-flow" d={path} strokeWidth={width} /> : null}
+    </>
+  );
 }, same);
 
 const MARKS: Record<State, string> = { ready: '', absent: '', incomplete: '…', stopped: '×', unreachable: '?' };
 
 function Symbol(props: ISymbolProps & { words: string; onDoubleClick?: () => void; children: React.ReactNode }): React.ReactElement {
-  const { id, kind, name, state, selected, dim, tab, words, onSelect, onFocus, onDoubleClick, children } = props;
+  const { id, kind, name, state, selected, dim, landmark, tab, words, onSelect, onFocus, onDoubleClick, children } = props;
   return (
     <g
-      className={`wardian-Symbol wardian-state-${state}${dim ? ' wardian-mod-dim' : ''}`}
+      className={`wardian-Symbol wardian-state-${state}${dim ? ' wardian-mod-dim' : ''}${landmark ? ' wardian-mod-landmark' : ''}`}
       data-id={id}
       role="button"
       aria-label={words}

@@ -66,6 +66,16 @@ export function worst(states: Iterable<State>): State {
   return (['stopped', 'unreachable', 'incomplete', 'absent'] as const).find(state => found.has(state)) ?? 'ready';
 }
 
+/** How wide a line is that carries so much, bits a second. */
+export function widthOf(carried: number): number {
+  return carried ? 2 + Math.min(6, Math.max(0, Math.log10(carried / 1000))) : 0;
+}
+
+/** What a link carries both ways, bits a second. */
+export function carriedBy(traffic: IEnvironment['traffic'], link: string): number {
+  return Object.values(traffic?.[link] ?? {}).reduce((sum, value) => sum + value, 0);
+}
+
 /** What a link does, in one line; both directions where they differ. */
 export function wordsOf(link: ILink): string {
   const words = Object.entries(link.text);
