@@ -119,7 +119,7 @@ class Environment:
         """Write what the journal still holds."""
         self._core.close()
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         return self._core._repr_mimebundle_()
 
     def __enter__(self) -> Self:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import WardianError
@@ -13,6 +15,9 @@ from .view import View, look
 
 if TYPE_CHECKING:
     from .environment import Environment
+
+MIME_TYPE = "application/vnd.wardian.environment+json"
+"""Of which environment an output shows, for the JupyterLab extension."""
 
 DRAWN, LISTED = 12, 40
 """Groups with more members than the first are drawn as one; of nodes more than the second are counted, not listed."""
@@ -24,13 +29,15 @@ COLOURS = {"ready": "#0072b2", "absent": "#767676", "incomplete": "#e69f00", "st
 """Okabe and Ito's, which the colour-blind tell apart; the state is written, too."""
 
 
-def mimebundle(environment: Environment) -> dict[str, str]:
-    """What IPython shows of an environment, as it is now."""
+def mimebundle(environment: Environment) -> dict[str, Any]:
+    """What IPython shows of an environment: as it is now, and for JupyterLab which it is, so that it can show it as it will be."""
     try:
         seen = shared.call(look(environment))
     except WardianError as error:
         return {"text/plain": f"<environment of {environment.file}: {error}>"}
-    return {"text/plain": text(seen), "text/html": html(seen)}
+    # from the notebook's folder, where its kernel runs: whoever opens the notebook has the file elsewhere
+    which = {"experiment": Path(os.path.relpath(environment.file)).as_posix(), "instance": environment.instance}
+    return {"text/plain": text(seen), "text/html": html(seen), MIME_TYPE: which}
 
 
 def text(view: View) -> str:

@@ -90,7 +90,7 @@ class Environment:
             self._journal.close()
             self._journal = None
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         from .display import mimebundle
 
         return mimebundle(self)

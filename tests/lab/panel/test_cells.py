@@ -64,6 +64,24 @@ def test_grown_from_a_cell(notebook: Notebook) -> None:
     notebook.picture("cells-created")
 
 
+def test_an_environment_as_output_is_live(notebook: Notebook, stage: Stage) -> None:
+    """An environment that a cell shows follows what is done to it elsewhere; what the notebook keeps is HTML and text, too."""
+    cell = notebook.run("import wardian\nwardian.Environment('experiment.yaml')")
+    shown = cell.shown.locator(".wardian-Output")
+    server = shown.locator('.wardian-Topology [data-id="node:server"]')
+    expect(server).to_have_attribute("aria-label", "server, node, ready")
+    stage.run("fault", "pause", "server")
+    expect(server).to_have_attribute("aria-label", "server, node, paused")
+    notebook.picture("cells-output")
+    assert_accessible(notebook.page, ".wardian-Output")
+    stage.run("fault", "undo")
+    expect(server).to_have_attribute("aria-label", "server, node, ready")
+    (output,) = cell.outputs
+    assert output["data"]["application/vnd.wardian.environment+json"] == {"experiment": "experiment.yaml", "instance": "default"}
+    assert "<svg" in "".join(output["data"]["text/html"])
+    assert "server" in "".join(output["data"]["text/plain"])
+
+
 def test_a_cell_that_would_not_end_in_time(notebook: Notebook, server: Server, stage: Stage) -> None:
     """Where what is left of the lease is less than a cell took last, by the journal, it says so before it is run, and extends the lease."""
     notebook.execute(notebook.cell(0))
@@ -97,8 +115,8 @@ def test_a_split_cell_stays_where_it_was(notebook: Notebook) -> None:
     page.keyboard.press("Control+End")
     page.keyboard.press("Home")
     page.keyboard.press("Control+Shift+Minus")
-    page.wait_for_function(f"() => {CURRENT}.widgets.length === 5 && {CURRENT}.activeCell.model.sharedModel.getSource().startsWith('%%on')")
+    page.wait_for_function(f"() => {CURRENT}.widgets.length === 6 && {CURRENT}.activeCell.model.sharedModel.getSource().startsWith('%%on')")
     cell.shows("server")
     page.keyboard.type("third = 3; ")
-    sources = [page.evaluate(f"{CURRENT}.widgets[{index}].model.sharedModel.getSource()") for index in (3, 4)]
+    sources = [page.evaluate(f"{CURRENT}.widgets[{index}].model.sharedModel.getSource()") for index in (4, 5)]
     assert sources == ["%%on server --timeout 30s\nfirst = 1", "%%on server --timeout 30s\nthird = 3; second = 2"]
