@@ -69,16 +69,25 @@ class Server:
             (spec / "kernel.json").write_text(json.dumps(installed))
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "WARDIAN_", "PYTEST", "JPY_"))}
         self.log = folder / "server.log"
+        self._argv = [
+            *(sys.executable, "-m", "jupyterlab", "--no-browser", "--expose-app-in-browser", "--ServerApp.ip=127.0.0.1"),
+            *(f"--ServerApp.root_dir={self.folder}", f"--ServerApp.base_url={base}/", "--allow-root"),
+            *("--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.extension_manager=readonly", *options),
+        ]
+        self._env = {**inherited, **{name: str(path) for name, path in private.items()}, **env} | {
+            "JUPYTER_TOKEN": self.token,
+            "JUPYTER_PATH": str(folder / "first"),
+            "JUPYTER_CONFIG_PATH": str(ROOT / "etc" / "jupyter"),
+            "PYTHONPATH": f"{ROOT}:{ROOT}/src",
+        }
+        self.start()
+
+    def start(self, port: int = 0) -> None:
+        """Start it, at this port or at any that is free."""
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "jupyterlab", "--no-browser", "--expose-app-in-browser", "--ServerApp.ip=127.0.0.1"),
-                    *("--ServerApp.port=0", f"--ServerApp.root_dir={self.folder}", f"--ServerApp.base_url={base}/", "--allow-root"),
-                    *("--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.extension_manager=readonly", *options),
-                ],
-                env={**inherited, **{name: str(path) for name, path in private.items()}, **env}
-                | {"JUPYTER_TOKEN": self.token, "JUPYTER_PATH": str(folder / "first"), "JUPYTER_CONFIG_PATH": str(ROOT / "etc" / "jupyter")}
-                | {"PYTHONPATH": f"{ROOT}:{ROOT}/src"},
+                [*self._argv, f"--ServerApp.port={port}", "--ServerApp.port_retries=0"],
+                env=self._env,
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -91,6 +100,12 @@ class Server:
         assert self.process.poll() is None, self.log.read_text()
         found = re.search(rf"http://127\.0\.0\.1:(\d+){re.escape(self.base)}/lab\?token", self.log.read_text())
         return f"http://127.0.0.1:{found[1]}{self.base}" if found else None
+
+    def kill(self) -> int:
+        """End it as a crash would; gives the port that it had."""
+        self.process.kill()
+        self.process.wait(timeout=30)
+        return int(self.url.removeprefix("http://127.0.0.1:").partition("/")[0])
 
     def write(self, name: str, *cells: Any, kernel: str = "wardian") -> str:
         """Write a notebook of code cells; gives its name."""

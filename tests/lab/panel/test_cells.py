@@ -115,8 +115,8 @@ def test_a_split_cell_stays_where_it_was(notebook: Notebook) -> None:
     page.keyboard.press("Control+End")
     page.keyboard.press("Home")
     page.keyboard.press("Control+Shift+Minus")
-    page.wait_for_function(f"() => {CURRENT}.widgets.length === 6 && {CURRENT}.activeCell.model.sharedModel.getSource().startsWith('%%on')")
+    page.wait_for_function(f"() => {CURRENT}.widgets.length === 5 && {CURRENT}.activeCell.model.sharedModel.getSource().startsWith('%%on')")
     cell.shows("server")
     page.keyboard.type("third = 3; ")
-    sources = [page.evaluate(f"{CURRENT}.widgets[{index}].model.sharedModel.getSource()") for index in (4, 5)]
+    sources = [page.evaluate(f"{CURRENT}.widgets[{index}].model.sharedModel.getSource()") for index in (3, 4)]
     assert sources == ["%%on server --timeout 30s\nfirst = 1", "%%on server --timeout 30s\nthird = 3; second = 2"]
