@@ -7,10 +7,10 @@ STAMP := $(VENV)/.installed
 # how many files of tests run at once: most of them wait more than they work
 WORKERS ?= 2
 
-.PHONY: help demo test test-all bench compiled lab lint docs system clean
+.PHONY: help demo test test-all test-openstack bench compiled lab lint docs system clean
 
 help:            ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 demo: $(STAMP)   ## run the demo experiment; leaves a notebook and a page in examples/video-qoe/out/
 	scripts/system-packages demo
@@ -26,6 +26,10 @@ test-all: $(STAMP) ## the same, with soak and chaos at length
 	scripts/system-packages long
 	$(MAKE) --no-print-directory lab lint compiled
 	$(BIN)/python -m pytest
+
+test-openstack: $(STAMP) ## an OpenStack of its own on this machine, made, tried and removed: minutes, and 3 GiB of memory
+	scripts/openstack-testbed install
+	$(BIN)/python -m pytest tests/openstack
 
 bench: $(STAMP)  ## measure beside peers; tables and JSON in benchmarks/out/
 	scripts/system-packages bench

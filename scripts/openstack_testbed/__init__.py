@@ -5,5 +5,5 @@ In the order in which they use one another: `layout` (where everything is), `pac
 """
 
 
-class TestbedError(Exception):
+class SetupError(Exception):
     """Something that the user can read and act on."""

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import TestbedError, configuration, packages, processes, services, setting_up
+from . import SetupError, configuration, packages, processes, services, setting_up
 from .layout import FIRST_PORT, Layout, default_folder, existing, locked, prepare
 
 EXAMPLES = """\
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen.folder = chosen.folder.absolute()
     try:
         return int(globals()[f"_{chosen.command}"](chosen))
-    except TestbedError as error:
+    except SetupError as error:
         print(f"openstack-testbed: {error}", file=sys.stderr)
         return 1
 
@@ -65,7 +65,7 @@ def _install(chosen: argparse.Namespace) -> int:
 
 def _start(chosen: argparse.Namespace) -> int:
     if packages.missing() or not packages.has_blazar(chosen.folder / "blazar"):
-        raise TestbedError("not all of it is installed; run `openstack-testbed install` first")
+        raise SetupError("not all of it is installed; run `openstack-testbed install` first")
     with locked(chosen.folder):
         begun = time.monotonic()
         layout = prepare(chosen.folder, chosen.port, chosen.hosts)
@@ -121,7 +121,7 @@ def _status(chosen: argparse.Namespace) -> int:
 def _clouds(chosen: argparse.Namespace) -> int:
     layout = existing(chosen.folder)
     if layout is None:
-        raise TestbedError(f"there is no testbed in {chosen.folder}; run `openstack-testbed start` first")
+        raise SetupError(f"there is no testbed in {chosen.folder}; run `openstack-testbed start` first")
     print(layout.clouds if chosen.path else layout.clouds.read_text(), end="\n" if chosen.path else "")
     return 0
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import TestbedError
+from . import SetupError
 
 HOST = "127.0.0.1"
 REGION = "testbed"
@@ -86,17 +86,18 @@ def existing(folder: Path) -> Layout | None:
 
 
 def prepare(folder: Path, first_port: int, hosts: int) -> Layout:
-    """The testbed in a folder, made where there is none. Raises TestbedError where there is one that is otherwise."""
+    """The testbed in a folder, made where there is none. Raises SetupError where there is one that is otherwise."""
     if found := existing(folder):
         if (found.first_port, found.hosts) != (first_port, hosts):
-            raise TestbedError(
+            raise SetupError(
                 f"the testbed in {folder} has --port {found.first_port} and --hosts {found.hosts}: "
                 "say so, or take it down with `openstack-testbed remove` first"
             )
         return found
     made = Layout(folder, first_port, hosts, {name: secrets.token_hex(16) for name in PASSWORDS})
-    for name in ("log", "run", "lock", "done", "images"):
-        (made.state / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+    # what services write themselves, everybody could read: but not in here
+    for path in (folder, made.state, *(made.state / name for name in ("log", "run", "lock", "done", "images"))):
+        path.mkdir(exist_ok=True, mode=0o700)
     write(made.state / "layout.json", json.dumps({"first_port": first_port, "hosts": hosts, "passwords": made.passwords}))
     return made
 
@@ -113,11 +114,11 @@ def write(path: Path, text: str) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Be the only command that changes this testbed. Raises TestbedError where another one does."""
+    """Be the only command that changes this testbed. Raises SetupError where another one does."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with open(folder / "lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise TestbedError(f"another command works on the testbed in {folder}; wait until it is done") from None
+            raise SetupError(f"another command works on the testbed in {folder}; wait until it is done") from None
         yield

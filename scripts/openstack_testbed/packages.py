@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from . import TestbedError
+from . import SetupError
 
 # Those with a hypervisor (nova-compute) or an init script for each service are left out: Nova's fake driver needs neither.
 PACKAGES = (
@@ -22,6 +22,17 @@ PACKAGES = (
     "uwsgi-plugin-python3",
     "python3-venv",
 )
+UNITS = (
+    "mariadb.service",
+    "rabbitmq-server.service",
+    "epmd.service",
+    "epmd.socket",
+    "keystone.service",
+    "open-iscsi.service",
+    "iscsid.socket",
+)
+"""What these packages have started at the next boot."""
+
 BLAZAR = ("blazar==18.0.0", "gunicorn>=23", "pymysql>=1.1")
 POLICY = Path("/usr/sbin/policy-rc.d")
 NO_SERVICES = """#!/bin/sh
@@ -33,7 +44,7 @@ exit 101
 def missing() -> list[str]:
     """Packages that are not there, or whose installation was cut short."""
     if program("dpkg-query") is None:
-        raise TestbedError("this needs Debian 12 or newer: there is no dpkg here")
+        raise SetupError("this needs Debian 12 or newer: there is no dpkg here")
     asked = ["dpkg-query", "--show", "--showformat", "${Package} ${Status}\\n", *PACKAGES]
     listed = subprocess.run(asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False).stdout
     return [name for name in PACKAGES if f"{name} install ok installed" not in listed.splitlines()]
@@ -45,7 +56,7 @@ def program(name: str) -> str | None:
 
 
 def install(blazar: Path) -> None:
-    """Install what is missing. Raises TestbedError."""
+    """Install what is missing. Raises SetupError."""
     if missing():
         _install_debian()
     if not has_blazar(blazar):
@@ -59,10 +70,10 @@ def has_blazar(folder: Path) -> bool:
 
 def _install_debian() -> None:
     if os.geteuid() != 0 or program("apt-get") is None:
-        raise TestbedError(f"install as root, on Debian: apt-get install --no-install-recommends {' '.join(PACKAGES)}")
+        raise SetupError(f"install as root, on Debian: apt-get install --no-install-recommends {' '.join(PACKAGES)}")
     command = ["apt-get", "-o", "DPkg::Lock::Timeout=600", "install", "--yes", "--quiet", "--no-install-recommends", *PACKAGES]
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    ours = not POLICY.exists()
+    ours, others = not POLICY.exists(), _units()
     if ours:
         POLICY.write_text(NO_SERVICES)
         POLICY.chmod(0o755)
@@ -71,10 +82,17 @@ def _install_debian() -> None:
             subprocess.run(["apt-get", "update", "--quiet"], stdout=subprocess.DEVNULL, check=False)
             done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
             if done.returncode:
-                raise TestbedError(f"apt-get failed:\n{done.stdout[-2000:]}")
+                raise SetupError(f"apt-get failed:\n{done.stdout[-2000:]}")
     finally:
         if ours:
             POLICY.unlink()
+        if (added := _units() - others) and program("systemctl"):
+            subprocess.run(["systemctl", "--quiet", "disable", *sorted(added)], stderr=subprocess.DEVNULL, check=False)
+
+
+def _units() -> set[str]:
+    """Those of UNITS that are there."""
+    return {name for name in UNITS if any(Path(folder, name).exists() for folder in ("/lib/systemd/system", "/etc/systemd/system"))}
 
 
 def _install_blazar(folder: Path) -> None:
@@ -82,5 +100,5 @@ def _install_blazar(folder: Path) -> None:
     for command in ([sys.executable, "-m", "venv", folder], [folder / "bin" / "pip", "install", "--quiet", *BLAZAR]):
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         if done.returncode:
-            raise TestbedError(f"{command[0]} failed:\n{done.stdout[-2000:]}")
+            raise SetupError(f"{command[0]} failed:\n{done.stdout[-2000:]}")
     (folder / "complete").touch()

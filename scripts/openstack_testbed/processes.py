@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from . import TestbedError
+from . import SetupError
 from .layout import Layout
 
 MARK = "WARDIAN_TESTBED_SERVICE"
-GRACE = 15.0
-"""Longest that a service may take to end when it is asked to, seconds."""
+GRACE = 60.0
+"""Longest that a service may take to end when it is asked to, seconds. A database that is killed may come back broken."""
 
 
 def running(layout: Layout) -> dict[str, list[int]]:
@@ -54,7 +54,7 @@ def start(layout: Layout, service: str, argv: Sequence[str], env: Mapping[str, s
 
 
 def run(layout: Layout, service: str, argv: Sequence[str], env: Mapping[str, str] | None = None, stdin: str = "") -> str:
-    """Run a command to its end and give what it wrote to stdout. Raises TestbedError with its last words where it fails."""
+    """Run a command to its end and give what it wrote to stdout. Raises SetupError with its last words where it fails."""
     done = subprocess.run(
         argv, env=_variables(layout, service, env or {}), cwd=layout.state, input=stdin, capture_output=True, text=True, check=False
     )
@@ -62,18 +62,18 @@ def run(layout: Layout, service: str, argv: Sequence[str], env: Mapping[str, str
         log.write(done.stderr)
     if done.returncode:
         last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
-        raise TestbedError(f"{Path(argv[0]).name} of {service} failed ({done.returncode}); all of it is in {layout.log(service)}\n{last}")
+        raise SetupError(f"{Path(argv[0]).name} of {service} failed ({done.returncode}); all of it is in {layout.log(service)}\n{last}")
     return done.stdout
 
 
 def wait(layout: Layout, service: str, process: subprocess.Popen[bytes] | None, ready: Callable[[], bool], timeout: float) -> None:
-    """Wait until a service is ready. Raises TestbedError with the end of its log when it ends before, or takes too long."""
+    """Wait until a service is ready. Raises SetupError with the end of its log when it ends before, or takes too long."""
     end = time.monotonic() + timeout
     while not ready():
         ended = process is not None and process.poll() is not None
         if ended or time.monotonic() > end:
             last = "\n".join(layout.log(service).read_text(errors="replace").splitlines()[-15:])
-            raise TestbedError(f"{service} {'ended' if ended else f'is not ready after {timeout:.0f} s'}; its log ends with:\n{last}")
+            raise SetupError(f"{service} {'ended' if ended else f'is not ready after {timeout:.0f} s'}; its log ends with:\n{last}")
         time.sleep(0.1)
 
 
@@ -88,7 +88,7 @@ def stop(layout: Layout, services: Iterable[str]) -> None:
         leading = [pid for pid in left if _leads(pid)] or left
         _signal(layout, leading if number == signal.SIGTERM else left, number, grace)
     if found := {name: pids for name, pids in running(layout).items() if name in set(services)}:
-        raise TestbedError(f"still running: {found}")
+        raise SetupError(f"still running: {found}")
 
 
 def _signal(layout: Layout, pids: Sequence[int], number: int, grace: float) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPException
 
-from . import TestbedError, processes
+from . import SetupError, processes
 from .layout import HOST, Layout
 from .packages import program
 from .web import request
@@ -71,7 +71,7 @@ def messages(layout: Layout) -> list[Service]:
 
 def identity(layout: Layout) -> Service:
     env = {"OS_KEYSTONE_CONFIG_FILES": str(layout.configuration("keystone"))}
-    return _wsgi(layout, "keystone", "/usr/bin/keystone-wsgi-public", "identity", env)
+    return _wsgi(layout, "keystone", "/usr/bin/keystone-wsgi-public", "identity", env, processes=1, threads=4)
 
 
 def others(layout: Layout) -> list[Service]:
@@ -126,12 +126,12 @@ def address(layout: Layout, service: Service) -> str | None:
 
 
 def start(layout: Layout, services: Sequence[Service]) -> None:
-    """Start those that do not run, all at once, and wait until each is ready. Raises TestbedError."""
+    """Start those that do not run, all at once, and wait until each is ready. Raises SetupError."""
     there = processes.running(layout)
     begun: list[tuple[Service, subprocess.Popen[bytes] | None]] = []
     for service in services:
         if service.name not in there and service.port and answers(layout, service.port):
-            raise TestbedError(f"port {layout.port(service.port)} of {service.name} is taken; choose others with --port")
+            raise SetupError(f"port {layout.port(service.port)} of {service.name} is taken; choose others with --port")
     for service in services:
         process = None if service.name in there else processes.start(layout, service.name, service.argv, service.env)
         begun.append((service, process))
@@ -160,7 +160,7 @@ def _ready(layout: Layout, service: Service) -> Callable[[], bool]:
     return ready
 
 
-def _wsgi(layout: Layout, name: str, file: str, port: str, env: Mapping[str, str]) -> Service:
+def _wsgi(layout: Layout, name: str, file: str, port: str, env: Mapping[str, str], processes: int = 2, threads: int = 1) -> Service:
     argv = [
         *(program("uwsgi") or "uwsgi", "--plugins", "python3", "--http-socket", f"{HOST}:{layout.port(port)}", "--wsgi-file", file),
         *(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from . import TestbedError
+from . import SetupError
 from .layout import REGION, Layout
 from .packages import program
 from .processes import run
@@ -187,7 +187,7 @@ class Api:
         return str(self.post(service, path, {kind: value})[kind]["id"])
 
     def call(self, method: str, service: str, path: str, value: Any = None, kind: str = "application/json") -> Any:
-        """One request. Raises TestbedError with the service's own reason."""
+        """One request. Raises SetupError with the service's own reason."""
         data = self._ask(method, service, path, value, kind).data
         return json.loads(data) if data else None
 
@@ -197,7 +197,7 @@ class Api:
         answer = request(self._layout, service, method, path, data, headers)
         if answer.status >= 400:
             reason = answer.data.decode(errors="replace")[:500]
-            raise TestbedError(f"{service} refuses {method} {path} ({answer.status}): {reason}")
+            raise SetupError(f"{service} refuses {method} {path} ({answer.status}): {reason}")
         return answer
 
 
