@@ -29,7 +29,7 @@ test-all: $(STAMP) ## the same, with soak and chaos at length
 
 test-openstack: $(STAMP) ## an OpenStack of its own on this machine, made, tried and removed: minutes, and 3 GiB of memory
 	scripts/openstack-testbed install
-	$(BIN)/python -m pytest tests/openstack
+	$(BIN)/python -m pytest tests/testbed
 
 bench: $(STAMP)  ## measure beside peers; tables and JSON in benchmarks/out/
 	scripts/system-packages bench
