@@ -53,7 +53,7 @@ def for_examples() -> Path:
             shutil.copytree(base, part, symlinks=True)
             packages = part / "usr" / "lib" / "python3" / "dist-packages"
             pip = [sys.executable, "-m", "pip", "install", "--quiet", "--python-version", "3.11", "--only-binary", ":all:"]
-            _run([*pip, "--target", str(packages), "pandas", "pyarrow"])
+            _run([*pip, "--target", str(packages), "ipykernel", "pandas", "pyarrow"])
             for name in ("tests", "include", "libarrow_flight*", "libarrow_s3*"):
                 for found in [*packages.glob(f"*/{name}")]:
                     shutil.rmtree(found) if found.is_dir() else found.unlink()
