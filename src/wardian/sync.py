@@ -151,9 +151,9 @@ class Faults:
         """Have links lose their carrier again and again: `flap("wan", every="2s", down="500ms")`."""
         return Fault(_portal.call(_inflict(self._core.flap(link, every=every, down=down, duration=duration))))
 
-    def kill(self, selector: str) -> list[str]:
-        """End all that runs on these nodes at once; `up` makes them anew. Gives their names."""
-        return _portal.call(self._core.kill(selector))
+    def kill(self, selector: str, *, duration: float | str | None = None) -> list[str]:
+        """End all that runs on these nodes at once; they are made anew after `duration`, or by `up`. Gives their names."""
+        return _portal.call(self._core.kill(selector, duration=duration))
 
     def in_force(self) -> list[InForce]:
         """The faults in force, the oldest first."""

@@ -154,6 +154,25 @@ def test_slow(up: Stage) -> None:
     assert group.read_text().split()[0] in ("-1", "max")
 
 
+def test_a_node_is_killed_for_a_time(up: Stage) -> None:
+    """A node killed for a time comes back as it was, whatever the file says, and another dead one does not; `down` has it stay down."""
+
+    def states() -> dict[str, str]:
+        return {item["name"]: item["state"] for item in up.json("status", "--json")["resources"] if item["kind"] == "node"}
+
+    up.edit("a: {networks: [east]}", "a: {networks: [east], env: {LATER: x}}")
+    up.run("fault", "kill", "b")
+    up.run("fault", "kill", "a", "--for", "100ms")
+    eventually(lambda: not in_force(up), "its time is over")
+    assert states() == {"a": "ready", "b": "stopped", "c": "ready"}
+    assert "x" not in up.run("exec", "a", "--", "sh", "-c", "echo $LATER").stdout
+    up.run("fault", "kill", "a", "--for", "1h")
+    assert "kill a" in up.run("fault", "undo").stdout
+    up.run("exec", "a", "true")
+    up.run("fault", "kill", "c", "--for", "1h")
+    up.run("down")
+
+
 def _groups(stage: Stage, node: str, *files: str) -> Iterator[Path]:
     for root in Path("/sys/fs/cgroup").glob("*"):
         for name in files:

@@ -119,22 +119,26 @@ def flap_command(
 @fault_command.command("kill")
 @experiment_options
 @json_option
+@click.option("--for", "duration", metavar="DURATION", help="Make them anew after this long, such as 30s; else `wardian up` does.")
 @click.argument("selector", shell_complete=complete_selector)
-def kill_command(file: Path | None, instance: str | None, as_json: bool, selector: str) -> None:
-    """End all that runs on nodes at once, as a power cut does. `wardian up` makes them anew.
+def kill_command(file: Path | None, instance: str | None, as_json: bool, duration: str | None, selector: str) -> None:
+    """End all that runs on nodes at once, as a power cut does. They are made anew, as they were and with their services.
 
     \b
+    wardian fault kill server --for 30s
     wardian fault kill server && sleep 10 && wardian up -y
     """
     target = environment(file, instance)
     try:
-        killed = wait(target.fault.kill(selector))
+        killed = wait(target.fault.kill(selector, duration=duration))
     finally:
         target.close()
     if as_json:
         print_json({"killed": killed})
     else:
-        click.echo(f"killed {', '.join(killed)}; `wardian up` makes {'it' if len(killed) == 1 else 'them'} anew")
+        them = "it" if len(killed) == 1 else "them"
+        anew = f"`wardian up` makes {them} anew" if duration is None else f"made anew after {duration}"
+        click.echo(f"killed {', '.join(killed)}; {anew}")
 
 
 @fault_command.command("undo")

@@ -365,7 +365,7 @@ async def tear_down(
     """Collect and destroy; the caller holds the lock."""
     progress = listen or (lambda name, state: None)
     # nothing can be collected from a node that stands still
-    await faults.undo_all(provider, record.id, "wardian down", journal)
+    await faults.free(provider, record.id, "wardian down", journal)
     transfers: list[Transfer] = []
     wanted = record.spec.get("collect") or []
     target = Path(record.file).parent / FOLDER / "collected" / record.id

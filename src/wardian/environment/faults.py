@@ -150,9 +150,17 @@ async def hold(provider: Provider, environment: str, fault: InForce) -> InForce:
 
 
 async def undo(provider: Provider, environment: str, reasons: Mapping[str, str], journal: Journal) -> list[InForce]:
-    """Undo these faults, {id: why}, as far as they are in force; gives those that were. Safe to repeat."""
+    """Undo these faults, {id: why}, as far as they are in force; gives those that were. Safe to repeat.
+
+    Raises BusyError where nodes were killed for a time and another command works on the environment.
+    """
     async with _alone(environment):
         ended = [item for item in await in_force(provider, environment) if item.id in reasons]
+        if killed := [node for item in ended if item.fault.kind == "kill" for node in item.nodes]:
+            # which stands on services, and they on this module
+            from .anew import make_anew
+
+            await make_anew(provider, environment, killed, journal)
         if ended:
             await _lift(provider, environment, ended, journal, reasons)
         return ended
@@ -161,6 +169,12 @@ async def undo(provider: Provider, environment: str, reasons: Mapping[str, str],
 async def undo_all(provider: Provider, environment: str, why: str, journal: Journal) -> list[InForce]:
     """Undo whatever is in force."""
     return await undo(provider, environment, {item.id: why for item in await in_force(provider, environment)}, journal)
+
+
+async def free(provider: Provider, environment: str, why: str, journal: Journal) -> None:
+    """Undo whatever would be in the way of tearing down; nodes that are killed for a time stay so."""
+    found = [item for item in await in_force(provider, environment) if item.fault.kind != "kill"]
+    await undo(provider, environment, {item.id: why for item in found}, journal)
 
 
 async def tend(provider: Provider, environment: str, journal: Callable[[], Journal]) -> tuple[float | None, list[int]]:
@@ -205,7 +219,7 @@ async def _lift(
 async def _bring_about(provider: Provider, environment: str, concerned: Sequence[Fault], wanted: Iterable[InForce]) -> None:
     """Have the targets of these faults suffer what is wanted, and no more."""
     now = time.time()
-    for kind in dict.fromkeys(fault.kind for fault in concerned):
+    for kind in dict.fromkeys(fault.kind for fault in concerned if fault.kind != "kill"):
         targets = dict.fromkeys(target for fault in concerned if fault.kind == kind for target in fault.targets)
         active = [item for item in wanted if item.fault.kind == kind and (kind != "flap" or item.phase(now)[0])]
         touching = [item.fault for item in active if targets.keys() & set(item.fault.targets)]
@@ -292,17 +306,25 @@ def flap(live: LiveEnvironment, name: str, every: float, down: float, duration: 
     return new("flap", [item.name for item in items], list(dict.fromkeys(nodes)), {"every": every, "down": down}, duration, held=held)
 
 
-async def kill(live: LiveEnvironment, selector: str, journal: Journal) -> list[str]:
-    """End all that runs on the nodes that a selector picks, at once; `up` makes them anew. Gives their names."""
+async def kill(live: LiveEnvironment, selector: str, journal: Journal, duration: float | None = None) -> list[str]:
+    """End all that runs on the nodes that a selector picks, at once. Gives their names.
+
+    duration: seconds after which the keeper makes them anew; `up` does so without.
+    """
     nodes = live.select(selector)
     if "kill" not in live.provider.faults:
         raise ProviderError(f"{live.provider.name} cannot kill nodes", remedy="end what runs there with `wardian exec`")
     environment = live.record.id
-    fault = new("kill", nodes, nodes, {}, None)
-    try:
-        await live.provider.kill(environment, nodes)
-    except WardianError as error:
-        journal.event(environment=environment, kind="fault.failed", detail={"summary": f"{fault.text()}: {error.message}"})
-        raise
+    fault = new("kill", nodes, nodes, {}, duration)
+    async with _alone(environment):
+        try:
+            if duration is not None:
+                # there before they are dead, so that they come back whatever happens to us
+                await _note(live.provider, environment, fault, fault.note())
+            await live.provider.kill(environment, nodes)
+        except WardianError as error:
+            await _note(live.provider, environment, fault, None)
+            journal.event(environment=environment, kind="fault.failed", detail={"summary": f"{fault.text()}: {error.message}"})
+            raise
     _record(journal, environment, "fault.begun", fault)
     return nodes

@@ -103,9 +103,18 @@ class Faults:
         seconds, cycle, lost = _seconds(duration), parsed("every", parse_duration, every), parsed("down", parse_duration, down)
         return self._inflicting(lambda live, held: faults.flap(live, link, cycle, lost, seconds, held))
 
-    async def kill(self, selector: str) -> list[str]:
-        """End all that runs on these nodes at once, as a power cut does. `up` makes them anew."""
-        return await faults.kill(await self._environment.live(), selector, self._environment.journal)
+    async def kill(self, selector: str, *, duration: float | str | None = None) -> list[str]:
+        """End all that runs on these nodes at once, as a power cut does. Gives their names.
+
+        After `duration` they are made anew, as they were; without it by `up`.
+        """
+        seconds = _seconds(duration)
+        live = await self._environment.live()
+        if seconds is not None:
+            await keeper.ensure(live.provider, live.record.id, True)
+        killed = await faults.kill(live, selector, self._environment.journal, seconds)
+        await keeper.request(live.record.id, {"op": "look"})
+        return killed
 
     async def in_force(self) -> list[InForce]:
         """The faults in force, the oldest first."""

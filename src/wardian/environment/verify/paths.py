@@ -21,8 +21,8 @@ class Expected:
 
     jitter: that of the one stretch that has some, with its distribution; of several, the deviation of all together, as if normal.
     deviation: standard deviation of the delay. bursts: how many times the variance of a count of losses is that of independent ones.
-    slowest: the lowest rate that it ever has, that of traces too. queue: SHAPE's queue of the slowest stretch. lost_before: what share is lost before it comes to that
-    stretch. traced: parts that follow a trace somewhere on the path.
+    slowest: the lowest rate that it ever has, that of traces too. queue: SHAPE's queue of the slowest stretch.
+    lost_before: what share is lost before it comes to that stretch. traced: parts that follow a trace somewhere on the path.
     """
 
     delay: float

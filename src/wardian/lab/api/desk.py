@@ -89,7 +89,7 @@ class Desk:
             raise PlanError(f"{kind} takes one target", remedy="join selectors with commas: client,server")
         duration = asked.get("for")
         if kind == "kill":
-            killed = await faults.kill(targets[0])
+            killed = await faults.kill(targets[0], duration=duration)
             self._look_again(file, instance)
             return {"nodes": killed}
         if kind == "partition":

@@ -151,7 +151,7 @@ exit 0
 """
 """Environment, folder of the node, thousandths of the processors' time or nothing for all of it.
 
-What begins later enters the group by itself, see `command.start`. Groups are of version 2, or of the hierarchy of version 1 that has processors.
+What begins later enters the group by itself, see `command.start`. Groups are those of version 2, or of version 1 where that has processors.
 """
 
 KILL = f"""{_FOUND}{_RESUME}
