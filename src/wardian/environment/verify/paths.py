@@ -46,7 +46,8 @@ def expected(stretches: Iterable[Stretch], shapes: Mapping[Key, Mapping[str, Any
     delay = 0.0
     jitters: list[tuple[float, str]] = []
     kept = before = single = 1.0
-    bursts, reorder, traced = 1.0, 0.0, set()
+    bursts, reorder = 1.0, 0.0
+    traced: set[str] = set()
     rate: float | None = None
     queue: Mapping[str, Any] | None = None
     rates: list[float] = []
