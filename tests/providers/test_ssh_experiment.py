@@ -126,9 +126,9 @@ def test_links_and_faults(lab: Lab, grounds: Stage) -> None:
     grounds.run("fault", "partition", "client", "server")
     grounds.run(*ping, code=1)
     grounds.run("fault", "undo")
-    grounds.run("fault", "kill", "server")
+    grounds.run("fault", "kill", "server", "--for", "1h")
     assert [item["state"] for item in grounds.json("status", "--json")["resources"] if item["name"] == "server"] == ["stopped"]
-    grounds.run("up", "-y")
+    grounds.run("fault", "undo")
     grounds.run(*ping)
     grounds.run("fault", "partition", "client", "server")
     grounds.run("down")

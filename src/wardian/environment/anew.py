@@ -9,6 +9,7 @@ from pathlib import Path
 from ..experiment.plan import reconcile
 from ..experiment.resources import Observed, Resource
 from ..journal import Journal
+from ..providers import registry
 from ..providers.base import Provider
 from . import services
 from .apply import Event, apply
@@ -22,6 +23,8 @@ async def make_anew(provider: Provider, environment: str, nodes: Collection[str]
     record = (await provider.observe(environment)).environment
     if record is None:
         return
+    # who finds an environment by its record alone holds a provider without its settings, and what is made needs them
+    provider = registry.make(provider.name, dict(record.spec.get("settings") or {}))
     async with provider.lock(record.file, record.instance, "making killed nodes anew"):
         found = (await services.observe(provider, environment)).resources
         dead = {name for name in nodes if ("node", name) in found and found["node", name].state != "ready"}
