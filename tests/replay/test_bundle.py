@@ -89,6 +89,8 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Env
     write(folder, **{".gitignore": "out/\n*.log\n/data\n", "notes.log": "x", "helper.py": "print('helped')\n"})
     study = notebook(folder / "study.ipynb", "print(6 * 7)")
     notebook(folder / "out" / "study.ipynb", "print(6 * 7)")
+    notebook(folder / "below" / "another.ipynb", "1")
+    write(folder, **{"below/experiment.yaml": "name: another\nnodes: [one]\n"})
     write(folder, **{"rootfs/bin/sh": ""})
     environment = Environment(folder / "experiment.yaml")
     record(environment, study)
@@ -139,15 +141,15 @@ def test_what_goes_in(environment: Environment, tmp_path: Path) -> None:
     packed = pack(environment, tmp_path / "study.crate.zip")
     found = contents(packed.path)
     assert set(found) == {
-        ".gitignore", ".zenodo.json", "CITATION.cff", "LICENSE", "copy.py", "data/serve.txt", "experiment.yaml", "helper.py",
-        "out/study.ipynb", "study.ipynb", "sub/.gitignore", "sub/keep.tmp", "trovi.json", "zeros", METADATA, JOURNAL,
-        "wardian-bundle/bundle.json", "wardian-bundle/environment.md",
+        ".gitignore", ".zenodo.json", "below/another.ipynb", "below/experiment.yaml", "CITATION.cff", "LICENSE", "copy.py",
+        "data/serve.txt", "experiment.yaml", "helper.py", "out/study.ipynb", "study.ipynb", "sub/.gitignore", "sub/keep.tmp",
+        "trovi.json", "zeros", METADATA, JOURNAL, "wardian-bundle/bundle.json", "wardian-bundle/environment.md",
     }  # fmt: skip
     assert found["copy.py"] == b"print('helped')\n"
     assert set(packed.left_out) == {"escape", "pipe", "./rootfs", "experiment.lock", "back\\slash", "e\u202ecod.py"}
     assert packed.left_out["escape"] == "a link to what is not taken"
     assert "changed since run" in packed.left_out["experiment.lock"]
-    unpack(packed.path, tmp_path / "what is packed unpacks")
+    assert [path.name for path in unpack(packed.path, tmp_path / "what is packed unpacks").notebooks] == ["study.ipynb"]
     assert packed.parts()["journal"] == (1, len(found[JOURNAL]))
     assert b"| server | - | Linux 6 |" in found["wardian-bundle/environment.md"]
 
@@ -348,10 +350,10 @@ def test_images_go_along(environment: Environment, tmp_path: Path, stage: Stage,
     other = image(engine, IMAGE)
     engine.ask("DELETE", "/images/wardian-test:wanted", fails=True)
     engine.ask("POST", f"/images/{IMAGE}/tag", repo="wardian-test", tag="base")
-    there = stage.json("unpack", str(packed.path), "images", "--load-images", "--json", env={"DOCKER_HOST": engine.address})
+    there = stage.json("unpack", str(packed.path), str(tmp_path / "there"), "--load-images", "--json", env={"DOCKER_HOST": engine.address})
     assert there["images"] == ["wardian-test:wanted"]
     assert (image(engine, "wardian-test:wanted"), image(engine, "wardian-test:base")) == (number, other)
-    again = stage.json("unpack", str(packed.path), "images", "--load-images", "--json", env={"DOCKER_HOST": engine.address})
+    again = stage.json("unpack", str(packed.path), str(tmp_path / "there"), "--load-images", "--json", env={"DOCKER_HOST": engine.address})
     assert again["images"] == []
     for tag in ("base", "wanted"):
         engine.ask("DELETE", f"/images/wardian-test:{tag}")

@@ -15,6 +15,7 @@ from typing import Any
 
 from ...environment.environment import FOLDER as STATE
 from ...environment.environment import Environment
+from ...environment.live import experiment_of
 from ...errors import BundleError, LockError, RunError
 from ...experiment import tables
 from ...experiment.model import Experiment
@@ -96,7 +97,7 @@ async def pack(
     cited = citation.files(folder)
     for name, path in cited.items():
         contents.items.setdefault(name, Item(name, path))
-    made_from = _notebooks(contents, records, folder)
+    made_from = _notebooks(contents, records, environment)
     described = citation.read(
         cited.get(citation.FILE),
         name=experiment.name,
@@ -221,10 +222,12 @@ def _files_of(record: RunRecord, folder: Path) -> list[Path]:
     return [path for path in map(Path, named) if path.is_file() and _inside(str(path), folder)]
 
 
-def _notebooks(contents: Contents, records: Sequence[RunRecord], folder: Path) -> list[str]:
-    """The notebooks of the experiment, that of the last run first; not those that runs wrote."""
+def _notebooks(contents: Contents, records: Sequence[RunRecord], environment: Environment) -> list[str]:
+    """The notebooks of the experiment, that of the last run first; not those that runs wrote, nor those of experiments below it."""
+    folder = environment.folder
     ran = [Path(record.run.detail["notebook"]).relative_to(folder).as_posix() for record in reversed(records)]
-    others = [name for name in contents.items if name.endswith(".ipynb") and "out" not in Path(name).parts]
+    others = sorted((name for name in contents.items if name.endswith(".ipynb")), key=lambda name: (name.count("/"), name))
+    others = [name for name in others if "out" not in Path(name).parts and experiment_of(folder / name) == environment.file]
     return [name for name in dict.fromkeys([*ran, *others]) if name in contents.items]
 
 
