@@ -20,13 +20,13 @@ from ..conftest import ARTEFACTS, TIMEOUT, Server
 
 
 @contextmanager
-def beside_experiment(*options: str, base: str = "") -> Iterator[tuple[Server, Stage]]:
-    """A JupyterLab server with a stage in a folder of its root. options, base: as for `Server`."""
+def beside_experiment(*options: str, base: str = "", **env: str) -> Iterator[tuple[Server, Stage]]:
+    """A JupyterLab server with a stage in a folder of its root. options, base, env: as for `Server`."""
     folder = Path(tempfile.mkdtemp(prefix="wp", dir="/tmp"))
     (folder / "notebooks").mkdir()
     stage = make_stage(folder / "notebooks")
     try:
-        server = Server(folder, *options, base=base, WARDIAN_STATE=str(stage.state))
+        server = Server(folder, *options, base=base, WARDIAN_STATE=str(stage.state), **env)
         try:
             yield server, stage
         finally:

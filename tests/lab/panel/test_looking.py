@@ -114,7 +114,7 @@ def test_search(panel: Panel, up: Stage) -> None:
     field = panel.root.get_by_role("searchbox")
     field.fill("origin")
     expect(panel.root.get_by_role("treeitem")).to_have_count(1)
-    expect(panel.symbol("group", "client")).to_have_class("wardian-Symbol wardian-state-ready wardian-mod-dim")
+    expect(panel.symbol("group", "client")).to_have_class(re.compile("wardian-mod-dim"))
     field.press("Enter")
     expect(panel.details("Node server")).to_be_visible()
     panel.button("Close").click()

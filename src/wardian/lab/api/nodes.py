@@ -218,7 +218,8 @@ class Ports(Handler):
     async def get(self) -> None:
         """List them."""
         file = self.experiment_file(self.query["path"])
-        self.answer({"ports": [self._with_url(item) for item in self.desk.nodes.ports(file, self.query["instance"])]})
+        found = await self.work(self.desk.nodes.ports(file, self.query["instance"]))
+        self.answer({"ports": [self._with_url(item) for item in found]})
 
     @operation(
         Operation(

@@ -143,13 +143,14 @@ class Nodes:
             self._desk.touch(file, instance)
             return _port(id_, forward)
 
-    def ports(self, file: Path, instance: str) -> list[dict[str, Any]]:
+    async def ports(self, file: Path, instance: str) -> list[dict[str, Any]]:
         """The ports of an environment that are open here."""
         return [_port(id_, forward) for id_, (key, forward) in self._ports.items() if key == (file, instance)]
 
     def ports_by_id(self, file: Path, instance: str) -> dict[str, dict[str, Any]]:
-        """The same by their ids, without what changes with each connection."""
-        return {item["id"]: {key: item[key] for key in ("node", "port", "here")} for item in self.ports(file, instance)}
+        """The same by their ids, without what changes with each connection. On the portal's loop."""
+        open_ = {id_: forward for id_, (key, forward) in self._ports.items() if key == (file, instance)}
+        return {id_: {"node": forward.node, "port": forward.port, "here": forward.here} for id_, forward in open_.items()}
 
     async def close_port(self, id_: str) -> None:
         """Close one. Raises SelectorError."""

@@ -4,7 +4,7 @@ import { Panel } from '@lumino/widgets';
 import * as React from 'react';
 
 import { Live } from '../environment/live';
-import { type IPanelContext, PanelContext, useSeen, useSignal, usePanel } from '../panel/context';
+import { type IPanelContext, PanelContext, useSignal, usePanel, useTraffic } from '../panel/context';
 import { LeaseLine } from '../panel/lists';
 import { NodeTree } from '../panel/node_tree';
 import type { ISelection } from '../panel/selection';
@@ -91,14 +91,7 @@ function Small(): React.ReactElement | null {
   const [folds, setFolds] = React.useState<ReadonlyMap<string, boolean>>(new Map());
   const [selection, onSelect] = React.useState<ISelection | null>(null);
   const onFold = React.useCallback((group: string, folded: boolean) => setFolds(before => new Map(before).set(group, folded)), []);
-  const { place, shown } = useSeen();
-  React.useEffect(() => {
-    if (!shown) {
-      return undefined;
-    }
-    live.watchTraffic(true);
-    return () => live.watchTraffic(false);
-  }, [live, shown]);
+  const place = useTraffic(live);
   const { state } = live;
   if (!state?.nodes) {
     return null;

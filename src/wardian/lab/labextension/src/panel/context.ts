@@ -37,11 +37,12 @@ export function useSignal<T, U>(signal: ISignal<T, U>): void {
   }, [signal]);
 }
 
-/** Whether an element can be seen: it is in view, in a tab that is shown. place: for the element's `ref`. */
-export function useSeen(): { place: React.RefCallback<Element>; shown: boolean } {
+/** Have what links carry told while an element can be seen: in view, in a tab that is shown. Gives its `ref`. */
+export function useTraffic(live: Live): React.RefCallback<Element> {
   const [element, place] = React.useState<Element | null>(null);
   const [inView, setInView] = React.useState(false);
   const [hidden, setHidden] = React.useState(document.hidden);
+  const seen = inView && !hidden;
   React.useEffect(() => {
     const onHidden = (): void => setHidden(document.hidden);
     document.addEventListener('visibilitychange', onHidden);
@@ -54,7 +55,14 @@ export function useSeen(): { place: React.RefCallback<Element>; shown: boolean }
     }
     return () => observer.disconnect();
   }, [element]);
-  return { place, shown: inView && !hidden };
+  React.useEffect(() => {
+    if (!seen) {
+      return undefined;
+    }
+    live.watchTraffic(true);
+    return () => live.watchTraffic(false);
+  }, [live, seen]);
+  return place;
 }
 
 /** What a request answers; asked again when `key` changes, with the last answer kept while it runs. */

@@ -5,7 +5,7 @@ import { openMenu } from '../actions/menu';
 import { Progress, Running } from '../actions/progress';
 import type { IEnvironment, IProblem } from '../environment/types';
 import { Topology } from '../topology/drawing';
-import { useSeen, useSignal, usePanel } from './context';
+import { useSignal, usePanel, useTraffic } from './context';
 import { Details, exists } from './details';
 import { Differences } from './differences';
 import { FaultList, LeaseLine, LinkList, NetworkList, PortList, ServiceList } from './lists';
@@ -35,15 +35,7 @@ export function EnvironmentView({ large }: { large: boolean }): React.ReactEleme
     setSelection(selection);
   }, []);
 
-  const seen = useSeen();
-  const shown = seen.shown && !!state?.nodes;
-  React.useEffect(() => {
-    if (!shown) {
-      return undefined;
-    }
-    live.watchTraffic(true);
-    return () => live.watchTraffic(false);
-  }, [live, shown]);
+  const place = useTraffic(live);
 
   if (!state?.nodes) {
     return <Waiting lost={connection === 'lost'} trouble={state?.trouble?.message} />;
@@ -129,7 +121,7 @@ export function EnvironmentView({ large }: { large: boolean }): React.ReactEleme
     }
   };
   return large ? (
-    <div className="wardian-Page" ref={seen.place} onContextMenu={onContextMenu}>
+    <div className="wardian-Page" ref={place} onContextMenu={onContextMenu}>
       <div className="wardian-Page-main">
         {header}
         {drawing}
@@ -143,7 +135,7 @@ export function EnvironmentView({ large }: { large: boolean }): React.ReactEleme
       </div>
     </div>
   ) : (
-    <div className="wardian-Side" ref={seen.place} onContextMenu={onContextMenu}>
+    <div className="wardian-Side" ref={place} onContextMenu={onContextMenu}>
       <div className="wardian-Scroll">
         {header}
         {search}
