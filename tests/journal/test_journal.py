@@ -9,7 +9,7 @@ import time
 import pytest
 
 from wardian.errors import JournalError
-from wardian.journal import Journal
+from wardian.journal import Journal, LogEntry
 from wardian.journal.identifiers import new_id
 
 from .databases import ask, everything, python
@@ -279,3 +279,26 @@ def test_kill_at_any_moment(target):
         assert {cell.status for cell in cells[:-1]} == {"ok"}
         assert [fact.value for fact in record.facts][: len(cells) - 1] == [[number] for number in range(len(cells) - 1)]
         assert all(record.outputs[cell.id][0].content["text"] == cell.detail["source"] * 20_000 for cell in cells[:-1])
+
+
+def test_how_long_cells_took(journal: Journal) -> None:
+    """Of each cell of a notebook it is known how long it took when it ended well last, whatever failed or still runs since."""
+    for cell, notebook, status in (
+        ("a", "n", "ok"),
+        ("b", "n", "ok"),
+        ("a", "n", "ok"),
+        ("a", "n", "failed"),
+        ("c", "n", "failed"),
+        ("d", "o", "ok"),
+    ):
+        journal.cell(source="x", cell=cell, notebook=notebook).done(status)
+    journal.cell(source="x", cell="b", notebook="n")
+    journal.flush()
+    entries = journal.entries(kinds=["cell"])
+    assert journal.durations("n") == {"a": took(entries[2]), "b": took(entries[1])}
+
+
+def took(entry: LogEntry) -> float:
+    """How long an entry lasted, seconds."""
+    assert entry.ended is not None
+    return entry.ended - entry.started
