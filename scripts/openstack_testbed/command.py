@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import time
@@ -64,12 +65,15 @@ def _install(chosen: argparse.Namespace) -> int:
 
 
 def _start(chosen: argparse.Namespace) -> int:
+    if os.geteuid() != 0:
+        raise SetupError("start it as root: its network agents and its database want that")
     if packages.missing() or not packages.has_blazar(chosen.folder / "blazar"):
         raise SetupError("not all of it is installed; run `openstack-testbed install` first")
     with locked(chosen.folder):
         begun = time.monotonic()
         layout = prepare(chosen.folder, chosen.port, chosen.hosts)
         configuration.write_all(layout)
+        processes.stop(layout, [processes.SETTING_UP])
         for name, step in _steps(layout):
             print(f"{time.monotonic() - begun:6.1f} s  {name}", file=sys.stderr, flush=True)
             step()
@@ -82,7 +86,7 @@ def _steps(layout: Layout) -> list[tuple[str, Any]]:
     return [
         ("the database's files", once("database-files", partial(setting_up.database_files, layout))),
         ("MariaDB and RabbitMQ", partial(services.start, layout, [services.database(layout), *services.messages(layout)])),
-        ("databases", once("databases", partial(setting_up.databases, layout))),
+        ("the services' account", once("account", partial(setting_up.account, layout))),
         ("Keystone's tables", once("keystone", partial(setting_up.keystone, layout))),
         ("tables", once("tables", partial(setting_up.tables, layout))),
         ("Keystone", partial(services.start, layout, [services.identity(layout)])),

@@ -16,6 +16,9 @@ from . import SetupError
 from .layout import Layout
 
 MARK = "WARDIAN_TESTBED_SERVICE"
+SETTING_UP = "setting-up"
+"""What commands of setting up belong to: one may outlive the command that ran it, and must not pass for the service."""
+
 GRACE = 60.0
 """Longest that a service may take to end when it is asked to, seconds. A database that is killed may come back broken."""
 
@@ -56,7 +59,7 @@ def start(layout: Layout, service: str, argv: Sequence[str], env: Mapping[str, s
 def run(layout: Layout, service: str, argv: Sequence[str], env: Mapping[str, str] | None = None, stdin: str = "") -> str:
     """Run a command to its end and give what it wrote to stdout. Raises SetupError with its last words where it fails."""
     done = subprocess.run(
-        argv, env=_variables(layout, service, env or {}), cwd=layout.state, input=stdin, capture_output=True, text=True, check=False
+        argv, env=_variables(layout, SETTING_UP, env or {}), cwd=layout.state, input=stdin, capture_output=True, text=True, check=False
     )
     with open(layout.log(service), "a") as log:
         log.write(done.stderr)

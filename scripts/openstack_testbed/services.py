@@ -13,7 +13,7 @@ from .layout import HOST, Layout
 from .packages import program
 from .web import request
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Longest that a service may take until it answers, seconds. A busy machine takes minutes for what is a matter of seconds."""
 
 

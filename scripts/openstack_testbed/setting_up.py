@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -30,6 +31,7 @@ def once(layout: Layout, name: str, work: Callable[[], None]) -> None:
 
 def database_files(layout: Layout) -> None:
     """Make the folder that the database is in."""
+    shutil.rmtree(layout.state / "database", ignore_errors=True)
     run(
         layout,
         "mariadb",
@@ -40,22 +42,16 @@ def database_files(layout: Layout) -> None:
     )
 
 
-def databases(layout: Layout) -> None:
-    """Make the databases, and the account that the services use."""
-    account = "'testbed'@'127.0.0.1'"
-    lines = [f"CREATE DATABASE IF NOT EXISTS {name} CHARACTER SET utf8;" for name in DATABASES]
-    lines += [f"CREATE USER IF NOT EXISTS {account} IDENTIFIED BY '{layout.passwords['database']}';"]
-    lines += [f"GRANT ALL ON {name}.* TO {account};" for name in DATABASES]
-    run(
-        layout,
-        "mariadb",
-        [program("mariadb") or "mariadb", "--no-defaults", f"--socket={layout.state}/run/mariadb.sock"],
-        stdin="\n".join(lines),
-    )
+def account(layout: Layout) -> None:
+    """Make the account that the services use in the database."""
+    user = "'testbed'@'127.0.0.1'"
+    lines = [f"CREATE USER IF NOT EXISTS {user} IDENTIFIED BY '{layout.passwords['database']}';"]
+    _sql(layout, *lines, *(f"GRANT ALL ON {name}.* TO {user};" for name in DATABASES))
 
 
 def keystone(layout: Layout) -> None:
     """Fill Keystone's database: tables, keys, the administrator, its own place in the catalogue."""
+    _empty(layout, "keystone")
     _keystone(layout, "db_sync")
     for keys in ("fernet_setup", "credential_setup"):
         _keystone(layout, keys, "--keystone-user", "root", "--keystone-group", "root")
@@ -73,18 +69,20 @@ def tables(layout: Layout) -> None:
     """Fill the databases of the others, two at a time."""
 
     def nova() -> None:
+        _empty(layout, "nova_api", "nova", "nova_cell0")
         manage = _manage(layout, "nova-manage", "nova")
         run(layout, "nova-api", [*manage, "api_db", "sync"])
         # both are kept in the database, so that no password is an argument
         run(layout, "nova-api", [*manage, "cell_v2", "map_cell0"])
-        if "c1" not in run(layout, "nova-api", [*manage, "cell_v2", "list_cells"]):
-            run(layout, "nova-api", [*manage, "cell_v2", "create_cell", "--name", "c1"])
+        run(layout, "nova-api", [*manage, "cell_v2", "create_cell", "--name", "c1"])
         run(layout, "nova-api", [*manage, "db", "sync"])
 
     def neutron() -> None:
+        _empty(layout, "neutron")
         run(layout, "neutron", [*_manage(layout, "neutron-db-manage", "neutron"), "upgrade", "head"])
 
     def small() -> None:
+        _empty(layout, "placement", "glance", "blazar")
         run(layout, "placement", [*_manage(layout, "placement-manage", "placement"), "db", "sync"])
         run(layout, "glance", [*_manage(layout, "glance-manage", "glance"), "db_sync"])
         run(layout, "blazar", [*_manage(layout, str(layout.blazar / "bin" / "blazar-db-manage"), "blazar"), "upgrade", "head"])
@@ -207,6 +205,16 @@ def _image(api: Api) -> None:
     image = found[0] if found else api.post("image", "/v2/images", wanted)
     if image["status"] == "queued":
         api.call("PUT", "image", f"/v2/images/{image['id']}/file", bytes(2**20), "application/octet-stream")
+
+
+def _empty(layout: Layout, *names: str) -> None:
+    """Have these databases be there and empty: a change of tables that was cut short cannot be gone on with."""
+    _sql(layout, *(f"DROP DATABASE IF EXISTS {name}; CREATE DATABASE {name} CHARACTER SET utf8;" for name in names))
+
+
+def _sql(layout: Layout, *lines: str) -> None:
+    client = [program("mariadb") or "mariadb", "--no-defaults", f"--socket={layout.state}/run/mariadb.sock"]
+    run(layout, "mariadb", client, stdin="\n".join(lines))
 
 
 def _keystone(layout: Layout, *arguments: str) -> None:
