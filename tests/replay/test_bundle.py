@@ -177,6 +177,13 @@ def test_it_is_a_valid_crate(environment: Environment, tmp_path: Path) -> None:
     deposit = json.loads(found[".zenodo.json"])
     assert deposit["creators"][0] == {"name": "Lovelace, Ada", "orcid": "0000-0002-1825-0097", "affiliation": "Analytical Engines"}
     assert (deposit["license"], packed.lacking) == ("mit", ())
+    for name in ("CITATION.cff", "LICENSE", "study.ipynb"):
+        (environment.folder / name).unlink()
+    write(environment.folder, **{"a b & ü.txt": "x", "d[0]/q#1?.txt": "y", "100%.md": "z"})
+    bare = pack(environment, tmp_path / "bare.crate.zip")
+    assert validated(bare.path, "ro-crate-1.1", tmp_path / "cache") == []
+    assert len(bare.lacking) == 2
+    assert (unpack(bare.path, tmp_path / "there").folder / "d[0]" / "q#1?.txt").read_text() == "y"
 
 
 def test_the_same_bytes_and_whole_or_not_at_all(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,12 +107,15 @@ def run_command(
 
 def _brought(source: str, into: Path | None, which: str | None) -> tuple[Path, Unpacked | None]:
     """The notebook, and what was unpacked to have it."""
+    from ..journal.redact import redact_text
     from ..replay.bundle.origin import fetch, is_elsewhere
 
     if not is_elsewhere(source):
         if into or which:
             raise click.UsageError("--into and --notebook are for bundles and repositories")
         return Path(source), None
+    if not source.endswith(".zip"):
+        click.echo(f"fetching {redact_text(source)}", err=True)
     return fetch(source, into, which)
 
 

@@ -21,6 +21,7 @@ _CONTEXT = "https://w3id.org/ro/crate/1.1/context"
 _CONFORMS = "https://w3id.org/ro/crate/1.1"
 _PROCESS = "https://w3id.org/ro/wfrun/process/0.5"
 _TERMS = {"sha256": "https://w3id.org/ro/terms/workflow-run#sha256"}
+_NO_LICENCE = "No licence is given: ask the authors before you use it for more than reading."
 _SPDX = "https://spdx.org/licenses/"
 
 _TYPES = {
@@ -65,7 +66,8 @@ def metadata(
         **_title(citation),
         "datePublished": published,
         "conformsTo": [{"@id": _PROCESS}] if runs else [],
-        "license": {"@id": licence} if licence else None,
+        # a crate has to have one, if only in words
+        "license": {"@id": licence} if licence else _NO_LICENCE,
         "version": citation.version,
         "identifier": f"https://doi.org/{citation.doi.rpartition('doi.org/')[2]}" if citation.doi else None,
         "isBasedOn": {"@id": citation.repository} if citation.repository else None,
@@ -77,7 +79,7 @@ def metadata(
     entities = [
         {"@id": METADATA, "@type": "CreativeWork", "conformsTo": {"@id": _CONFORMS}, "about": {"@id": "./"}},
         root,
-        *_people(citation.authors),
+        *_people(citation.authors, linked=True),
         *(_file(item, experiment, notebooks, citation, licence) for item in stored),
     ]
     if citation.licence and licence:
@@ -176,15 +178,19 @@ def _actions(runs: Mapping[str, RunRecord], experiment: str, names: set[str]) ->
             yield {"@id": quote(identity, safe="#"), "@type": "PropertyValue", "name": name, "value": value}
 
 
-def _people(authors: Sequence[Author]) -> Iterable[dict[str, Any]]:
+def _people(authors: Sequence[Author], *, linked: bool = False) -> Iterable[dict[str, Any]]:
+    """linked: organisations are entities, as a crate should have them, and not text, as Trovi reads them."""
     for author in authors:
+        organisation = f"#organisation-{quote(author.affiliation)}" if author.affiliation and linked else None
+        if organisation:
+            yield {"@id": organisation, "@type": "Organization", "name": author.affiliation}
         yield {
             "@id": _person(author),
             "@type": "Person" if author.person else "Organization",
             "name": author.name,
             "givenName": author.given,
             "familyName": author.family,
-            "affiliation": author.affiliation,
+            "affiliation": {"@id": organisation} if organisation else author.affiliation,
             "email": author.email,
         }
 
