@@ -61,6 +61,7 @@ def test_containers_are_grown_and_worked_on(panel: Panel, stage: Stage, tmp_path
     panel.symbol("node", "client").click()
     details = panel.details("Node client")
     panel.button("Files").click()
+    expect(details.locator(".wardian-Files code")).to_contain_text("/")
     details.locator("input[type=file]").set_input_files(sent)
     with panel.page.expect_download() as download:
         details.get_by_role("link", name="sent.bin").click()
