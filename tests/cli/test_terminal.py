@@ -117,7 +117,7 @@ def test_ctrl_c_ends_what_runs_on_the_nodes(grown: Stage) -> None:
     assert process.stdout is not None
     begun = {process.stdout.readline().split()[0] for _ in range(3)}
     assert begun == {"server", "client[0]", "client[1]"}
-    assert len(sleeping()) == 3
+    eventually(lambda: len(sleeping()) == 3, "the commands run")
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130
