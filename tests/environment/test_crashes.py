@@ -125,7 +125,7 @@ def test_killed_before_anything_was_written(whole: Stage) -> None:
 @pytest.mark.timeout(600)
 def test_up_is_killed_at_random_points(whole: Stage) -> None:
     """Wherever `up` is killed, `up` again finishes it or `down` removes it, without a rest."""
-    killed_up(whole, 50, seed=20)
+    killed_up(whole, 15, seed=20)
 
 
 @pytest.mark.long
@@ -157,9 +157,9 @@ def test_down_is_killed_at_random_points(whole: Stage) -> None:
         if whole.environments() and chance.random() < 0.6:
             whole.run("down")
             whole.assert_nothing_left()
-        if hit == 8:
+        if hit == 4:
             break
-    assert hit == 8
+    assert hit == 4
 
 
 @pytest.mark.slow
@@ -168,7 +168,7 @@ def test_up_after_a_killed_down(whole: Stage) -> None:
     whole.run("up")
     length = duration(whole, "down")
     whole.run("up")
-    for share in (0.5, 0.7, 0.85):
+    for share in (0.5, 0.8):
         kill_midway(whole, "down", length * share)
         whole.run("up")
         assert_up(whole)
@@ -183,10 +183,15 @@ def up(whole: Stage) -> Iterator[Stage]:
 
 def test_interrupted_up_exits_130(whole: Stage) -> None:
     """Ctrl-C during `up` ends it with 130 and says how it is finished, and so it is."""
-    process = whole.start("up")
-    eventually(whole.environments, "the environment exists")
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    for _ in range(10):
+        process = whole.start("up")
+        eventually(whole.environments, "the environment exists")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        if process.returncode:
+            break
+        # it was faster than this test
+        whole.run("down")
     assert process.returncode == 130, said
     assert "running the command again" in said
     assert "Traceback" not in said

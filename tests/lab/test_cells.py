@@ -102,6 +102,7 @@ def test_completion(notebook: Notebook) -> None:
     pytest.fail(f"nothing was completed: {editor.inner_text()}")
 
 
+@pytest.mark.long
 def test_a_hundred_thousand_lines(notebook: Notebook) -> None:
     """Every line of a long output from a node is shown, in order."""
     cell = notebook.run("%%on server\nfor number in range(100_000): print('line', number)")

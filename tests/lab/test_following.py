@@ -40,6 +40,7 @@ def test_a_reload(server: Server, open_notebook: Callable[[str], Notebook], tmp_
     notebook.picture("reload-ended")
 
 
+@pytest.mark.long
 def test_ended_while_the_page_was_away(server: Server, open_notebook: Callable[[str], Notebook], tmp_path: Path) -> None:
     """A cell that ended while no page was open shows all of its output; one that was cleared and saved stays clear."""
     gate = tmp_path / "gate"
@@ -70,6 +71,7 @@ def test_a_second_browser(server: Server, open_notebook: Callable[[str], Noteboo
         assert notebook.cell(0).wait().printed("last").text.splitlines() == LINES
 
 
+@pytest.mark.long
 def test_input_after_a_reload(server: Server, open_notebook: Callable[[str], Notebook]) -> None:
     """A question that waited for its answer is asked again in the new page."""
     notebook = open_notebook(server.write("asking.ipynb", "%%on server\nname = input('Who? ')\nprint('it is', name)"))

@@ -14,6 +14,7 @@ from .test_switch import NODE, command, switch
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.long
 def test_states_after_a_reload(server: Server, open_notebook: Callable[[str], Notebook], tmp_path: Path) -> None:
     """A page that is opened while a cell runs shows that it does, and how it ends."""
     gate = tmp_path / "gate"

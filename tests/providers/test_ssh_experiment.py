@@ -93,6 +93,7 @@ def test_from_up_to_down(lab: Lab, grounds: Stage) -> None:
         assert lab.machines[name].run(f"{ours}; true") == ""
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_links_and_faults(lab: Lab, grounds: Stage) -> None:
     """A rate between hosts is planned, measured, changed by command and by the file, mended when it was taken away, and gone at the end."""

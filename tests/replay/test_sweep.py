@@ -57,6 +57,7 @@ def test_wrong_parameters_before_anything_runs(stage: Stage) -> None:
     assert stage.json("log", "--json") == []
 
 
+@pytest.mark.long
 def test_runs_that_fail(stage: Stage) -> None:
     """A run that fails does not end the sweep, but its exit code says so; the next call runs just those again."""
     study(stage, "import pathlib\nassert label != 'b' or pathlib.Path('mended').exists(), 'not yet'")

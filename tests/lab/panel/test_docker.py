@@ -16,7 +16,7 @@ from tests.stage import Stage
 from ..conftest import Server
 from . import Panel, beside_experiment
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.root, pytest.mark.long, pytest.mark.timeout(300)]
 
 TEXT = """
 name: NAME

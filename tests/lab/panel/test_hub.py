@@ -50,6 +50,7 @@ def test_below_a_base_url(server: Server, stage: Stage, browser: Browser) -> Non
     page.context.close()
 
 
+@pytest.mark.long
 def test_notebook_7(server: Server, stage: Stage, browser: Browser) -> None:
     """A cell is put on a node by keys and runs there; the panel opens at the side, the journal below; the page of files offers it, too."""
     page = new_page(browser)
