@@ -107,6 +107,7 @@ def beginning(stage: Stage) -> float:
     return float(config["pairs"][0]["there"]["trace"]["began"])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_verify(up: Stage) -> None:
     """Everything that is written of a link is measured both ways, and lies near it; what was changed comes out wrong, with exit code 1."""

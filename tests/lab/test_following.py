@@ -84,6 +84,7 @@ def test_input_after_a_reload(server: Server, open_notebook: Callable[[str], Not
     notebook.cell(0).wait().printed("it is Ada")
 
 
+@pytest.mark.long
 def test_displays_and_redrawn_output(server: Server, open_notebook: Callable[[str], Notebook]) -> None:
     """Displays that are updated and output that is cleared look after a reload as they did before, and go on so."""
     code = (

@@ -398,6 +398,7 @@ async def test_a_copy_that_differs(node, here):
     assert os.listdir(here) == []
 
 
+@pytest.mark.long
 @pytest.mark.slow
 async def test_a_large_file_is_streamed(channel, node, here):
     """A file of 1 GiB crosses both ways without ever being in memory."""

@@ -60,6 +60,7 @@ def text(cell: Any) -> str:
     return "".join(output.get("text") or output.get("data", {}).get("text/plain", "") for output in cell.outputs)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_cells_run_on_containers(docker: Stage, engine: Daemon) -> None:
     """Cells run on their nodes, in Python or a shell, and meet by name over the link; `up` makes a killed node anew and nothing else."""
