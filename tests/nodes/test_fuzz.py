@@ -134,7 +134,7 @@ async def _raw(folder: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]
     return reader, asyncio.StreamWriter(transport, protocol, None, loop)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(streams=st.lists(STREAMS, min_size=1, max_size=4))
 def test_no_bytes_end_an_agent(running: str, streams: list[tuple[bool, list[bytes], int]]) -> None:
     """Bad frames, cut frames, unknown types, random JSON and wrong numbers, with and without HELLO: the agent is the same and answers."""

@@ -71,6 +71,7 @@ def test_runs_that_fail(stage: Stage) -> None:
     stage.assert_nothing_left()
 
 
+@pytest.mark.long
 def test_another_notebook(stage: Stage) -> None:
     """Runs of a notebook that has changed since are not mixed with new ones, unless all is run again."""
     study(stage)
@@ -81,7 +82,7 @@ def test_another_notebook(stage: Stage) -> None:
     assert len(stage.json("log", "--kind", "run", "--json")) == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_a_sweep_that_is_ended(stage: Stage, number: int) -> None:
     """After a kill or Ctrl-C the same command finishes: what was done stays, no run goes on beside itself, nothing is left."""
     gate = stage.folder / "gate"
