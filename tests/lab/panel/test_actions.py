@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -214,13 +216,19 @@ def test_files_both_ways(panel: Panel, stage: Stage, tmp_path: Path) -> None:
 
 
 def drag(page: Page, source: Locator, target: Locator) -> None:
-    """Drag as JupyterLab does it, by the events of the mouse."""
-    source.hover()
-    page.mouse.down()
-    box = target.bounding_box()
-    assert box is not None
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 20, steps=10)
-    page.mouse.up()
+    """Drag as JupyterLab does it, by the events of the mouse; again where JupyterLab drew its list anew and forgot the drag."""
+    shown = re.compile("wardian-mod-over")
+    for _ in range(4):
+        source.hover()
+        page.mouse.down()
+        box = target.bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 20, steps=10)
+        with suppress(AssertionError):
+            expect(target).to_have_class(shown, timeout=5_000)
+            return page.mouse.up()
+        page.mouse.up()
+    raise AssertionError("the place never showed that something may be dropped there")
 
 
 def test_the_lease_is_extended(panel: Panel, stage: Stage) -> None:
