@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from wardian.kernel.front import flow
 from wardian.kernel.front.flow import Excerpt, LeftOut, Pace, Printed
 from wardian.kernel.wire import Message
-from wardian.nodes.agent import Archive
+from wardian.nodes.agent.store import Archive
 
 from .conftest import NODES, Notebook, lanes
 from .test_lost import wait_until

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import ast
+import json
 from importlib.resources import files
 
 import pytest
 import vermin
 
 from wardian.kernel.places import alignment
-from wardian.nodes import agent, kernels, link, ports
+from wardian.nodes import boot, kernels, ports
+from wardian.nodes.agent.python import PythonKernel
 
 OLDEST = (3, 8)
 SOURCES = {
-    "the agent": files("wardian.nodes").joinpath("agent.py").read_text(),
-    "its start": link.BOOT,
-    "a kernel's start": agent.PythonKernel.LAUNCHER,
+    **json.loads(boot.SOURCE),
+    "its start": boot.BOOT,
+    "a kernel's start": PythonKernel.LAUNCHER,
     "packages": kernels.UNPACK,
     "ports": ports._PYTHON,
     "values": files("wardian.kernel.values").joinpath("encoding.py").read_text(),

@@ -17,7 +17,7 @@ from wardian.kernel.front.sockets import Socket
 from wardian.kernel.places.home import HomePlace, _Watcher
 from wardian.kernel.places.place import Place
 from wardian.kernel.wire import SHELL, Message
-from wardian.nodes.agent import ZmqSocket
+from wardian.nodes.agent.zeromq import ZmqSocket
 
 from .conftest import TIMEOUT, Notebook
 

@@ -15,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wardian.errors import AgentError
-from wardian.nodes import agent
+from wardian.nodes.agent import service
+from wardian.nodes.agent.protocol import FRAME_LIMIT, IOPUB, MIB, SHELL
+from wardian.nodes.agent.store import MessageStore
 from wardian.nodes.frames import decode_message
 from wardian.nodes.link import AgentLink
 
@@ -45,14 +47,14 @@ async def until(condition: Any, timeout: float = 10) -> None:
 # ── the store ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def filled(count: int, tmp_path: Any, **limits: int) -> agent.MessageStore:
-    store = agent.MessageStore("k", str(tmp_path), **limits)
+def filled(count: int, tmp_path: Any, **limits: int) -> MessageStore:
+    store = MessageStore("k", str(tmp_path), **limits)
     for number in range(1, count + 1):
-        store.append(agent.IOPUB, [HEADERS["stream"], b'{"msg_id": "cell"}', b"{}", b"%06d" % number])
+        store.append(IOPUB, [HEADERS["stream"], b'{"msg_id": "cell"}', b"{}", b"%06d" % number])
     return store
 
 
-def taken(store: agent.MessageStore) -> list[tuple[int, bytes]]:
+def taken(store: MessageStore) -> list[tuple[int, bytes]]:
     """Everything that the store gives when each message is acknowledged at once: (sequence, content)."""
     found = []
     while frame := store.take():
@@ -88,10 +90,10 @@ def test_store_drops_the_middle_and_says_exactly_what(tmp_path: Path) -> None:
 def test_store_never_drops_what_is_no_output(tmp_path: Path) -> None:
     """Replies and statuses stay even where everything around them is dropped."""
     store = filled(500, tmp_path, memory=500, disk=500, tail=500)
-    store.append(agent.SHELL, [HEADERS["stream"], b"{}", b"{}", b"reply"])
-    store.append(agent.IOPUB, [HEADERS["status"], b"{}", b"{}", b"idle"])
+    store.append(SHELL, [HEADERS["stream"], b"{}", b"{}", b"reply"])
+    store.append(IOPUB, [HEADERS["status"], b"{}", b"{}", b"idle"])
     for _ in range(500):
-        store.append(agent.IOPUB, [HEADERS["stream"], b'{"msg_id": "next"}', b"{}", b"more"])
+        store.append(IOPUB, [HEADERS["stream"], b'{"msg_id": "next"}', b"{}", b"more"])
     contents = [content for _, content in taken(store)]
     assert contents.count(b"reply") == contents.count(b"idle") == 1
     assert sum(b"dropped here" in content for content in contents) == 2
@@ -111,7 +113,7 @@ def test_store_survives_a_disk_that_is_not_there() -> None:
 )
 def test_store_gives_each_message_once_and_in_order(steps: list[str], data: st.DataObject) -> None:
     """Whatever the order of appends, sends, acknowledgements and reattachments, a reader that continues after its last gets all."""
-    store = agent.MessageStore("k", "/tmp", memory=1000, disk=3000, tail=600)
+    store = MessageStore("k", "/tmp", memory=1000, disk=3000, tail=600)
     seen, acknowledged, appended, marks = 0, 0, 0, 0
     received: list[tuple[int, bytes]] = []
 
@@ -128,7 +130,7 @@ def test_store_gives_each_message_once_and_in_order(steps: list[str], data: st.D
     for step in steps:
         if step == "append":
             appended += 1
-            store.append(agent.IOPUB, [HEADERS["stream"], b"{}", b"{}", b"%06d" % appended])
+            store.append(IOPUB, [HEADERS["stream"], b"{}", b"{}", b"%06d" % appended])
         elif step == "take":
             take()
         elif step == "acknowledge":
@@ -152,8 +154,8 @@ def test_store_gives_each_message_once_and_in_order(steps: list[str], data: st.D
 
 def test_a_message_that_no_frame_holds_is_replaced(tmp_path: Path) -> None:
     """A reply too large for a frame becomes an error reply with the same header, so that whoever waits for it goes on."""
-    store = agent.MessageStore("k", str(tmp_path))
-    store.append(agent.SHELL, [b'{"msg_type": "execute_reply"}', b"{}", b"{}", bytes(agent.FRAME_LIMIT)])
+    store = MessageStore("k", str(tmp_path))
+    store.append(SHELL, [b'{"msg_type": "execute_reply"}', b"{}", b"{}", bytes(FRAME_LIMIT)])
     ((_, content),) = taken(store)
     assert json.loads(content)["ename"] == "MessageTooLarge"
 
@@ -589,5 +591,5 @@ async def test_service_log_is_bounded(link: AgentLink, run_directory: str) -> No
     )
     await link.request("service.wait", service="s", timeout=60)
     size = sum(path.stat().st_size for path in (Path(run_directory) / "services").iterdir())
-    assert size <= 2 * agent.LOG_LIMIT + agent.MIB
+    assert size <= 2 * service.LOG_LIMIT + MIB
     assert (await link.request("service.log", service="s", lines=2))["text"] == "5000000\nthe end"

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wardian.nodes import agent, frames
+from wardian.nodes import frames
+from wardian.nodes.agent import protocol
 
 PARTS = st.lists(st.binary(max_size=200), min_size=4, max_size=8)
 MESSAGES = st.builds(
@@ -29,11 +30,11 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 @given(MESSAGES, st.lists(st.integers(0, 5000)))
 def test_our_messages_are_read_by_the_agent(message: frames.Message, places: list[int]) -> None:
     """An INPUT frame, cut anywhere, is the same message at the agent."""
-    decoder = agent.Decoder()
+    decoder = protocol.Decoder()
     data = frames.encode_message(frames.Kind.INPUT, message)
     found = [frame for piece in cut(data, places) for frame in decoder.feed(piece)]
-    assert [kind for kind, _ in found] == [agent.INPUT]
-    sequence, channel, kernel, parts = agent.unpack_message(found[0][1])
+    assert [kind for kind, _ in found] == [protocol.INPUT]
+    sequence, channel, kernel, parts = protocol.unpack_message(found[0][1])
     assert (sequence, frames.CHANNELS[channel], kernel, parts) == message
 
 
@@ -42,7 +43,7 @@ def test_the_agents_messages_are_read_by_us(message: frames.Message, places: lis
     """A MESSAGE frame of the agent, cut anywhere, is the same message here."""
     decoder = frames.Decoder()
     channel = frames.CHANNELS.index(message.channel)
-    data = agent.pack_message(agent.MESSAGE, message.sequence, channel, message.kernel.encode(), message.parts)
+    data = protocol.pack_message(protocol.MESSAGE, message.sequence, channel, message.kernel.encode(), message.parts)
     found = [frame for piece in cut(data, places) for frame in decoder.feed(piece)]
     assert [kind for kind, _ in found] == [frames.Kind.MESSAGE]
     assert frames.decode_message(found[0][1]) == message
@@ -51,10 +52,10 @@ def test_the_agents_messages_are_read_by_us(message: frames.Message, places: lis
 @given(st.lists(st.binary(max_size=100)))
 def test_no_bytes_crash_a_decoder(pieces: list[bytes]) -> None:
     """Whatever arrives, both decoders give frames or their own error, and agree with each other."""
-    ours, theirs = frames.Decoder(), agent.Decoder()
+    ours, theirs = frames.Decoder(), protocol.Decoder()
     for piece in pieces:
         results = []
-        for decoder, error in ((ours, frames.FrameError), (theirs, agent.BadFrame)):
+        for decoder, error in ((ours, frames.FrameError), (theirs, protocol.BadFrame)):
             try:
                 results.append([(int(kind), payload) for kind, payload in decoder.feed(piece)])
             except error:
@@ -70,8 +71,8 @@ def test_no_payload_crashes_a_reader(payload: bytes) -> None:
     for read in (frames.decode_message, frames.decode_json):
         with contextlib.suppress(frames.FrameError):
             read(payload)
-    for unpack in (agent.unpack_message, agent.unpack_json):
-        with contextlib.suppress(agent.BadFrame):
+    for unpack in (protocol.unpack_message, protocol.unpack_json):
+        with contextlib.suppress(protocol.BadFrame):
             unpack(payload)
 
 
@@ -80,8 +81,8 @@ def test_frames_outside_the_protocol_are_refused(data: bytes) -> None:
     """A frame that is empty, too long or of an unknown type is an error before its payload is waited for."""
     with pytest.raises(frames.FrameError):
         list(frames.Decoder().feed(data))
-    with pytest.raises(agent.BadFrame):
-        list(agent.Decoder().feed(data))
+    with pytest.raises(protocol.BadFrame):
+        list(protocol.Decoder().feed(data))
 
 
 def test_too_long_a_message_is_refused_here() -> None:

@@ -20,7 +20,8 @@ import pytest
 from packaging.requirements import Requirement
 
 from wardian.errors import AgentError
-from wardian.nodes import agent, kernels, link, wheels
+from wardian.nodes import boot, kernels, wheels
+from wardian.nodes.agent.python import PythonKernel
 from wardian.nodes.kernels import UNPACK, start_kernel
 from wardian.nodes.link import AgentLink
 from wardian.nodes.wheels import Interpreter, Unavailable, Wheel
@@ -58,10 +59,13 @@ async def started(link: AgentLink, channel: HostChannel, name: str, language: st
 # ── the source that runs on nodes ────────────────────────────────────────────────────────────────────────────────────────────
 
 
+AGENT: dict[str, str] = json.loads(boot.SOURCE)
+
+
 @pytest.mark.parametrize(
     "source",
-    [Path(agent.__file__).read_text(), link.BOOT, UNPACK, agent.PythonKernel.LAUNCHER],
-    ids=["agent", "boot", "unpack", "launcher"],
+    [*AGENT.values(), boot.BOOT, UNPACK, PythonKernel.LAUNCHER],
+    ids=[*AGENT, "boot", "unpack", "launcher"],
 )
 def test_what_runs_on_nodes_is_python_3_8(source: str) -> None:
     """What is sent to nodes holds no syntax that is newer than Python 3.8."""
@@ -71,9 +75,9 @@ def test_what_runs_on_nodes_is_python_3_8(source: str) -> None:
 def test_the_agent_needs_the_standard_library_alone() -> None:
     """The agent imports nothing that Python 3.8 does not bring along."""
     allowed = sys.stdlib_module_names - {"tomllib", "graphlib", "zoneinfo"}
-    tree = ast.parse(Path(agent.__file__).read_text())
-    names = {alias.name.partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    names |= {(node.module or "").partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    nodes = [node for text in AGENT.values() for node in ast.walk(ast.parse(text))]
+    names = {alias.name.partition(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {(node.module or "").partition(".")[0] for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
     assert names <= allowed
 
 

@@ -8,12 +8,12 @@ import itertools
 import sys
 import uuid
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from ..errors import AgentError, NodeDownError, NodeError
 from ..providers.base import Channel, Process
 from ..providers.preloaded import Preloaded
+from .boot import BOOT, SOURCE
 from .frames import (
     PROTOCOL,
     Decoder,
@@ -26,32 +26,6 @@ from .frames import (
     encode_json,
     encode_message,
 )
-
-AGENT_SOURCE = Path(__file__).with_name("agent.py")
-
-# takes exactly the source from its standard input: what follows there is for the agent
-BOOT = """
-import os, sys
-def take(count):
-    data = b""
-    while len(data) < count:
-        more = os.read(0, count - len(data))
-        if not more:
-            sys.exit("the source of the agent was cut short")
-        data += more
-    return data
-sys.path = [path for path in sys.path if path]
-boot, others = sys.argv[1:2], sys.argv[2:]
-if sys.version_info < (3, 8):
-    for other in others:
-        try:
-            os.execvp(other, [other, "-c"] + boot + boot + others[others.index(other) + 1:])
-        except OSError:
-            pass
-    sys.exit("%s is Python %s, and the agent needs 3.8" % (sys.executable, sys.version.split()[0]))
-source = take(int(take(8), 16))
-exec(compile(source, "wardian-agent", "exec"), {"__name__": "wardian_agent", "SOURCE": source})
-"""
 
 FORKED_BOOT = "wardian.nodes.stem:boot"
 
@@ -194,8 +168,7 @@ class AgentLink:
         self._end(None)
 
     async def _greet(self, candidates: Sequence[str]) -> None:
-        source = AGENT_SOURCE.read_bytes()
-        self._writer.write(b"%08x" % len(source) + source)
+        self._writer.write(b"%08x" % len(SOURCE) + SOURCE)
         self._writer.write(encode_json(Kind.HELLO, {"protocol": PROTOCOL, "client": self.client}))
         ends: list[asyncio.Future[Any]] = [self._hello, self.closed]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

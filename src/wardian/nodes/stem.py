@@ -17,7 +17,6 @@ import socket
 import sys
 import types
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, NoReturn
 
 from ..providers.preload import (
@@ -30,13 +29,11 @@ from ..providers.preload import (
     start_anew,
     take_environment,
 )
+from .agent import start
+from .boot import LOAD, SOURCE
 
 _MOST = 8
 _PACKET = 1 << 20
-
-_SOURCE = Path(__file__).with_name("agent.py").read_bytes()
-_CODE = compile(_SOURCE, "wardian-agent", "exec")
-"""Compiled before the fork, and so once for all nodes."""
 
 
 def boot() -> None:
@@ -48,8 +45,10 @@ def boot() -> None:
         _Stem(ours).serve()
     ours.close()
     set_title(["wardian-agent"])
-    code = _CODE if source == _SOURCE else compile(source, "wardian-agent", "exec")
-    exec(code, {"__name__": "wardian_agent", "SOURCE": source, "STEM": theirs.fileno()})  # noqa: S102
+    if source == SOURCE:
+        start.bootstrap(source, theirs.fileno())
+    else:
+        exec(LOAD + "bootstrap(source, stem)", {"sys": sys, "source": source, "stem": theirs.fileno()})  # noqa: S102
 
 
 def _take(count: int) -> bytes:

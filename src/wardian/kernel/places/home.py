@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ...errors import WardianError
-from ...nodes.agent import ZmqSocket
+from ...nodes.agent.zeromq import ZmqSocket
 from ...providers.preloaded import Forked, Preloaded
 from ..cells.binding import HERE
 from ..wire import CONTROL, IOPUB, SHELL, STDIN, MalformedMessage, Message, Signer
