@@ -165,19 +165,39 @@ def test_a_page_of_its_own(panel: Panel, up: Stage) -> None:
     panel.page.evaluate("window.jupyterapp.shell.currentWidget.close()")
 
 
-def test_the_notebook_in_front_decides(panel: Panel, server: Server, stage: Stage) -> None:
-    """When a notebook of another experiment comes to the front, that experiment is shown; one may be chosen by hand all the same."""
+def test_the_notebook_in_front_decides(panel: Panel, stage: Stage) -> None:
+    """The experiment of the notebook in front, near or named by it, is shown; what is chosen by hand holds until another one comes."""
     stage.write("name: other\nnodes: [alone]\n", "other/experiment.yaml")
-    stage.write('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}', "other/deep/work.ipynb")
-    panel.page.evaluate(
-        "async path => { await window.jupyterapp.commands.execute('docmanager:open', {path, factory: 'Editor'}); }",
-        f"{stage.name}/other/deep/work.ipynb",
-    )
-    expect(panel.root.get_by_role("heading", name="other", exact=True)).to_be_visible()
+    kernelspec = {"name": "python3", "display_name": "python3"}
+    metadata = {"named": {"kernelspec": kernelspec, "wardian": {"experiment": "other/experiment.yaml"}}}
+    for name in ("own", "named", "other/deep/first", "other/second"):
+        text = json.dumps({"cells": [], "metadata": metadata.get(name, {}), "nbformat": 4, "nbformat_minor": 5})
+        stage.write(text, f"{name}.ipynb")
+    own, other = panel.row("node", "server"), panel.row("node", "alone")
+
+    def bring(name: str, factory: str = "Editor") -> None:
+        script = "async open => { await window.jupyterapp.commands.execute('docmanager:open', open); }"
+        panel.page.evaluate(script, {"path": f"{stage.name}/{name}.ipynb", "factory": factory})
+
+    def choose_own() -> None:
+        panel.root.get_by_label("Experiment").select_option(label=f"{stage.name} – {stage.name}/experiment.yaml")
+        expect(own).to_be_visible()
+
+    bring("other/deep/first")
     panel.has_state("alone", "absent")
-    panel.root.get_by_label("Experiment").select_option(label=f"{stage.name} – {stage.name}/experiment.yaml")
-    expect(panel.row("node", "server")).to_be_visible()
+    choose_own()
+    panel.button("Page").click()
     panel.page.evaluate("window.jupyterapp.shell.currentWidget.close()")
+    bring("other/deep/first")
+    expect(own).to_be_visible()
+    bring("other/second")
+    expect(other).to_be_visible()
+    choose_own()
+    bring("named", "Notebook")
+    expect(other).to_be_visible()
+    bring("own")
+    expect(own).to_be_visible()
+    panel.page.evaluate("[...window.jupyterapp.shell.widgets('main')].forEach(widget => widget.dispose())")
 
 
 def test_a_server_that_is_killed_and_comes_back(panel: Panel, server: Server, up: Stage, browser: Browser) -> None:

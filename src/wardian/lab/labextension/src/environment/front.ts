@@ -2,6 +2,7 @@ import type { JupyterFrontEnd } from '@jupyterlab/application';
 import { PathExt } from '@jupyterlab/coreutils';
 import type { DocumentRegistry } from '@jupyterlab/docregistry';
 import type { FileBrowser } from '@jupyterlab/filebrowser';
+import type { INotebookModel } from '@jupyterlab/notebook';
 import type { Contents } from '@jupyterlab/services';
 import { Signal } from '@lumino/signaling';
 import type { Widget } from '@lumino/widgets';
@@ -29,16 +30,19 @@ export class Front {
 
   private _server: Server;
   private _contents: Contents.IManager;
+  private _document = '';
+  private _named: string | null = null;
   private _followed = '';
 
   constructor(app: JupyterFrontEnd, server: Server, browser: FileBrowser | null) {
     this._server = server;
     this._contents = app.serviceManager.contents;
     const model = browser?.model;
-    app.shell.currentChanged?.connect((_, { newValue }) => this._enter(folderOf(newValue)));
+    app.shell.currentChanged?.connect((_, { newValue }) => this._enter(newValue));
     model?.pathChanged.connect(() => {
-      if (folderOf(app.shell.currentWidget) === null) {
-        this._enter(model.path);
+      if (!contextOf(app.shell.currentWidget)) {
+        this._document = '';
+        this._come(model.path, null);
       }
     });
     this._contents.fileChanged.connect((_, change) => {
@@ -47,12 +51,16 @@ export class Front {
       }
     });
     void app.restored.then(() => {
-      this._enter(folderOf(app.shell.currentWidget) ?? model?.path ?? '');
+      if (contextOf(app.shell.currentWidget)) {
+        this._enter(app.shell.currentWidget);
+      } else {
+        this._come(model?.path ?? '', null);
+      }
       void this.refresh();
     });
   }
 
-  /** Show another environment, until something with an experiment of its own comes to the front. */
+  /** Show another environment, until another document with an experiment of its own comes to the front. */
   choose(path: string, instance: string): void {
     if (this.live?.path === path && this.live.instance === instance) {
       return;
@@ -91,20 +99,35 @@ export class Front {
     return experiments;
   }
 
-  private _enter(folder: string | null): void {
-    const local = folder === null ? null : this._contents.localPath(folder);
-    if (local === null || local === this.folder) {
+  /** Go with what comes to the front, where that is another document than before. */
+  private _enter(widget: Widget | null): void {
+    const context = contextOf(widget);
+    if (!context || context.path === this._document) {
       return;
     }
-    this.folder = local;
+    const { path } = context;
+    this._document = path;
+    // which experiment it names is known once it is loaded
+    void context.ready.then(() => {
+      if (this._document === path) {
+        this._followed = '';
+        const named = namedBy(context.model);
+        this._come(PathExt.dirname(path), named ? this.experimentOf(path, named) : null);
+      }
+    });
+  }
+
+  private _come(folder: string, named: string | null): void {
+    this.folder = this._contents.localPath(folder);
+    this._named = named;
     this._follow();
     this.changed.emit();
     void this.refresh();
   }
 
-  /** Show what belongs to the folder in front. */
+  /** Show what belongs to what is in front. */
   private _follow(): void {
-    const found = this._nearest(this.folder);
+    const found = this._named ?? this._nearest(this.folder);
     if (found && found !== this._followed) {
       this._followed = found;
       this.choose(found, 'default');
@@ -125,8 +148,13 @@ export class Front {
   }
 }
 
-/** The folder of a document; null for what is none. */
-function folderOf(widget: Widget | null): string | null {
-  const context = (widget as { context?: DocumentRegistry.Context } | null)?.context;
-  return context ? PathExt.dirname(context.path) : null;
+/** That of a document; undefined for what is none. */
+function contextOf(widget: Widget | null): DocumentRegistry.Context | undefined {
+  return (widget as { context?: DocumentRegistry.Context } | null)?.context;
+}
+
+/** The experiment file that a notebook names in its metadata, if it names one. */
+export function namedBy(model: DocumentRegistry.IModel): string | undefined {
+  const told = (model as Partial<INotebookModel>).getMetadata?.('wardian') as { experiment?: unknown } | undefined;
+  return typeof told?.experiment === 'string' ? told.experiment : undefined;
 }

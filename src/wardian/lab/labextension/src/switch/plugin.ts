@@ -5,6 +5,7 @@ import { INotebookTracker, type NotebookPanel } from '@jupyterlab/notebook';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { ITranslator, nullTranslator } from '@jupyterlab/translation';
 
+import { namedBy } from '../environment/front';
 import { IWatches } from '../watch/plugin';
 import { addCommands, COMMANDS } from './commands';
 import { type IApplication, type ISettings, NotebookSwitch } from './notebookswitch';
@@ -60,6 +61,6 @@ export const cellSwitch: JupyterFrontEndPlugin<void> = {
 
 /** The experiment file that a notebook names, if it names one. */
 function experimentOf(panel: NotebookPanel): { experiment?: string } {
-  const { experiment } = (panel.context.model.getMetadata('wardian') as { experiment?: string } | undefined) ?? {};
+  const experiment = namedBy(panel.context.model);
   return experiment ? { experiment } : {};
 }
