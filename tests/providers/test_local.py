@@ -248,6 +248,27 @@ async def test_a_node_that_routes(empty: Grown) -> None:
     assert await empty.sh("middle", "cat /proc/sys/net/ipv4/ip_forward") == "0"
 
 
+async def test_who_talks_to_whom_is_counted_once(empty: Grown) -> None:
+    """What nodes send to each other is counted by pair, once however many hops it takes, and from the first call until it shall end."""
+    networks = [network("left", "10.71.0.0/24"), network("right", "10.72.0.0/24")]
+    nodes = [
+        node("a", ("left", "10.71.0.2/24"), routes=[{"to": "10.72.0.0/24", "via": "10.71.0.9"}]),
+        node("b", ("right", "10.72.0.2/24"), routes=[{"to": "10.71.0.0/24", "via": "10.72.0.9"}]),
+        node("middle", ("left", "10.71.0.9/24"), ("right", "10.72.0.9/24"), routes_between=True),
+    ]
+    await empty.create([environment(), *networks, *nodes])
+
+    async def matrix() -> dict[tuple[str, str], int]:
+        return dict(await empty.provider.traffic_matrix(empty.id))
+
+    assert await matrix() == {}
+    await empty.sh("a", "ping -q -c 10 -i 0.01 -s 972 10.72.0.2")
+    assert await matrix() == {("a", "b"): 10_000, ("b", "a"): 10_000}
+    assert await empty.provider.traffic_matrix(empty.id, counting=False) == {}
+    await empty.sh("a", "ping -q -c 1 10.72.0.2")
+    assert await matrix() == {}
+
+
 async def test_what_a_link_is_made_of_goes_with_it(small: Grown) -> None:
     """Without its link the other network is out of reach, and with it anew within reach again."""
     link = next(resource for resource in small_environment(provider="local") if resource.kind == "link")

@@ -191,6 +191,13 @@ class Provider(ABC):
         """
         return {}
 
+    async def traffic_matrix(self, environment: str, *, counting: bool = True) -> Mapping[tuple[str, str], int]:
+        """Bytes that each node has sent to each other one, by sender and receiver, as far as that is known without asking nodes.
+
+        Counting begins with the first call, and ends with one that says that it shall; a count may begin anew. The default knows of none.
+        """
+        return {}
+
     @abstractmethod
     async def create(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
         """Make these, which do not exist. One that is `ready` to `observe` afterwards is complete.

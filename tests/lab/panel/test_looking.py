@@ -82,12 +82,15 @@ def test_details_of_a_node(panel: Panel, up: Stage) -> None:
 
 
 def test_who_talks_to_whom(panel: Panel, up: Stage) -> None:
-    """What links carry just now shows on them, with both ends, and at the nodes."""
+    """What links carry just now shows on them, with both ends, and at the nodes; and which nodes send how much to which."""
     pinging = up.start("exec", "client[0]", "--", "ping", "-q", "-i", "0.005", "-s", "1000", "server")
     try:
         expect(panel.symbol("link", "wan")).to_contain_text(re.compile(r"west → east [\d.]+ [kM]bit/s"))
         panel.symbol("node", "server").click()
         expect(panel.details("Node server")).to_contain_text(re.compile(r"server → east [\d.]+ [kM]bit/s"))
+        talk = panel.details("Node server").get_by_role("button", name="server → client[0]")
+        expect(talk).to_contain_text(re.compile(r"[\d.]+ [kM]bit/s"))
+        expect(panel.root.locator(".wardian-Line-talk")).to_have_count(1)
         panel.picture("panel-traffic")
         panel.button("Close").click()
     finally:

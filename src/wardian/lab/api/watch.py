@@ -14,7 +14,7 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,15 +29,13 @@ from ...journal import LogEntry
 from ...providers.base import Provider, Usage
 from .handler import error_json
 from .merge import difference
+from .traffic import Traffic
 
 LONGEST = 10.0
 """Seconds after which is looked again when nothing has told of a change."""
 
 SHORTEST = 0.2
 """Seconds from the end of one look to the next, however much happens."""
-
-SHORTEST_TRAFFIC = 1.0
-"""Seconds that traffic is averaged over, at least."""
 
 LINGER = 30.0
 """Seconds that it goes on when the last reader has left, so that a page that is loaded again goes on where it was."""
@@ -81,8 +79,7 @@ class Watch:
         self._found: tuple[Any, Provider] | None = None
         self._usage: tuple[float, dict[str, Usage]] = (0.0, {})
         self._shares: dict[str, dict[str, Any]] = {}
-        self._carried: tuple[float, Mapping[str, Mapping[str, int]]] = (0.0, {})
-        self._rates: dict[str, dict[str, int]] = {}
+        self._traffic = Traffic()
         self._seen: dict[str, tuple[str, float | None]] = {}
         self._running: dict[str, Entry] = {}
         self._since, self._looked = 0.0, 0.0
@@ -167,6 +164,9 @@ class Watch:
         finally:
             if dying is not None:
                 dying.cancel()
+            if self._found is not None:
+                with suppress(WardianError):
+                    await self._traffic.end(self._found[1], self._found[0].id)
 
     async def _await_change(self, before: asyncio.Task[None] | None) -> asyncio.Task[None] | None:
         if before is not None:
@@ -224,21 +224,15 @@ class Watch:
         }
 
     async def _measure_traffic(self) -> None:
-        """What links carry, while somebody wants to know."""
-        now, (then, before) = time.monotonic(), self._carried
-        if self._found is None or not any(reader.traffic for reader in self.readers):
-            self._carried, self._rates = (0.0, {}), {}
+        """What flows where, while somebody wants to know."""
+        if self._found is None:
+            self._traffic.forget()
             return
-        if before and now - then < SHORTEST_TRAFFIC:
-            return
-        carried = await self._found[1].traffic(self._found[0].id)
-        self._carried = now, carried
-        rates = {
-            link: {way: round(8 * max(0, count - before[link].get(way, count)) / (now - then)) for way, count in ways.items()}
-            for link, ways in carried.items()
-            if link in before
-        }
-        self._rates = {link: ways for link, ways in rates.items() if any(ways.values())}
+        record, provider = self._found
+        if any(reader.traffic for reader in self.readers):
+            await self._traffic.measure(provider, record.id)
+        else:
+            await self._traffic.end(provider, record.id)
 
     async def _take_entries(self) -> None:
         """Read what is new in the journal, and what of that which was running has ended."""
@@ -309,9 +303,7 @@ class Watch:
         for name, share in self._shares.items():
             if name in state.get("nodes", {}):
                 state["nodes"][name]["usage"] = share
-        if self._rates:
-            state["traffic"] = self._rates
-        state |= {"running": self._running.copy(), **self._own()}
+        state |= self._traffic.to_json() | {"running": self._running.copy(), **self._own()}
         if self._trouble is not None:
             state["trouble"] = self._trouble
         patch = difference(self.state, state)

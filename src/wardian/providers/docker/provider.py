@@ -131,6 +131,9 @@ class DockerProvider(Provider):
         # what the Engine wires, on another machine say, has no counters here
         return await HostWiring(self.folder).traffic(environment)
 
+    async def traffic_matrix(self, environment: str, *, counting: bool = True) -> Mapping[tuple[str, str], int]:
+        return await HostWiring(self.folder).traffic_matrix(environment, counting=counting)
+
     async def images(self, environment: str) -> dict[str, dict[str, str]]:
         engine = self._engine(environment)
         seen = await snapshot(engine, environment)

@@ -131,6 +131,10 @@ class HostWiring(Wiring):
         """As `Provider.traffic`."""
         return await self._local.traffic(environment)
 
+    async def traffic_matrix(self, environment: str, *, counting: bool = True) -> Mapping[tuple[str, str], int]:
+        """As `Provider.traffic_matrix`."""
+        return await self._local.traffic_matrix(environment, counting=counting)
+
     def vantage(self, environment: str, link: str) -> tuple[Channel, str]:
         """As `Provider.vantage`."""
         return self._local.vantage(environment, link)

@@ -88,6 +88,12 @@ class LocalProvider(Provider):
 
         return await self._work(lambda _: traffic.of(self.state.environment(environment)))
 
+    async def traffic_matrix(self, environment: str, *, counting: bool = True) -> Mapping[tuple[str, str], int]:
+        from . import matrix
+
+        folder = self.state.environment(environment)
+        return await self._work(lambda _: matrix.of(folder) if counting else matrix.end(folder)) or {}
+
     async def create(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
         from .growth import Growth
         from .layers import Stop

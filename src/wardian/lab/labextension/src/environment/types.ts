@@ -119,6 +119,8 @@ export interface IEnvironment {
   tasks?: Record<string, ITask>;
   /** What links carry, bits a second by link and way: those that carry anything, while somebody wants to know. */
   traffic?: Record<string, Record<string, number>>;
+  /** What nodes send to each other, bits a second by sender and receiver, as long, and where it is counted. */
+  talk?: Record<string, Record<string, number>>;
   /** Ports that are open on the server's machine, by id. */
   ports?: Record<string, { node: string; port: number; here: number }>;
   experiment?: { name: string; provider: string; description?: string; parameters: Record<string, IParameter> };

@@ -7,8 +7,8 @@ import type { IEnvironment, INodeReport } from '../environment/types';
 import { groupsOf, isFolded, wordsOf, worst } from '../topology/symbols';
 import { CellsRun, ServiceLog } from './node_records';
 import { messageOf, usePanel, useAnswer } from './context';
-import { PortList } from './lists';
-import { bytes, flows } from './names';
+import { PortList, TalkList } from './lists';
+import { bytes, flows, talks } from './names';
 import type { ISelection } from './selection';
 import { StateMark } from './state_mark';
 import { UsageLines } from './usage_lines';
@@ -160,6 +160,12 @@ function NodeDetails({ state, name, onSelect }: IPartProps): React.ReactElement 
         ]}
       />
       <UsageLines history={live.usage(name)} cpus={node.cpus} memory={node.memory} />
+      {talks(state.talk, [name]).length ? (
+        <>
+          <h4>{trans.__('Talks to')}</h4>
+          <TalkList talk={state.talk} node={name} onSelect={onSelect} />
+        </>
+      ) : null}
       {links.length ? (
         <>
           <h4>{trans.__('Access links')}</h4>

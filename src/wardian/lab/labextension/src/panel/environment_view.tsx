@@ -8,7 +8,8 @@ import { Topology } from '../topology/drawing';
 import { useSignal, usePanel, useTraffic } from './context';
 import { Details, exists } from './details';
 import { Differences } from './differences';
-import { FaultList, LeaseLine, LinkList, NetworkList, PortList, ServiceList } from './lists';
+import { FaultList, LeaseLine, LinkList, NetworkList, PortList, ServiceList, TalkList } from './lists';
+import { talks } from './names';
 import { NodeTree } from './node_tree';
 import { found } from './search';
 import { Section } from './section';
@@ -86,6 +87,11 @@ export function EnvironmentView({ large }: { large: boolean }): React.ReactEleme
       <Section title={trans.__('Links')} count={Object.keys(state.links).length}>
         <LinkList items={state.links} {...lists} />
       </Section>
+      {state.talk ? (
+        <Section title={trans.__('Who talks to whom')} count={talks(state.talk).length}>
+          <TalkList talk={state.talk} onSelect={onSelect} />
+        </Section>
+      ) : null}
       <Section title={trans.__('Networks')} count={Object.keys(state.networks).length} open={false}>
         <NetworkList items={state.networks} {...lists} />
       </Section>

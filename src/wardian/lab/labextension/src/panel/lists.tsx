@@ -4,7 +4,7 @@ import { undone } from '../actions/menu';
 import type { IEnvironment, IFault, ILink, INetwork, IOpenPort, IService } from '../environment/types';
 import { wordsOf } from '../topology/symbols';
 import { messageOf, useAnswer, usePanel } from './context';
-import { moment, span } from './names';
+import { moment, rate, span, talks } from './names';
 import type { ISelection } from './selection';
 import { StateMark } from './state_mark';
 
@@ -39,6 +39,27 @@ export const LinkList = React.memo(function LinkList({ items, selection, onSelec
     </ul>
   );
 });
+
+/** Who sends how much to whom, all or to and from one node; a click selects the sender, there the other one. */
+export function TalkList(props: {
+  talk: IEnvironment['talk'];
+  node?: string;
+  onSelect: (selection: ISelection) => void;
+}): React.ReactElement {
+  const { talk, node, onSelect } = props;
+  return (
+    <ul className="wardian-List wardian-mod-long">
+      {talks(talk, node === undefined ? undefined : [node]).map(({ from, to, value }) => (
+        <li key={`${from} ${to}`}>
+          <button className="wardian-Row" onClick={() => onSelect({ kind: 'node', name: from === node ? to : from })}>
+            <span className="wardian-Row-name">{`${from} → ${to}`}</span>
+            <span>{rate(value)}</span>
+          </button>
+        </li>
+      ))}
+    </ul>
+  );
+}
 
 /** The services, each with its node. */
 export const ServiceList = React.memo(function ServiceList(props: IListProps<IService>): React.ReactElement {

@@ -1,6 +1,6 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 
-import type { State, WholeState } from '../environment/types';
+import type { IEnvironment, State, WholeState } from '../environment/types';
 
 /** What a state is called. */
 export function stateName(state: State | WholeState, trans: TranslationBundle): string {
@@ -50,6 +50,14 @@ export function flows(ways: Record<string, number> | undefined, ends: string[]):
   return Object.entries(ways ?? {})
     .filter(([, value]) => value > 0)
     .map(([way, value]) => `${['there', 'up'].includes(way) ? `${one} → ${other}` : `${other} → ${one}`} ${rate(value)}`);
+}
+
+/** Who sends how much to whom, the most first; only to and from these nodes, where some are given. */
+export function talks(talk: IEnvironment['talk'], nodes?: readonly string[]): { from: string; to: string; value: number }[] {
+  return Object.entries(talk ?? {})
+    .flatMap(([from, receivers]) => Object.entries(receivers).map(([to, value]) => ({ from, to, value })))
+    .filter(({ from, to }) => !nodes || nodes.includes(from) || nodes.includes(to))
+    .sort((one, other) => other.value - one.value);
 }
 
 /** A span of seconds in its two largest units. */

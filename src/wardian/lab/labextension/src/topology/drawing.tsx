@@ -7,8 +7,8 @@ import type { ISelection } from '../panel/selection';
 import { useView } from './camera';
 import { type IBox, type IPoint, layout } from './layout';
 import { middleOf, pathOf } from './lines';
-import { AccessLine, BlockFrame, FoldedSymbol, LinkLine, NetworkSymbol, NodeSymbol } from './shapes';
-import { carriedBy, structure, widthOf, wordsOf, worst } from './symbols';
+import { AccessLine, BlockFrame, FoldedSymbol, LinkLine, NetworkSymbol, NodeSymbol, TalkLine } from './shapes';
+import { carriedBy, partnersOf, structure, widthOf, wordsOf, worst } from './symbols';
 
 const STEP = 60;
 const ZOOM = 1.25;
@@ -56,6 +56,7 @@ export function Topology(props: ITopologyProps): React.ReactElement {
     ...Object.entries(places.nodes).map(([name, box]) => [`node:${name}`, box] as const),
     ...plan.links.map(({ name, ends: [one, other] }) => [`link:${name}`, middleOf(places, one, other, vertical)] as const)
   ]);
+  const folded = new Map(plan.blocks.filter(block => block.folded).flatMap(({ id, nodes: of }) => of.map(node => [node, `group:${id}`])));
   const wanted = selection ? `${selection.kind}:${selection.name}` : '';
   const [focused, setFocused] = React.useState('');
   const reachable = [focused, wanted].find(id => spots.has(id)) ?? spots.keys().next().value;
@@ -194,6 +195,11 @@ export function Topology(props: ITopologyProps): React.ReactElement {
                 state={worst(block.nodes.map(node => nodes[node]!.state))}
               />
             ))}
+          {spots.has(wanted)
+            ? [...partnersOf(state.talk, wanted, node => folded.get(node) ?? `node:${node}`)].map(([id, value]) => (
+                <TalkLine key={id} from={spots.get(wanted)!} to={spots.get(id)!} width={widthOf(value)} />
+              ))
+            : null}
           {plan.links.map(({ name, ends: [one, other] }) => (
             <LinkLine
               key={name}

@@ -144,6 +144,11 @@ export const AccessLine = React.memo(function AccessLine({
   );
 }, same);
 
+/** That one symbol talks to another one. */
+export const TalkLine = React.memo(function TalkLine({ from, to, width }: { from: IPoint; to: IPoint; width: number }): React.ReactElement {
+  return <path className="wardian-Line-talk" d={`M${from.x},${from.y} L${to.x},${to.y}`} strokeWidth={width} />;
+}, same);
+
 const MARKS: Record<State, string> = { ready: '', absent: '', incomplete: '…', stopped: '×', unreachable: '?' };
 
 function Symbol(props: ISymbolProps & { words: string; onDoubleClick?: () => void; children: React.ReactNode }): React.ReactElement {

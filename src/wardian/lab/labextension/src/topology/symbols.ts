@@ -76,6 +76,25 @@ export function carriedBy(traffic: IEnvironment['traffic'], link: string): numbe
   return Object.values(traffic?.[link] ?? {}).reduce((sum, value) => sum + value, 0);
 }
 
+/** With whom those of one symbol talk: {symbol: bits a second, both ways}. symbolOf: that of a node, as it is drawn. */
+export function partnersOf(
+  talk: IEnvironment['talk'],
+  symbol: string,
+  symbolOf: (node: string) => string | undefined
+): Map<string, number> {
+  const found = new Map<string, number>();
+  for (const [from, receivers] of Object.entries(talk ?? {})) {
+    for (const [to, value] of Object.entries(receivers)) {
+      const ends = [symbolOf(from), symbolOf(to)];
+      const other = ends[ends[0] === symbol ? 1 : 0];
+      if (other && other !== symbol && ends.includes(symbol)) {
+        found.set(other, (found.get(other) ?? 0) + value);
+      }
+    }
+  }
+  return found;
+}
+
 /** What a link does, in one line; both directions where they differ. */
 export function wordsOf(link: ILink): string {
   const words = Object.entries(link.text);
