@@ -7,12 +7,17 @@ const LARGEST = 3;
 /** Of what is shown whole, so that few symbols do not become huge. */
 const LARGEST_FIT = 1.2;
 const MARGIN = 16;
+/** Left and right of it, where names from afar go beyond their symbols. */
+const SIDE = 30;
 
-interface IBounds {
-  left: number;
-  top: number;
+interface ISize {
   width: number;
   height: number;
+}
+
+interface IBounds extends ISize {
+  left: number;
+  top: number;
 }
 
 /** Which part of the drawing is seen: the point in the middle, and the scale. */
@@ -22,7 +27,6 @@ export interface ICamera extends IPoint {
 
 export interface IView {
   camera: ICamera;
-  size: { width: number; height: number };
   /** Zoom by a factor; about a point of the element, else about its middle. */
   zoom(factor: number, about?: IPoint): void;
   /** Move by pixels of the element. */
@@ -33,10 +37,9 @@ export interface IView {
   center(point: IPoint): void;
 }
 
-/** A view of a drawing in an element. */
-export function useView(element: React.RefObject<Element>, bounds: IBounds): IView {
+/** How large an element is; nothing until that is known. */
+export function useSize(element: React.RefObject<Element>): ISize {
   const [size, setSize] = React.useState({ width: 0, height: 0 });
-  const [moved, setMoved] = React.useState<ICamera | null>(null);
   React.useLayoutEffect(() => {
     const observer = new ResizeObserver(([entry]) => {
       const { width, height } = entry!.contentRect;
@@ -45,6 +48,12 @@ export function useView(element: React.RefObject<Element>, bounds: IBounds): IVi
     observer.observe(element.current!);
     return () => observer.disconnect();
   }, [element]);
+  return size;
+}
+
+/** A view of a drawing in an element of this size. */
+export function useView(size: ISize, bounds: IBounds): IView {
+  const [moved, setMoved] = React.useState<ICamera | null>(null);
   const camera = moved ?? whole(bounds, size);
   const latest = React.useRef(camera);
   latest.current = camera;
@@ -54,7 +63,6 @@ export function useView(element: React.RefObject<Element>, bounds: IBounds): IVi
   };
   return {
     camera,
-    size,
     zoom: (factor, about) =>
       move(({ x, y, scale }) => {
         const next = Math.min(LARGEST, Math.max(SMALLEST, scale * factor));
@@ -68,11 +76,12 @@ export function useView(element: React.RefObject<Element>, bounds: IBounds): IVi
   };
 }
 
-function whole(bounds: IBounds, size: { width: number; height: number }): ICamera {
-  const fitting = Math.min((size.width - 2 * MARGIN) / bounds.width, (size.height - 2 * MARGIN) / bounds.height);
-  return {
-    x: bounds.left + bounds.width / 2,
-    y: bounds.top + bounds.height / 2,
-    scale: Math.min(LARGEST_FIT, Math.max(SMALLEST, fitting))
-  };
+/** The scale at which a drawing is seen whole. */
+export function fitting(bounds: ISize, size: ISize): number {
+  const scale = Math.min((size.width - 2 * SIDE) / bounds.width, (size.height - 2 * MARGIN) / bounds.height);
+  return Math.min(LARGEST_FIT, Math.max(SMALLEST, scale));
+}
+
+function whole(bounds: IBounds, size: ISize): ICamera {
+  return { x: bounds.left + bounds.width / 2, y: bounds.top + bounds.height / 2, scale: fitting(bounds, size) };
 }

@@ -4,11 +4,11 @@ import * as React from 'react';
 import type { IEnvironment } from '../environment/types';
 import { flows } from '../panel/names';
 import type { ISelection } from '../panel/selection';
-import { useView } from './camera';
+import { fitting, useSize, useView } from './camera';
 import { type IBox, type IPoint, layout } from './layout';
 import { middleOf, pathOf } from './lines';
-import { AccessLine, BlockFrame, FoldedSymbol, LinkLine, NetworkSymbol, NodeSymbol, TalkLine } from './shapes';
-import { carriedBy, partnersOf, structure, widthOf, wordsOf, worst } from './symbols';
+import { AccessLine, BlockFrame, ClusterFrame, FoldedSymbol, LinkLine, NetworkSymbol, NodeSymbol, TalkLine } from './shapes';
+import { carriedBy, type IBlock, partnersOf, structure, widthOf, wordsOf, worst } from './symbols';
 
 const STEP = 60;
 const ZOOM = 1.25;
@@ -16,6 +16,8 @@ const ZOOM = 1.25;
 const READABLE = 0.42;
 /** So many groups and single nodes have names from afar, too. */
 const LANDMARKS = 40;
+/** Above so many nodes of their own, a network has a frame around them in place of a line to each. */
+const CROWD = 24;
 
 export interface ITopologyProps {
   state: IEnvironment;
@@ -38,15 +40,14 @@ export function Topology(props: ITopologyProps): React.ReactElement {
   const plan = structure(state, folds);
   // places change only with what is drawn, not with its state
   const drawn = JSON.stringify(plan);
-  const [vertical, setVertical] = React.useState(!large);
-  const places = React.useMemo(() => layout(plan, vertical), [drawn, vertical]);
-  const view = useView(svg, places.bounds);
-  const { camera, size } = view;
-  React.useEffect(() => {
-    if (size.width && size.height) {
-      setVertical(size.width < size.height * 1.1);
-    }
-  }, [size.width, size.height]);
+  const layouts = React.useMemo(() => ({ tall: layout(plan, true), wide: layout(plan, false) }), [drawn]);
+  const size = useSize(svg);
+  const [tall, wide] = [fitting(layouts.tall.bounds, size), fitting(layouts.wide.bounds, size)];
+  const vertical = tall === wide ? !large : tall > wide;
+  const places = vertical ? layouts.tall : layouts.wide;
+  const view = useView(size, places.bounds);
+  const { camera } = view;
+  const crowded = new Set(plan.networks.filter(name => plan.blocks.filter(block => isLoneIn(block, name)).length > CROWD));
 
   const spots = new Map<string, IPoint>([
     ...Object.entries(places.networks).map(([name, box]) => [`network:${name}`, box] as const),
@@ -61,7 +62,7 @@ export function Topology(props: ITopologyProps): React.ReactElement {
   const [focused, setFocused] = React.useState('');
   const reachable = [focused, wanted].find(id => spots.has(id)) ?? spots.keys().next().value;
 
-  const searched = matches && [...spots.keys()].find(id => matches.has(id));
+  const searched = matches && sought([...spots.keys()].filter(id => matches.has(id)));
   React.useEffect(() => {
     if (searched) {
       view.center(spots.get(searched)!);
@@ -165,12 +166,15 @@ export function Topology(props: ITopologyProps): React.ReactElement {
         onKeyDown={onKeyDown}
       >
         <g transform={`scale(${camera.scale}) translate(${-camera.x} ${-camera.y})`}>
+          {[...crowded].map(name => (
+            <ClusterFrame key={name} box={places.clusters[name]!} />
+          ))}
           {plan.blocks.flatMap(block => {
             const single = block.folded || (block.uniform && block.nodes.length > 1);
             const ends = single ? [{ id: block.id, box: places.blocks[block.id]!, networks: block.networks }] : [];
             const each = block.nodes.map(node => ({ id: node, box: places.nodes[node]!, networks: plan.memberships[node]! }));
             return (single ? ends : each).flatMap(({ id, box, networks: joined }) =>
-              joined.map(network => (
+              (crowded.has(joined[0] ?? '') && isLoneIn(block, joined[0]!) ? [] : joined).map(network => (
                 <AccessLine
                   key={`${id}/${network}`}
                   from={box}
@@ -260,6 +264,15 @@ export function Topology(props: ITopologyProps): React.ReactElement {
       </div>
     </div>
   );
+}
+
+function isLoneIn({ nodes, networks }: IBlock, network: string): boolean {
+  return nodes.length === 1 && networks.length === 1 && networks[0] === network;
+}
+
+/** Of what was found, what to bring into the middle: a node rather than the group that it is in, or its network. */
+function sought(found: string[]): string | undefined {
+  return found.find(id => id.startsWith('node:')) ?? found[0];
 }
 
 const ARROWS: Record<string, IPoint> = {

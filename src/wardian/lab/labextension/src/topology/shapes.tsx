@@ -123,6 +123,12 @@ export const LinkLine = React.memo(function LinkLine(
   );
 }, same);
 
+/** What is in a network. */
+export const ClusterFrame = React.memo(function ClusterFrame({ box }: { box: IBox }): React.ReactElement {
+  const [left, top] = [box.x - box.width / 2, box.y - box.height / 2];
+  return <rect className="wardian-Cluster" x={left} y={top} width={box.width} height={box.height} rx={14} />;
+}, same);
+
 /** Nodes in a network. width: of a line that shows that it carries something. */
 export const AccessLine = React.memo(function AccessLine({
   from,
