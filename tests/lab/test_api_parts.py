@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
 from collections import deque
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests import postgres
+from wardian.journal import Journal
 from wardian.lab.api import watch
+from wardian.lab.api.desk import Desk
 from wardian.lab.api.merge import difference
 from wardian.lab.api.watch import Reader
 
@@ -67,6 +73,33 @@ async def test_entries_that_are_too_many_are_counted() -> None:
     (message,) = await read(reader)
     assert message["missed"] == 1900 - watch.KEPT_ENTRIES
     assert [entry["id"] for entry in message["entries"]] == list(range(2000 - watch.KEPT_ENTRIES, 2000))
+
+
+async def test_a_journal_in_a_database_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another process writes to a journal in PostgreSQL comes to readers without being looked for."""
+    database = postgres.start()
+    try:
+        url = database.url(database.database())
+        monkeypatch.setenv("WARDIAN_JOURNAL", url)
+        monkeypatch.setenv("WARDIAN_STATE", str(tmp_path / "state"))
+        monkeypatch.setattr(watch, "LONGEST", 3600.0)
+        file = tmp_path / "experiment.yaml"
+        file.write_text("name: told\nnodes: [one]\n")
+        desk = Desk(tmp_path)
+        reader = await desk.join(file, "default", file.name)
+        (message,) = await read(reader)
+        assert message["type"] == "snapshot"
+        coming = asyncio.create_task(read(reader))
+        with Journal.open(url) as other:
+            # again where nobody listened yet
+            while not coming.done():
+                other.event(kind="note")
+                other.flush()
+                await asyncio.wait([coming], timeout=0.5)
+        assert [message["type"] for message in await coming] == ["entries"]
+        desk.environment(file, "default").close()
+    finally:
+        database.close()
 
 
 def test_a_server_starts_without_what_it_may_never_need() -> None:

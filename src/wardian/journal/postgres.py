@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from ..errors import JournalError
 
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
 
 PREFIXES = ("postgresql://", "postgres://", "postgresql+psycopg://")
 HIDDEN = "***"
+CHANNEL = "wardian_journal"
+"""What each transaction that writes to a journal notifies (NOTIFY)."""
 
 _DEFAULTS = {
     "application_name": "wardian",
@@ -63,6 +67,30 @@ def connect(url: str) -> tuple[Engine, str]:
     except (SQLAlchemyError, ValueError):
         raise JournalError(f"{shown(url)}: this is no address of a database", remedy=_ADDRESS) from None
     return engine, _shown(parsed)
+
+
+async def told(url: str) -> AsyncIterator[None]:
+    """Gives None once the database at an address listens, and whenever something was written to a journal there from then on.
+
+    Ends where that cannot be told: without the server or its driver, or behind a pooler that has no LISTEN.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        import psycopg
+
+        parsed = _parsed(url).set(drivername="postgresql")
+    except (ModuleNotFoundError, SQLAlchemyError, ValueError):
+        # whoever opens the journal itself is told
+        return
+    arguments: dict[str, Any] = {name: value for name, value in _DEFAULTS.items() if name not in parsed.query}
+    with suppress(psycopg.Error):
+        address = parsed.render_as_string(hide_password=False)
+        async with await psycopg.AsyncConnection.connect(address, autocommit=True, **arguments) as connection:
+            await connection.execute(f"LISTEN {CHANNEL}")
+            yield
+            async for _ in connection.notifies():
+                yield
 
 
 def explain(where: str, error: BaseException, database: str | None) -> JournalError:

@@ -83,9 +83,11 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction that writes; a JournalError if the database refuses."""
+        """A transaction that writes, of which those who listen are told; a JournalError if the database refuses."""
         with self.errors(), self.engine.connect().execution_options(wardian_writes=True) as connection, connection.begin():
             yield connection
+            if self.engine.dialect.name == "postgresql":
+                connection.exec_driver_sql(f"NOTIFY {postgres.CHANNEL}")
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

@@ -1,8 +1,8 @@
 """Watching an environment for everybody who looks at it: one document, kept true, whose differences readers fetch in their own time.
 
-What happened shows in the journal, whoever did it: its database is a file that is watched (inotify(7)), so that a command in another
-terminal is noticed when it commits. A node that dies is the provider's to notice (`Provider.changed`). Whatever shows in neither is
-found by looking again after LONGEST seconds.
+What happened shows in the journal, whoever did it: its database is a file that is watched (inotify(7)), or a server that tells (NOTIFY),
+so that a command in another terminal is noticed when it commits. A node that dies is the provider's to notice (`Provider.changed`).
+Whatever shows in neither is found by looking again after LONGEST seconds.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from asyncinotify import Inotify, Mask
 
 from ...environment import view
 from ...environment.environment import FOLDER, Environment
+from ...environment.live import journal_target
 from ...environment.view import View
 from ...errors import WardianError
-from ...journal import LogEntry
+from ...journal import LogEntry, journal_changes
 from ...providers.base import Provider, Usage
 from .handler import error_json
 from .merge import difference
@@ -89,6 +90,9 @@ class Watch:
         self._first = asyncio.Event()
         self.broken = False
         self._tending = [asyncio.create_task(self._run()), asyncio.create_task(self._watch_files())]
+        self._target = journal_target(environment.file)
+        if isinstance(self._target, str):
+            self._tending.append(asyncio.create_task(self._listen(self._target)))
         for task in self._tending:
             task.add_done_callback(self._ended)
         self._leaving: asyncio.TimerHandle | None = None
@@ -293,6 +297,14 @@ class Watch:
                     self.look()
                 if event.mask & Mask.IGNORED:
                     watched = False
+
+    async def _listen(self, address: str) -> None:
+        """Notice what is written to a journal in a database; where that is not told, looking finds it."""
+        while True:
+            async for _ in journal_changes(address):
+                self._journal = True
+                self._stirred.set()
+            await asyncio.sleep(LONGEST)
 
     # what readers get
 
