@@ -6,6 +6,13 @@ import * as React from 'react';
 import type { BrowserFiles } from '../actions/browser_files';
 import type { Live } from '../environment/live';
 import type { Server } from '../environment/server';
+import type { ILateCell } from '../switch/late';
+
+/** Cells that would not end before the lease of an experiment's environment does. */
+export interface ILate {
+  readonly changed: ISignal<unknown, void>;
+  of(path: string): (ILateCell & { notebook: string })[];
+}
 
 /** What all parts of a panel share. */
 export interface IPanelContext {
@@ -14,6 +21,8 @@ export interface IPanelContext {
   /** The file browser, where there is one. */
   files: BrowserFiles | null;
   commands: CommandRegistry;
+  /** Cells of open notebooks that would not end before the lease does, where something knows of them. */
+  late?: ILate | undefined;
   trans: TranslationBundle;
 }
 

@@ -10,6 +10,7 @@ import { Details, exists } from './details';
 import { Differences } from './differences';
 import { FaultList, LeaseLine, LinkList, NetworkList, PortList, ServiceList, TalkList } from './lists';
 import { talks } from './names';
+import { LateList } from './late_list';
 import { NodeTree } from './node_tree';
 import { found } from './search';
 import { Section } from './section';
@@ -81,6 +82,7 @@ export function EnvironmentView({ large }: { large: boolean }): React.ReactEleme
           <Running entries={state.running} />
         </Section>
       ) : null}
+      {panel.late ? <LateList late={panel.late} /> : null}
       <Section title={trans.__('Nodes')} count={Object.keys(state.nodes).length}>
         <NodeTree nodes={state.nodes} folds={folds} matches={matches} {...lists} onFold={onFold} />
       </Section>

@@ -9,12 +9,13 @@ import type { Live } from '../environment/live';
 import type { Server } from '../environment/server';
 import { Timeline } from '../timeline/timeline';
 import { EnvironmentView } from './environment_view';
-import { PanelContext, useSignal } from './context';
+import { type ILate, PanelContext, useSignal } from './context';
 
 interface IShared {
   server: Server;
   files: BrowserFiles | null;
   commands: CommandRegistry;
+  late: ILate | undefined;
   trans: TranslationBundle;
 }
 

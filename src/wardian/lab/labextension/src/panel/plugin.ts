@@ -7,10 +7,11 @@ import type { ReadonlyPartialJSONObject } from '@lumino/coreutils';
 import { TabPanel } from '@lumino/widgets';
 
 import { BrowserFiles } from '../actions/browser_files';
-import { Front } from '../environment/front';
+import { Front, namedBy } from '../environment/front';
 import { Live } from '../environment/live';
 import { Server } from '../environment/server';
 import { COMMANDS } from '../switch/commands';
+import { ILateCells, type LateCells } from '../switch/late';
 import { IWatches } from '../watch/plugin';
 import { environmentIcon } from './icons';
 import { messageOf } from './context';
@@ -23,7 +24,7 @@ export const panel: JupyterFrontEndPlugin<void> = {
   id: 'wardian:panel',
   description: 'Shows the environment of an experiment beside its notebooks.',
   autoStart: true,
-  optional: [IDefaultFileBrowser, ICommandPalette, ILayoutRestorer, ISettingRegistry, ITranslator, IWatches, ILabShell],
+  optional: [IDefaultFileBrowser, ICommandPalette, ILayoutRestorer, ISettingRegistry, ITranslator, IWatches, ILabShell, ILateCells],
   activate: (
     app: JupyterFrontEnd,
     browser: IDefaultFileBrowser | null,
@@ -32,14 +33,25 @@ export const panel: JupyterFrontEndPlugin<void> = {
     settings: ISettingRegistry | null,
     translator: ITranslator | null,
     watches: IWatches | null,
-    labShell: ILabShell | null
+    labShell: ILabShell | null,
+    lateCells: LateCells | null
   ) => {
     const trans = (translator ?? nullTranslator).load('wardian');
     const server = new Server(app.serviceManager.serverSettings);
     const front = new Front(app, server, browser);
     const tell = (error: unknown): void => void Notification.error(messageOf(error), { autoClose: 8000 });
     const files = browser ? new BrowserFiles(browser, app.serviceManager.serverSettings, tell) : null;
-    const shared = { server, files, commands: app.commands, trans };
+    const late = lateCells
+      ? {
+          changed: lateCells.changed,
+          of: (path: string) =>
+            lateCells
+              .all()
+              .filter(([{ context }]) => front.experimentOf(context.path, namedBy(context.model)) === path)
+              .flatMap(([{ context }, cells]) => cells.map(cell => ({ ...cell, notebook: context.path })))
+        }
+      : undefined;
+    const shared = { server, files, commands: app.commands, late, trans };
     const category = trans.__('Wardian');
 
     const sidebar = new PanelSidebar(front, shared);

@@ -18,6 +18,8 @@ export interface INotebook {
   readonly trans: TranslationBundle;
   canCreate(): boolean;
   canExtend(): boolean;
+  /** Which cells would not end in time may be others now. */
+  renewLate(): void;
   actions(cell: CodeCell): Omit<IActions, 'toggleLanes'>;
   /** The MIME type that the editor of a cell in this language has, or null for that of the notebook. */
   mimeType(language: string): string | null;
@@ -100,6 +102,7 @@ export class CellSwitch implements IDisposable {
     }
     this._badge.show(shown);
     this._highlight();
+    this._notebook.renewLate();
   }
 
   /** Bring only times and states up to date. */
@@ -113,6 +116,7 @@ export class CellSwitch implements IDisposable {
   /** Say, or say no longer, that it would not end in time: how long it takes may be another by now. */
   renewLate(): void {
     this._badge.drawLate(this._shown());
+    this._notebook.renewLate();
   }
 
   /** Show or hide the output by node; says whether it is shown now. */

@@ -13,6 +13,7 @@ import type { Change, Watch } from '../watch/watch';
 import type { IActions } from './badge';
 import { CellSwitch, type INotebook } from './cellswitch';
 import { inherit } from './inherit';
+import type { ILateCell } from './late';
 import { keepLine } from './split';
 import { Picker } from './picker';
 import { runOnce } from './running';
@@ -33,6 +34,8 @@ export interface IApplication {
   /** The same for holding it longer. */
   canExtend(): boolean;
   extend(panel: NotebookPanel): void;
+  /** Which cells would not end in time may be others now. */
+  renewLate(): void;
 }
 
 /** MIME types of languages before a kernel has told its own. */
@@ -74,6 +77,16 @@ export class NotebookSwitch implements INotebook, IDisposable {
   /** The switches of the code cells, from top to bottom. */
   get switches(): CellSwitch[] {
     return this.panel.content.widgets.flatMap(cell => this._switches.get(cell.model) ?? []);
+  }
+
+  /** The cells that would not end before the lease does. */
+  get late(): ILateCell[] {
+    const found = this.isDisposed ? [] : this.switches.filter(one => one.late);
+    return found.map(({ cell: { model }, late }) => ({ cell: model.id, source: firstLine(model.sharedModel.getSource()), why: late }));
+  }
+
+  renewLate(): void {
+    this._application.renewLate();
   }
 
   /** Those of the cells that are selected, or of the active one. */
@@ -249,4 +262,10 @@ export class NotebookSwitch implements INotebook, IDisposable {
       this._timer = window.setInterval(() => this._switches.forEach(one => one.isGoing && one.tick()), SECOND);
     }
   }
+}
+
+/** The first line of a cell that says what it does, rather than where. */
+function firstLine(source: string): string {
+  const lines = source.split('\n').filter(line => line.trim());
+  return lines.find(line => !line.startsWith('%%on')) ?? lines[0] ?? '';
 }

@@ -8,15 +8,17 @@ import { ITranslator, nullTranslator } from '@jupyterlab/translation';
 import { namedBy } from '../environment/front';
 import { IWatches } from '../watch/plugin';
 import { addCommands, COMMANDS } from './commands';
+import { ILateCells, LateCells } from './late';
 import { type IApplication, type ISettings, NotebookSwitch } from './notebookswitch';
 
 const ID = 'wardian:switch';
 
-export const cellSwitch: JupyterFrontEndPlugin<void> = {
+export const cellSwitch: JupyterFrontEndPlugin<LateCells> = {
   id: ID,
   description: 'Shows and changes where each cell runs.',
   autoStart: true,
   requires: [INotebookTracker, IWatches],
+  provides: ILateCells,
   optional: [ICommandPalette, IEditorLanguageRegistry, ISettingRegistry, ITranslator],
   activate: (
     app,
@@ -29,7 +31,9 @@ export const cellSwitch: JupyterFrontEndPlugin<void> = {
   ) => {
     const trans = (translator ?? nullTranslator).load('wardian');
     const settings: ISettings = { inherit: true };
+    const late = new LateCells();
     const application: IApplication = {
+      renewLate: () => late.renew(),
       trans,
       settings,
       languages,
@@ -45,7 +49,9 @@ export const cellSwitch: JupyterFrontEndPlugin<void> = {
     };
     watches.added.connect((_, { panel, watch }) => {
       switches.get(panel)?.dispose();
-      switches.set(panel, new NotebookSwitch(panel, watch, application));
+      const made = new NotebookSwitch(panel, watch, application);
+      switches.set(panel, made);
+      late.add(panel, () => made.late);
     });
     addCommands(app, tracker, current, palette, trans);
     void registry?.load(ID).then(loaded => {
@@ -56,6 +62,7 @@ export const cellSwitch: JupyterFrontEndPlugin<void> = {
       loaded.changed.connect(read);
       read();
     });
+    return late;
   }
 };
 
