@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests import postgres
@@ -32,6 +32,8 @@ VALUES = st.recursive(
 OBJECTS = st.dictionaries(st.sampled_from("abc"), VALUES, max_size=3)
 
 
+# how long values take to make tells of the machine
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(OBJECTS, OBJECTS)
 def test_a_difference_makes_one_of_the_other(before: dict[str, Any], after: dict[str, Any]) -> None:
     """A patch makes the later document of the earlier, and is empty just where they are equal."""
