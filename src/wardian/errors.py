@@ -25,6 +25,7 @@ The class decides the exit code of the `wardian` command (`exit_code`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,16 @@ class WardianError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n  {self.remedy}" if self.remedy else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # whatever a class takes to be made: as it is, it goes from one process to another
+        return _made_again, (type(self), self.args, self.__dict__)
+
+
+def _made_again(kind: type[WardianError], arguments: tuple[Any, ...], fields: dict[str, Any]) -> WardianError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(fields)
+    return error
 
 
 class ExperimentFileError(WardianError):

@@ -1,6 +1,7 @@
 """Control groups: `wardian/ENVIRONMENT/NODE` in the unified hierarchy, or in those of version 1.
 
-Every node is a member of one group at least, so that everything on it can be found; the others only limit.
+Every node is a member of one group at least, so that everything on it can be found; the others only limit. They are made at the top of
+what this user may change: all of a hierarchy for root, what was delegated to an ordinary user, and possibly nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Cgroups:
 
     @staticmethod
     def find() -> Cgroups:
-        """Read from the mount table which hierarchies there are, and which controllers each has."""
+        """Read from the mount table which hierarchies there are, which controllers each has, and which part of each is ours to change."""
         version1: dict[str, Path] = {}
         unified: Path | None = None
         with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as table:
@@ -42,8 +43,10 @@ class Cgroups:
                     unified = unified or Path(point)
                 elif kind == "cgroup":
                     version1 |= {option: Path(point) for option in options.split(",") if option in ("cpu", "memory", "pids", "freezer")}
-        if unified is not None and _controllers(unified) & {"cpu", "memory", "pids"}:
-            usable = _controllers(unified) & {"cpu", "memory", "pids"}
+        own = _own_groups()
+        version1 = {name: top for name, point in version1.items() if (top := _top(point, own.get(name, "/")))}
+        unified = unified and _top(unified, own.get("", "/"))
+        if unified is not None and (usable := _usable(unified) & {"cpu", "memory", "pids"}):
             return Cgroups(2, dict.fromkeys(usable, unified), unified)
         member = next((version1[name] for name in ("pids", "freezer", "cpu", "memory") if name in version1), unified)
         return Cgroups(1 if version1 else 0, version1, member)
@@ -192,9 +195,29 @@ class Cgroups:
             yield top
 
 
-def _controllers(root: Path) -> set[str]:
+def _own_groups() -> dict[str, str]:
+    """The groups that this process is in: {controller: group}, that of the unified hierarchy by the name ""."""
+    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as table:
+        rows = [line.rstrip("\n").split(":", 2) for line in table]
+    return {name: group for _, names, group in rows for name in names.split(",")}
+
+
+def _top(point: Path, own: str) -> Path | None:
+    """The highest group of a hierarchy, from this process's own upwards, that this user may change."""
+    found = None
+    for folder in (group := point / own.lstrip("/"), *group.parents):
+        if not folder.is_relative_to(point) or not all(os.access(path, os.W_OK) for path in (folder, folder / "cgroup.procs")):
+            break
+        found = folder
+    return found
+
+
+def _usable(top: Path) -> set[str]:
+    """The controllers that groups below this one of the unified hierarchy can have."""
+    # a group that has processes hands nothing down, unless it is the first of all; that one has no type
+    settled = (top / "cgroup.type").exists() and _members(top)
     try:
-        return set((root / "cgroup.controllers").read_text().split())
+        return set((top / ("cgroup.subtree_control" if settled else "cgroup.controllers")).read_text().split())
     except OSError:
         return set()
 

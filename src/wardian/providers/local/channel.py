@@ -21,14 +21,17 @@ from ...errors import CommandError, NodeDownError
 from ..base import Channel
 from ..preloaded import Preloaded
 from .cgroups import Cgroups
-from .init import GRACE, SOCKET
-from .kernel import is_running, receive
+from .init import GRACE, SOCKET, roomy
+from .kernel import is_running, namespace_of, own_namespace, receive
 from .state import read_json
 
 log = logging.getLogger("wardian.local")
 
 STREAM_LIMIT = 1 << 20
 """How much of a stream waits here unread before its process has to wait, in bytes."""
+
+LONGEST_REQUEST = 1 << 22
+"""Bytes of a request with all arguments; the kernel takes fewer for a program."""
 
 _PIPE_SIZE = 1 << 20
 _ENTER = f"{__package__}.entry:enter"
@@ -71,7 +74,8 @@ class LocalChannel(Channel):
                 if env is None or not is_running(identity) or not preloaded.suits(env):
                     return None
                 groups = [str(folder / "cgroup.procs") for folder in Cgroups.find().folders(self._environment, self._node)]
-                node = {"cgroups": groups, "init": identity["pid"], "env": env, "program": program}
+                apart = namespace_of(identity["pid"]) != own_namespace()
+                node = {"apart": apart, "cgroups": groups, "init": identity["pid"], "env": env, "program": program}
                 ends.make(None, None, None)
                 modules = [program.partition(":")[0]]
                 connection = preloaded.fork(_ENTER, node, ends.theirs, modules=modules, others=[init])
@@ -125,7 +129,7 @@ async def started(
         if streams:
             ends.make(*streams)
         try:
-            socket.send_fds(connection, [request], ends.theirs)
+            _send_request(connection, request, ends.theirs)
         except OSError as error:
             if error.errno == errno.EMSGSIZE:
                 raise CommandError(node, f"{argv[0]} cannot be executed: its arguments are too long") from None
@@ -143,6 +147,18 @@ async def started(
         connection.close()
         raise
     return process
+
+
+def _send_request(connection: socket.socket, request: bytes, descriptors: Sequence[int]) -> None:
+    try:
+        socket.send_fds(connection, [request], descriptors)
+    except OSError as error:
+        if error.errno != errno.EMSGSIZE or len(request) > LONGEST_REQUEST:
+            raise
+        with os.fdopen(os.memfd_create("request", os.MFD_CLOEXEC), "wb") as file:
+            file.write(request)
+            file.flush()
+            socket.send_fds(connection, [b'{"here": true}'], [*descriptors, file.fileno()])
 
 
 async def answer_of(node: str, connection: socket.socket) -> tuple[dict[str, Any], int]:
@@ -323,7 +339,7 @@ def tell(requests: Iterable[tuple[str, Path, Mapping[str, Any]]]) -> dict[str, s
             connection = _connect(node, folder)
             waiting.append((node, connection))
             connection.setblocking(True)
-            connection.send(json.dumps(request).encode())
+            _send_request(connection, json.dumps(request).encode(), [])
         except (OSError, NodeDownError) as error:
             failures[node] = str(error)
     for node, connection in waiting:
@@ -344,12 +360,12 @@ def _connect(node: str, folder: Path) -> socket.socket:
         raise NodeDownError(node, "there is no such node", remedy="`wardian up` makes it.") from None
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     try:
-        connection.setsockopt(socket.SOL_SOCKET, 32, 1 << 22)  # SO_SNDBUFFORCE: a command's arguments travel in one packet
+        roomy(connection)
         # a socket's path may have 108 bytes; through the descriptor it is short wherever the state folder lies
         connection.connect(f"/proc/self/fd/{descriptor}/{SOCKET}")
     except PermissionError:
         connection.close()
-        raise NodeDownError(node, "only root reaches nodes of the local provider", remedy="Run as root.") from None
+        raise NodeDownError(node, "it is another user's", remedy="Use it as the user who made it.") from None
     except OSError:
         connection.close()
         raise NodeDownError(node, "the node is not running", remedy=_REMEDY) from None

@@ -9,7 +9,17 @@ from typing import Any
 
 from ..preload import OTHERS, Say, draw_anew, fingerprint, forget_checkout, resolve, start_anew, take_environment
 from .init import CAPABILITIES, enter_folder
-from .kernel import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUTS, drop_capabilities, keep_capabilities, setns
+from .kernel import (
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    drop_capabilities,
+    keep_capabilities,
+    setns,
+)
 
 _LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
 
@@ -17,7 +27,7 @@ _LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith(
 def enter(node: dict[str, Any], say: Say) -> None:
     """Call a function on a node, in a process that has what one started by the node's init has, and nothing else of the host.
 
-    node: "cgroups": files that a process's number is written to; "init": the number of the node's init; "env": the variables;
+    node: "apart": whether its user namespace is another; "cgroups": files that a process's number is written to; "init": the number of the node's init; "env": the variables;
     "program": "module:function", loaded already. Descriptor `OTHERS` is the init's, as of pidfd_open(2).
 
     This process enters everything but the node's process table, which only its child is in: nobody on the node ever sees a process
@@ -30,7 +40,8 @@ def enter(node: dict[str, Any], say: Say) -> None:
             with open(group, "w") as file:
                 file.write("0")
         _take_limits(node["init"])
-        setns(OTHERS, CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID)
+        user = CLONE_NEWUSER if node["apart"] else 0
+        setns(OTHERS, user | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID)
         if fingerprint() != seen:
             say({"error": "the node's Python is not the host's"})
             return

@@ -13,7 +13,7 @@ from typing import Any
 from ...errors import ProviderError
 from ...experiment.resources import EnvironmentRecord, Resource
 from ..base import Progress
-from . import channel, fabric, images, internet, mounts, netlink, nodespec, processes, relays
+from . import channel, fabric, images, internet, mounts, netlink, nodespec, processes, relays, skeleton, wayout
 from .cgroups import Cgroups
 from .fabric import Fabric
 from .layers import Builder, Stop
@@ -55,14 +55,12 @@ class Growth:
     def _create_environment(self, resources: Sequence[Resource]) -> None:
         for resource in resources:
             self._folder.begin(_record(self._id, resource.spec, time.time()))
-            child = {
-                "key": str(resource),
-                "kind": "holder",
-                "directory": str(self._folder.fabric),
-                "title": "wardian-fabric",
-                "sysctls": fabric.FABRIC_SYSCTLS,
-            }
-            self._spawn([child])
+            children = [_holder(str(resource), self._folder.fabric, "wardian-fabric", fabric.FABRIC_SYSCTLS)]
+            if mounts.in_user_namespace():
+                # what is the host's network namespace to root is this process's own to an ordinary user, and has to outlive it
+                self._folder.outside.mkdir(exist_ok=True, mode=0o700)
+                children.append(_holder("outside", self._folder.outside, "wardian-outside") | {"host_network": True})
+            self._spawn(children)
             self._report(resource.name, "ready")
 
     def _create_networks(self, resources: Sequence[Resource]) -> None:
@@ -79,16 +77,7 @@ class Growth:
                     if "mtu" in specs[name]:
                         wiring.set_mtu(fabric.gateway_port(name), answer["pid"], fabric.INSIDE, specs[name]["mtu"])
 
-            children = [
-                {
-                    "key": key,
-                    "kind": "holder",
-                    "directory": str(folders[name].path),
-                    "title": f"wardian-gw-{name}",
-                    "sysctls": fabric.GATEWAY_SYSCTLS,
-                }
-                for key, name in gateways.items()
-            ]
+            children = [_holder(key, folders[name].path, f"wardian-gw-{name}", fabric.GATEWAY_SYSCTLS) for key, name in gateways.items()]
             if children:
                 self._spawn(children, join)
         for name, spec in specs.items():
@@ -147,8 +136,9 @@ class Growth:
 
     def _node_child(self, name: str, folder: ResourceFolder, spec: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
         base, layer = self._boot_from(name, spec)
+        layers = [*([layer] if layer else []), *skeleton.layers(self._state.root, base)]
         groups = self._cgroups.plan(self._id, name, spec["cpus"], spec["memory"])
-        return nodespec.child(name, folder.path, spec, tables, base=base, layer=layer, hidden=self._state.root, cgroups=groups)
+        return nodespec.child(name, folder.path, spec, tables, base=base, layers=layers, hidden=self._state.root, cgroups=groups)
 
     def _create_links(self, resources: Sequence[Resource]) -> None:
         with self._fabric() as wiring:
@@ -350,7 +340,8 @@ class Growth:
 
     def _delete_environment(self) -> None:
         processes.end(processes.running(relays.identities(self._folder)))
-        processes.end({pid for pid in (self._folder.fabric_pid(),) if pid is not None})
+        processes.end({pid for pid in (self._folder.fabric_pid(), self._folder.outside_pid()) if pid is not None})
+        wayout.end(self._folder)
         self._remove_uplink()
         (self._folder.path / "uplink.json").unlink(missing_ok=True)
         self._folder.forget()
@@ -360,6 +351,7 @@ class Growth:
         self._cgroups.thaw(self._id)
         while doomed := self._alive():
             processes.end(doomed)
+        wayout.end(self._folder)
         self._cgroups.remove(self._id)
         self._remove_uplink()
         self._folder.remove()
@@ -477,6 +469,12 @@ class Growth:
 
 
 _NUMBERS = threading.Lock()
+
+
+def _holder(key: str, directory: Path, title: str, sysctls: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """A process that holds a network namespace, as `spawn.py` wants it."""
+    place = {"directory": str(directory), "title": title, "host_network": False}
+    return {"key": key, "kind": "holder", **place, "sysctls": dict(sysctls or {})}
 
 
 def _record(environment: str, spec: Mapping[str, Any], created: float) -> EnvironmentRecord:

@@ -2,7 +2,8 @@
 
 The socket, `init.sock` in the node's state folder, takes one connection a process. Each message is a JSON object in one packet:
 
-    to it     {"argv", "env", "cwd", "terminal": [rows, columns] | null}    first, with stdin, stdout, stderr unless it is a terminal
+    to it     {"here": true}                                               what follows is in a file, the last descriptor: too large for a packet
+              {"argv", "env", "cwd", "terminal": [rows, columns] | null}    first, with stdin, stdout, stderr unless it is a terminal
               {"signal": number}                                           to the process and its group
               {"write": path, "text"}                                      instead of all that: replace a file of the node
               {"variables": {...}}                                         likewise: those that later processes start with
@@ -60,6 +61,12 @@ def listen() -> socket.socket:
     return listener
 
 
+def roomy(connection: socket.socket) -> None:
+    """Let a packet hold a command's arguments, where this process may; else they come in a file."""
+    with suppress(PermissionError):
+        connection.setsockopt(socket.SOL_SOCKET, 32, 1 << 22)  # SO_SNDBUFFORCE
+
+
 class Init:
     """Serves the socket until the node ends. env: the variables that every process of the node starts with."""
 
@@ -95,13 +102,13 @@ class Init:
             while True:
                 connection, _ = listener.accept()
                 connection.setblocking(False)
-                connection.setsockopt(socket.SOL_SOCKET, 32, 1 << 22)  # SO_SNDBUFFORCE
+                roomy(connection)
                 self._selector.register(connection, selectors.EVENT_READ, self._message)
 
     def _message(self, connection: socket.socket) -> None:
         try:
             size = connection.recv_into(bytearray(1), 1, socket.MSG_PEEK | socket.MSG_TRUNC)
-            raw, descriptors = receive(connection, max(size, 1), 3)
+            raw, descriptors = receive(connection, max(size, 1), 4)
         except BlockingIOError:
             return
         except OSError:
@@ -111,6 +118,8 @@ class Init:
                 self._hung_up(connection)
                 return
             request = json.loads(raw)
+            if "here" in request:
+                request = _read(descriptors.pop())
             if "ask" in request:
                 _send(connection, {"variables": self._env})
             elif "argv" in request:
@@ -223,6 +232,12 @@ def _signal_group(pid: int, number: int) -> None:
     if pid > 0:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, number)
+
+
+def _read(descriptor: int) -> Any:
+    with open(descriptor, "rb") as file:
+        file.seek(0)
+        return json.load(file)
 
 
 def _replace(path: str, text: str) -> None:

@@ -10,11 +10,12 @@ import struct
 from typing import Any
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
-CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
+CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 MNT_DETACH = 2
+_KEPT = MS_NOSUID | MS_NODEV | MS_NOEXEC
 
 _PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET_NAME = 23, 24, 15
 _CAPABILITY_VERSION = 0x20080522
@@ -49,7 +50,9 @@ def bind(source: str, target: str, *, read_only: bool = False) -> None:
     """Have `source` appear at `target` too."""
     mount(source, target, flags=MS_BIND)
     if read_only:
-        mount("none", target, flags=MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV)
+        # in a user namespace none of those may be taken away that it has
+        kept = os.statvfs(target).f_flag & _KEPT
+        mount("none", target, flags=MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | kept)
 
 
 def pivot_root(root: str) -> None:
@@ -102,6 +105,27 @@ def receive(connection: socket.socket, size: int, most: int) -> tuple[bytes, lis
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
     return raw, list(descriptors)
+
+
+def group_ids() -> int | None:
+    """How many group ids this process's user namespace has; None in the host's own, which has all."""
+    with open("/proc/self/gid_map") as table:
+        rows = [line.split() for line in table]
+    return None if rows == [["0", "0", "4294967295"]] else sum(int(row[2]) for row in rows)
+
+
+def namespace_of(pid: int) -> str:
+    """Which user namespace a process is in; nothing where it is gone or another user's."""
+    try:
+        os.stat(f"/proc/{pid}/ns/net")  # a zombie has only the other one
+        return os.readlink(f"/proc/{pid}/ns/user")
+    except OSError:
+        return ""
+
+
+def own_namespace() -> str:
+    """The user namespace of this process."""
+    return os.readlink("/proc/self/ns/user")
 
 
 def boot_id() -> str:

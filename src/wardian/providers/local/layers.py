@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ProviderError
-from . import images, processes
+from . import images, processes, skeleton
 from .channel import LocalChannel
 from .internet import resolver
 from .mounts import layer_name
@@ -84,7 +84,7 @@ class Builder:
             "directory": str(part),
             "hostname": "setup",
             "base": base,
-            "layer": None,
+            "layers": skeleton.layers(self._state.root, base),
             "hidden": [str(self._state.root)],
             "shown": [],
             "host_network": True,

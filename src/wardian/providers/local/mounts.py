@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -21,6 +22,7 @@ from .kernel import (
     MS_REC,
     MS_REMOUNT,
     bind,
+    group_ids,
     mount,
     pivot_root,
     set_hostname,
@@ -42,12 +44,47 @@ SECRET_FILES = (".netrc", ".git-credentials", ".pypirc", ".pgpass")
 
 _DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0), "net/tun": (10, 200)}
 _LINKS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx"}
+_TERMINALS = 5
+"""The group that terminals belong to, everywhere."""
+
+Layout = list[tuple[str, str | None]]
+"""What a node's view of the host is laid out of: (where, the host's folder that is seen there, or None where only what is laid over it is)."""
+
 _UNSEEN = ("/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug")
 _UNCHANGED = ("/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs")
 
 
-def submounts() -> list[str]:
-    """The mount points of the host, besides its root, that hold ordinary files."""
+def host_layout() -> Layout:
+    """How this host's files are laid out: its root, then what else holds ordinary files.
+
+    In a user namespace no overlay takes a folder below which something is mounted, since that would show what the mount covers. There such a
+    folder is laid out by what is in it.
+    """
+    points = _mount_points()
+    if in_user_namespace():
+        return list(_apart_from_mounts("/", points))
+    return [("/", "/"), *((point, point) for point, ordinary in points.items() if ordinary and point != "/" and not _below(point, PRIVATE))]
+
+
+def _apart_from_mounts(folder: str, points: dict[str, bool]) -> Iterator[tuple[str, str | None]]:
+    within = folder.rstrip("/") + "/"
+    if not any(point.startswith(within) and point != folder for point in points):
+        yield folder, folder
+        return
+    yield folder, None
+    if folder == "/var/tmp":  # noqa: S108 - it is others' and changes all the time
+        return
+    for entry in _entries(folder):
+        if _below(entry.path, PRIVATE):
+            continue
+        if entry.is_symlink() or not entry.is_dir(follow_symlinks=False):
+            yield entry.path, entry.path
+        elif points.get(entry.path, True):
+            yield from _apart_from_mounts(entry.path, points)
+
+
+def _mount_points() -> dict[str, bool]:
+    """The mount points of the host, and whether what is mounted there holds ordinary files."""
     found: dict[str, bool] = {}
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
         for line in table:
@@ -57,7 +94,7 @@ def submounts() -> list[str]:
             kind = source.split(" ", 1)[0]
             # a read-only tmpfs is how supervisors hand programs of their own into a machine
             found[point] = kind in ORDINARY and not (kind == "tmpfs" and "ro" in fields[5].split(","))
-    return [point for point, ordinary in found.items() if ordinary and point != "/" and not _below(point, PRIVATE)]
+    return found
 
 
 def layer_name(point: str) -> str:
@@ -65,23 +102,24 @@ def layer_name(point: str) -> str:
     return "root" + point.rstrip("/").replace("%", "%25").replace("/", "%2F").replace(":", "%3A").replace(",", "%2C")
 
 
-def enter(node: dict[str, Any], host_submounts: list[str]) -> None:
+def enter(node: dict[str, Any], layout: Layout) -> None:
     """Make the node's view and enter it for good. The working folder is the node's state folder.
 
-    node: "base": what lies at the bottom, "/" for the host's own files; "layer": folder of a `setup:` layer or None;
+    node: "base": what lies at the bottom, "/" for the host's own files; "layers": folders of what lies over that, the topmost first;
     "hidden": folders to be seen empty; "shown": folders of the host to be seen although they lie in one of which a node has its own;
     "hostname"; "files": {path: text} written into the node's own layer.
     """
     mount("none", "/", flags=MS_REC | MS_PRIVATE)
     for folder in ("upper", "work", "view"):
         os.makedirs(folder, exist_ok=True)
-    base, layer, root = node["base"], node["layer"], os.path.abspath("view")
-    _write_files(f"upper/{layer_name('/')}", node["files"])
-    _overlay(base, layer, "/", root)
-    if base == "/":
-        for point in host_submounts:
-            if not _below(point, node["hidden"]) and os.path.isdir(point):
-                _overlay_submount(point, layer, root)
+    base, layers, root = node["base"], node["layers"], os.path.abspath("view")
+    if base != "/":
+        _write_files(node["files"], ["/"])
+        _overlay(base, layers, "/", root)
+    else:
+        parts = [part for part in layout if not _below(part[0], node["hidden"])]
+        _write_files(node["files"], [point for point, lower in parts if lower is not None or point == "/"])
+        _lay_out(parts, layers, root)
         _hide(root, node["hidden"])
     _kernel_views(root)
     _private_folders(root)
@@ -100,14 +138,45 @@ def set_sysctls(values: dict[str, str]) -> None:
             file.write(value)
 
 
-def _overlay(lower: str, layer: str | None, point: str, target: str) -> None:
+def _lay_out(layout: Layout, layers: list[str], root: str) -> None:
+    for point, lower in layout:
+        target = root + point
+        if point == "/":
+            _overlay(lower, layers, point, root)
+        elif lower is None:
+            os.makedirs(target, exist_ok=True)
+            os.chmod(target, stat.S_IMODE(os.stat(point).st_mode) | 0o700)
+        elif os.path.isdir(point) and not os.path.islink(point):
+            _overlay_submount(point, layers, root)
+        elif not os.path.lexists(target):
+            _show_file(point, target)
+
+
+def _show_file(point: str, target: str) -> None:
+    """What is no folder, in one that had to be laid out: there once, unless a layer or the node has its own."""
+    if os.path.islink(point):
+        os.symlink(os.readlink(point), target)
+    elif os.path.isfile(point) and os.access(point, os.R_OK):
+        open(target, "x").close()
+        bind(point, target, read_only=True)
+
+
+def _overlay(lower: str | None, layers: list[str], point: str, target: str) -> None:
     name = layer_name(point)
-    os.makedirs(f"upper/{name}", exist_ok=True)
-    os.makedirs(f"work/{name}", exist_ok=True)
-    lowers = _escape(lower)
-    if layer and os.path.isdir(f"{layer}/{name}"):
-        lowers = f"{_escape(f'{layer}/{name}')}:{_apart(lower, name)}"
-    options = f"lowerdir={lowers},upperdir=upper/{name},workdir=work/{name}"
+    for folder in ("upper", "work"):
+        os.makedirs(f"{folder}/{name}", exist_ok=True)
+    over = [part for layer in layers if os.path.isdir(part := f"{layer}/{name}")]
+    lowers = [_escape(part) for part in over]
+    if lower is None:
+        os.makedirs("nothing", exist_ok=True)
+        lowers += [] if lowers else ["nothing"]
+    elif any(_below(part, [lower]) or lower == "/" for part in over):
+        lowers.append(_apart(lower, name))
+    else:
+        lowers.append(_escape(lower))
+    options = f"lowerdir={':'.join(lowers)},upperdir=upper/{name},workdir=work/{name}"
+    if in_user_namespace():
+        options += ",userxattr"
     try:
         # volatile: nobody needs these writes after a crash of the host, so that leaving need not wait for the disk
         mount("overlay", target, "overlay", MS_NODEV, f"{options},volatile")
@@ -129,12 +198,12 @@ def _apart(lower: str, name: str) -> str:
     return f"{folder}/files"
 
 
-def _overlay_submount(point: str, layer: str | None, root: str) -> None:
+def _overlay_submount(point: str, layers: list[str], root: str) -> None:
     target = root + point
     with suppress(OSError):
         os.makedirs(target, exist_ok=True)
     try:
-        _overlay(point, layer, point, target)
+        _overlay(point, layers, point, target)
     except OSError:
         # a file system that cannot lie below an overlay is shown as it is, read-only; one that cannot even that is not shown
         with suppress(OSError):
@@ -158,7 +227,9 @@ def _kernel_views(root: str) -> None:
         os.makedirs(f"{root}/{folder}", exist_ok=True)
     safe = MS_NOSUID | MS_NODEV | MS_NOEXEC
     mount("proc", f"{root}/proc", "proc", safe)
-    mount("sysfs", f"{root}/sys", "sysfs", safe | MS_RDONLY)
+    # a network namespace that is not this user namespace's has none to show
+    with suppress(PermissionError):
+        mount("sysfs", f"{root}/sys", "sysfs", safe | MS_RDONLY)
     bind(f"{root}/proc/sys", f"{root}/proc/sys", read_only=True)
     bind(f"{root}/proc/sys/net", f"{root}/proc/sys/net")
     mount("none", f"{root}/proc/sys/net", flags=MS_BIND | MS_REMOUNT | safe)
@@ -180,11 +251,13 @@ def _private_folders(root: str) -> None:
         os.mkdir(f"{dev}/{folder}")
     umask = os.umask(0)
     for name, numbers in _DEVICES.items():
-        os.mknod(f"{dev}/{name}", 0o666 | stat.S_IFCHR, os.makedev(*numbers))
+        _device(f"{dev}/{name}", name, os.makedev(*numbers))
     os.umask(umask)
     for name, target in _LINKS.items():
         os.symlink(target, f"{dev}/{name}")
-    mount("devpts", f"{dev}/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5")
+    have = group_ids()
+    group = f",gid={_TERMINALS}" if have is None or have > _TERMINALS else ""
+    mount("devpts", f"{dev}/pts", "devpts", MS_NOSUID | MS_NOEXEC, f"newinstance,ptmxmode=0666,mode=0620{group}")
     mount("tmpfs", f"{dev}/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777,size=25%")
     with suppress(OSError):
         mount("mqueue", f"{dev}/mqueue", "mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC)
@@ -192,9 +265,26 @@ def _private_folders(root: str) -> None:
         os.mkdir(f"{root}/run/{folder}", 0o755 if folder == "lock" else 0o700)
 
 
-def _write_files(upper: str, files: dict[str, str]) -> None:
+def _device(path: str, name: str, number: int) -> None:
+    if not in_user_namespace():
+        os.mknod(path, 0o666 | stat.S_IFCHR, number)
+        return
+    # there nobody makes devices, and the host's own serve
+    if os.path.exists(f"/dev/{name}"):
+        open(path, "x").close()
+        bind(f"/dev/{name}", path)
+
+
+def in_user_namespace() -> bool:
+    """Whether mounts are made by a user who is root in a user namespace only."""
+    return group_ids() is not None
+
+
+def _write_files(files: dict[str, str], points: list[str]) -> None:
+    """Write files of the node's own into what lies uppermost of the view. points: of which overlays there will be, with "/" among them."""
     for path, text in files.items():
-        target = upper + path
+        point = max((point for point in points if point == "/" or _below(path, [point])), key=len)
+        target = f"upper/{layer_name(point)}/{path.removeprefix(point).lstrip('/')}"
         os.makedirs(os.path.dirname(target), exist_ok=True)
         with open(target, "w", encoding="utf-8") as file:
             file.write(text)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import internet
+from .kernel import group_ids
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -21,7 +22,6 @@ NODE_SYSCTLS = {
     "net/ipv4/ip_forward": "0",
     "net/ipv4/conf/all/rp_filter": "0",
     "net/ipv4/conf/default/rp_filter": "0",
-    "net/ipv4/ping_group_range": "0 2147483647",
     "net/ipv6/conf/default/disable_ipv6": "1",
 }
 ROUTER_SYSCTLS = {
@@ -38,7 +38,7 @@ def child(
     tables: Mapping[str, Any],
     *,
     base: str,
-    layer: str | None,
+    layers: Sequence[str],
     hidden: Path,
     cgroups: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def child(
         "directory": str(folder),
         "hostname": spec["hostname"],
         "base": base,
-        "layer": layer,
+        "layers": list(layers),
         "hidden": [str(hidden)],
         "shown": PYTHON,
         "host_network": False,
@@ -66,7 +66,9 @@ def child(
 
 def sysctls(spec: Mapping[str, Any]) -> dict[str, str]:
     """The network parameters of a node."""
-    return {**NODE_SYSCTLS, **(ROUTER_SYSCTLS if spec["routes_between"] else {})}
+    # everyone may ping, as far as this user namespace knows of anyone
+    pinging = {"net/ipv4/ping_group_range": f"0 {(group_ids() or 2**31) - 1}"}
+    return {**NODE_SYSCTLS, **pinging, **(ROUTER_SYSCTLS if spec["routes_between"] else {})}
 
 
 def variables(node: str, spec: Mapping[str, Any]) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -12,16 +11,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import Field
 
-from ...errors import MissingToolError, NodeDownError
+from ...errors import NodeDownError
 from ...experiment.resources import Capabilities, EnvironmentRecord, Observed, Resource
 from ...paths import state_folder
 from .. import base
 from ..base import Channel, Fault, Finding, Progress, Provider, Usage
+from . import work
 from .channel import LocalChannel
 from .state import State
 
 if TYPE_CHECKING:
     # every command imports this, whichever provider it is about, so that the rest is imported where it is used
+    from .ground import Ground
     from .layers import Stop
 
 _T = TypeVar("_T")
@@ -37,15 +38,23 @@ IN_PLACE = frozenset(
 class LocalSettings(base.ProviderSettings):
     """What `settings:` may hold for `local`."""
 
-    state: Path | None = Field(None, description="folder for what is not the user's own; /var/lib/wardian when not given")
+    state: Path | None = Field(
+        None, description="folder for what is kept; /var/lib/wardian when not given, or ~/.local/state/wardian of an ordinary user"
+    )
 
 
 class LocalProvider(Provider):
-    """Nodes of namespaces on this host, which has to be Linux, and the user root."""
+    """Nodes of namespaces on this host, which has to be Linux."""
 
     name: ClassVar[str] = "local"
     Settings: ClassVar[type[base.ProviderSettings]] = LocalSettings
     faults: ClassVar[frozenset[str]] = frozenset({"pause", "slow", "partition", "flap", "kill"})
+
+    @functools.cached_property
+    def _ground(self) -> Ground:
+        from . import ground
+
+        return ground.choose(self.state)
 
     @functools.cached_property
     def state(self) -> State:
@@ -54,24 +63,20 @@ class LocalProvider(Provider):
         return State((chosen or state_folder()).absolute())
 
     async def capabilities(self, desired: Sequence[Resource]) -> Capabilities:
-        from . import limits
-
-        _require_root()
-        return Capabilities(IN_PLACE, tuple(await self._work(lambda _: limits.caveats(desired, self.state.root))))
+        return Capabilities(IN_PLACE, (*self._ground.caveats(desired), *await self._do(None, work.caveats, desired)))
 
     async def environments(self) -> list[EnvironmentRecord]:
         return await self._work(lambda _: [record for folder in self.state.environments() if (record := folder.record())])
 
     @asynccontextmanager
     async def lock(self, file: str, instance: str, purpose: str) -> AsyncIterator[None]:
-        _require_root()
         with self.state.lock(file, instance, purpose):
             yield
 
     async def observe(self, environment: str) -> Observed:
-        from . import observation
-
-        return await self._work(lambda _: observation.observe(self.state.environment(environment)))
+        if not self.state.environment(environment).path.exists():
+            return Observed.collect(None, [])
+        return await self._do(environment, work.observe, environment)
 
     async def changed(self, environment: str) -> None:
         from . import processes
@@ -79,14 +84,10 @@ class LocalProvider(Provider):
         await processes.death(self.state.environment(environment).processes())
 
     async def usage(self, environment: str) -> Mapping[str, Usage]:
-        from . import usage
-
-        return await self._work(lambda _: usage.of(self.state.environment(environment)))
+        return await self._do(environment, work.usage, environment)
 
     async def traffic(self, environment: str) -> Mapping[str, Mapping[str, int]]:
-        from . import traffic
-
-        return await self._work(lambda _: traffic.of(self.state.environment(environment)))
+        return await self._do(environment, work.traffic, environment)
 
     async def traffic_matrix(self, environment: str, *, counting: bool = True) -> Mapping[tuple[str, str], int]:
         from . import matrix
@@ -95,28 +96,19 @@ class LocalProvider(Provider):
         return await self._work(lambda _: matrix.of(folder) if counting else matrix.end(folder)) or {}
 
     async def create(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
-        from .growth import Growth
-        from .layers import Stop
-
-        _require_root()
-        stop = Stop()
-        await self._work(lambda report: Growth(self.state, environment, report, stop).create(resources), progress, stop)
+        if any(resource.kind == "node" and (resource.spec["internet"] or resource.spec["setup"]) for resource in resources):
+            await self._work(lambda _: self._ground.lead_out(environment))
+        await self._do(environment, work.create, environment, resources, progress=progress)
 
     async def update(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
-        from .growth import Growth
-
-        _require_root()
-        await self._work(lambda report: Growth(self.state, environment, report).update(resources), progress)
+        await self._do(environment, work.update, environment, resources, progress=progress)
 
     async def delete(self, environment: str, resources: Sequence[tuple[str, str]], progress: Progress) -> None:
-        from .growth import Growth
-
-        await self._work(lambda report: Growth(self.state, environment, report).delete(resources), progress)
+        await self._do(environment, work.delete, environment, resources, progress=progress)
 
     async def destroy(self, environment: str, progress: Progress) -> None:
-        from .growth import Growth
-
-        await self._work(lambda report: Growth(self.state, environment, report).destroy(), progress)
+        await self._do(environment, work.destroy, environment, progress=progress)
+        self._ground.forget(environment)
 
     async def note(self, environment: str, node: str, name: str, value: Mapping[str, Any] | None) -> None:
         folder = self.state.environment(environment).resource("node", node)
@@ -132,18 +124,13 @@ class LocalProvider(Provider):
         return LocalChannel(node, self.state.environment(environment).resource("node", node).path, environment)
 
     async def images(self, environment: str) -> dict[str, dict[str, str]]:
-        from . import images
-
         folder = self.state.environment(environment)
         record = folder.record()
         beside = Path(record.file).parent if record else Path("/")
         named = {item.name: known["spec"]["image"] for item in folder.resources("node") if (known := item.read())}
-
-        def digests(_: Progress) -> dict[str, str]:
-            tars = {image for image in named.values() if image and (beside / Path(image).expanduser()).is_file()}
-            return {tar: images.base(self.state.root, tar, beside)[1] for tar in tars}
-
-        found = await self._work(digests)
+        if not any(named.values()):
+            return {}
+        found = await self._do(environment, work.digests, set(filter(None, named.values())), beside)
         return {node: {"name": image, "digest": f"sha256:{found[image]}"} for node, image in named.items() if image in found}
 
     def vantage(self, environment: str, link: str) -> tuple[Channel, str]:
@@ -152,33 +139,33 @@ class LocalProvider(Provider):
         return vantage.of_link(self.state.environment(environment), self.state, link)
 
     async def keep(self, environment: str) -> list[int]:
-        from . import relays
+        if self.state.environment(environment).fabric_pid() is None:
+            return []
+        return [*await self._do(environment, work.keep, environment), *await self._work(lambda _: self._kept_way(environment))]
 
-        return await self._work(lambda _: relays.keep(self.state.environment(environment), self.state))
+    def _kept_way(self, environment: str) -> list[int]:
+        return self._ground.lead_out(environment) if self.state.environment(environment).has_way() else []
 
     async def inflict(self, environment: str, kind: str, targets: Sequence[str], faults: Sequence[Fault]) -> None:
-        from . import faults as afflictions
-
-        _require_root()
-        await self._work(lambda _: afflictions.inflict(self.state.environment(environment), kind, targets, faults))
+        await self._do(environment, work.inflict, environment, kind, targets, faults)
 
     async def kill(self, environment: str, nodes: Sequence[str]) -> None:
-        from . import faults as afflictions
-
-        _require_root()
-        await self._work(lambda _: afflictions.kill(self.state.environment(environment), nodes))
+        await self._do(environment, work.kill, environment, nodes)
 
     async def collect_garbage(self, progress: Progress) -> list[str]:
-        from . import garbage
-
-        return await self._work(lambda report: garbage.collect(self.state, report), progress)
+        return await self._do(None, work.collect_garbage, progress=progress)
 
     async def diagnose(self) -> list[Finding]:
-        from . import doctor
+        return await self._work(lambda _: self._ground.diagnose())
 
-        return await self._work(lambda _: doctor.diagnose(self.state))
+    async def _do(self, about: str | None, function: Callable[..., _T], *arguments: Any, progress: Progress | None = None) -> _T:
+        """Have a function of `work.py` done where this ground does it. about: the environment that it is about, if any."""
+        from .layers import Stop
 
-    async def _work(self, work: Callable[[Progress], _T], progress: Progress | None = None, stop: Stop | None = None) -> _T:
+        stop = Stop()
+        return await self._work(lambda report: self._ground.do(about, function, arguments, report, stop), progress, stop)
+
+    async def _work(self, blocking: Callable[[Progress], _T], progress: Progress | None = None, stop: Stop | None = None) -> _T:
         """Do blocking work in a thread. Cancelled, it is finished all the same before the cancellation goes on."""
         loop = asyncio.get_running_loop()
 
@@ -186,7 +173,7 @@ class LocalProvider(Provider):
             if progress is not None:
                 loop.call_soon_threadsafe(progress, name, state)
 
-        task = loop.run_in_executor(None, work, report)
+        task = loop.run_in_executor(None, blocking, report)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -198,8 +185,3 @@ class LocalProvider(Provider):
             if not task.cancelled():
                 task.exception()
             raise
-
-
-def _require_root() -> None:
-    if os.geteuid() != 0:
-        raise MissingToolError("the provider local has to be run by root", remedy="Use sudo, or choose another provider in the file.")

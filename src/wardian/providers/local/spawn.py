@@ -4,7 +4,7 @@ Run as a program of its own, with nothing but the standard library, so that a no
 Its environment carries WARDIAN_ENVIRONMENT, which every child inherits: that is how they are known from their first moment.
 
 Standard input holds one JSON object {"children": [CHILD]}. Each CHILD has "key" ("node client[0]"), "kind" and "directory", where
-its `process.json` is written; a "holder" only holds a network namespace, a "node" is described in `mounts` and `init`. One JSON line
+its `process.json` is written; a "holder" only holds a network namespace, its own or with "host_network" the spawner's, a "node" is described in `mounts` and `init`. One JSON line
 a child comes out, in the order in which they get ready: {"key", "pid", "start", "boot"} or {"key", "error", "errno"}.
 """
 
@@ -31,24 +31,55 @@ def main() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     gc.collect()
     gc.freeze()
-    submounts = mounts.submounts()
+    layout = mounts.host_layout()
     reader, writer = os.pipe()
     own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     identities: dict[str, dict[str, Any]] = {}
     for child in children:
-        if child["kind"] == "node":
-            unshare(CLONE_NEWPID)
-        pid = os.fork()
+        pid = _fork_apart(own_pids) if child["kind"] == "node" else os.fork()
         if pid == 0:
-            _become(child, submounts, writer)
-        if child["kind"] == "node":
-            setns(own_pids, CLONE_NEWPID)  # a second unshare is refused while the first waits for its process
+            _become(child, layout, writer)
         identities[child["key"]] = _record(child, pid)
     os.close(writer)
     _report(reader, identities)
 
 
-def _become(child: dict[str, Any], submounts: list[str], writer: int) -> None:
+def _fork_apart(own_pids: int) -> int:
+    """fork(2), with the child as the first process of a process table of its own."""
+    if mounts.in_user_namespace():
+        return _fork_through_another()
+    unshare(CLONE_NEWPID)
+    pid = os.fork()
+    if pid:
+        setns(own_pids, CLONE_NEWPID)  # a second unshare is refused while the first waits for its process
+    return pid
+
+
+def _fork_through_another() -> int:
+    # an ordinary user cannot come back to the host's process table, so that another process leaves it
+    reader, writer = os.pipe()
+    between = os.fork()
+    if between == 0:
+        try:
+            unshare(CLONE_NEWPID)
+            pid = os.fork()
+        except OSError as error:
+            os.write(writer, f"-{error.errno}".encode())
+            os._exit(1)
+        if pid == 0:
+            return 0
+        os.write(writer, str(pid).encode())
+        os._exit(0)
+    os.waitpid(between, 0)
+    number = int(os.read(reader, 32))
+    for end in (reader, writer):
+        os.close(end)
+    if number < 0:
+        raise OSError(-number, f"making a process table: {os.strerror(-number)}")
+    return number
+
+
+def _become(child: dict[str, Any], layout: mounts.Layout, writer: int) -> None:
     """Turn this forked process into what the child is to be. Never returns."""
     code = 1
     try:
@@ -59,7 +90,7 @@ def _become(child: dict[str, Any], submounts: list[str], writer: int) -> None:
         if child["kind"] == "holder":
             _hold(child)
         else:
-            _boot(child, submounts)
+            _boot(child, layout)
         code = 0
     except OSError as error:
         what = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
@@ -69,8 +100,9 @@ def _become(child: dict[str, Any], submounts: list[str], writer: int) -> None:
 
 
 def _hold(child: dict[str, Any]) -> None:
-    unshare(CLONE_NEWNET)
-    mounts.set_sysctls(child["sysctls"])
+    if not child["host_network"]:
+        unshare(CLONE_NEWNET)
+        mounts.set_sysctls(child["sysctls"])
     set_name(child["title"])
     _say({"key": child["key"]})
     os.close(_REPORT)
@@ -80,12 +112,12 @@ def _hold(child: dict[str, Any]) -> None:
         signal.pause()
 
 
-def _boot(child: dict[str, Any], submounts: list[str]) -> None:
+def _boot(child: dict[str, Any], layout: mounts.Layout) -> None:
     unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | (0 if child["host_network"] else CLONE_NEWNET))
     if not child["host_network"]:
         mounts.set_sysctls(child["sysctls"])
     listener = init.listen()
-    mounts.enter(child, submounts)
+    mounts.enter(child, layout)
     set_name("wardian-init")
     server = init.Init(listener, child["env"])
     _say({"key": child["key"]})

@@ -2,6 +2,7 @@
 
     environments/ID/environment.json           the record
                     fabric/process.json        the process that holds the environment's network namespace
+                    outside/process.json       of an ordinary user's: the one that holds the namespace that leads out, see `wayout.py`
                     KIND/NAME/resource.json    {"name", "spec", "complete", "facts"}
                     KIND/NAME/process.json     of a node or a network's gateway: {"pid", "start", "boot"}
                     node/NAME/notes/NAME
@@ -103,6 +104,7 @@ class EnvironmentFolder:
         self.id = id_
         self.path = path
         self.fabric = path / "fabric"
+        self.outside = path / "outside"
 
     def begin(self, record: EnvironmentRecord) -> None:
         """Write the record; from here on the environment exists. It never exists without one."""
@@ -116,6 +118,7 @@ class EnvironmentFolder:
     def _fill(self, record: EnvironmentRecord) -> None:
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.fabric.mkdir(exist_ok=True, mode=0o700)
+        self.outside.mkdir(exist_ok=True, mode=0o700)
         self.write_record(record)
 
     def write_record(self, record: EnvironmentRecord) -> None:
@@ -139,12 +142,23 @@ class EnvironmentFolder:
 
     def fabric_pid(self) -> int | None:
         """The number of the process that holds the fabric, if it runs."""
-        identity = read_json(self.fabric / "process.json")
-        return identity["pid"] if identity and is_running(identity) else None
+        return _running(self.fabric)
+
+    def outside_pid(self) -> int | None:
+        """The number of the process that holds the namespace which leads out, if there is one that runs."""
+        return _running(self.outside)
+
+    def has_way(self) -> bool:
+        """Whether nodes of it reach the internet."""
+        return (self.path / "uplink.json").exists()
+
+    def alive(self) -> Iterator[int]:
+        """The numbers of the processes that are written down and run."""
+        return (identity["pid"] for identity in self.processes() if is_running(identity))
 
     def processes(self) -> Iterator[dict[str, Any]]:
         """The identities of all processes that are written down."""
-        for path in (self.fabric, *(item.path for kind in ("network", "node") for item in self.resources(kind))):
+        for path in (self.fabric, self.outside, *(item.path for kind in ("network", "node") for item in self.resources(kind))):
             identity = read_json(path / "process.json")
             if identity:
                 yield identity
@@ -152,6 +166,7 @@ class EnvironmentFolder:
     def forget(self) -> None:
         """Remove the record, and the folder if nothing else is in it."""
         remove_tree(self.fabric)
+        remove_tree(self.outside)
         (self.path / "environment.json").unlink(missing_ok=True)
         if not any(self.resources(kind) for kind in KINDS):
             remove_tree(self.path)
@@ -226,6 +241,11 @@ class ResourceFolder:
         with suppress(FileNotFoundError):
             self.path.rename(target)
             remove_tree(target)
+
+
+def _running(folder: Path) -> int | None:
+    identity = read_json(folder / "process.json")
+    return identity["pid"] if identity and is_running(identity) else None
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from ...errors import CommandError, ProviderError
 from ..base import Channel
 from . import fabric, processes
+from .kernel import namespace_of, own_namespace
 from .state import EnvironmentFolder, State
 
 
@@ -47,11 +48,18 @@ class GatewayChannel(Channel):
         pipe = asyncio.subprocess.PIPE
         wanted = [pipe if item is None else item for item in (stdin, stdout, stderr)]
         process = await asyncio.create_subprocess_exec(
-            "nsenter", f"--net=/proc/{self._pid}/ns/net", "--", *argv,
+            *_entering(self._pid), *argv,
             env={**self._variables, **(env or {})}, cwd=cwd or "/", start_new_session=True,
             stdin=wanted[0], stdout=wanted[1], stderr=wanted[2],
         )  # fmt: skip
         return GatewayProcess(process)
+
+
+def _entering(pid: int) -> list[str]:
+    """The command that starts another in the network namespace of this process, through its user namespace where that is not ours."""
+    apart = namespace_of(pid) != own_namespace()
+    user = [f"--user=/proc/{pid}/ns/user", "--preserve-credentials"] if apart else []
+    return ["nsenter", *user, f"--net=/proc/{pid}/ns/net", "--"]
 
 
 class GatewayProcess:

@@ -1,0 +1,75 @@
+"""Folders that a node's root may write to although the host's root owns them: for the nodes of ordinary users.
+
+In a user namespace the host's root is nobody, and what he owns is read-only even to a node's root. A folder, however, that lies over one of
+the same name in an overlay shows what is in both, and belongs to whoever owns the upper one. So a layer of empty folders, owned by the
+user, lets nodes make, replace and remove files in all of them; what stays as it is on the host are the contents of its files, unless
+a program replaces a file by a new one, as `dpkg`, `useradd` and `sed -i` do. Folders that the user may not look into are empty on nodes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from . import images, mounts
+
+DEPTHS = {"/usr": 3, "/var": 4, "/etc": 4, "/opt": 2, "/srv": 2, "/root": 1, "/home": 1}
+"""How deep folders below these are taken along; of all others none. Packages put new files no deeper, into folders that were there."""
+
+
+def layers(state: Path, base: str) -> list[str]:
+    """What lies over `base` in the views of nodes here: the skeleton where that is the host's files in a user namespace, else nothing."""
+    return [_layer(state)] if base == images.HOST and mounts.in_user_namespace() else []
+
+
+def _layer(state: Path) -> str:
+    layout = mounts.host_layout()
+    target = state / "layers" / f"skeleton-{_identity(layout)}"
+    with images.making(target) as part:
+        if part is not None:
+            part.mkdir(mode=0o700)
+            for point, lower in layout:
+                if lower is not None and os.path.isdir(point) and not os.path.islink(point):
+                    _copy(point, part / mounts.layer_name(point), _depth(point))
+            part.rename(target)
+    return str(target)
+
+
+def _identity(layout: mounts.Layout) -> str:
+    """What changes when folders of the host do, as far as that shows at a glance."""
+    folders = ("/usr/bin", "/usr/lib", "/usr/share", "/var/lib/dpkg", "/var/lib/rpm", "/etc/alternatives")
+    seen = [(folder, os.stat(folder).st_mtime_ns) for folder in folders if os.path.isdir(folder)]
+    return hashlib.sha256(repr((sorted(layout, key=str), seen, DEPTHS)).encode()).hexdigest()[:32]
+
+
+def _depth(point: str) -> int:
+    for top, depth in DEPTHS.items():
+        if point == top or point.startswith(f"{top}/"):
+            return depth - point.count("/") + top.count("/")
+    return 0
+
+
+def _copy(source: str, target: Path, depth: int) -> None:
+    status = os.stat(source)
+    if status.st_uid != _overflow():
+        return
+    target.mkdir(mode=0o700)
+    readable = os.access(source, os.R_OK | os.X_OK)
+    if not readable:
+        os.setxattr(target, "user.overlay.opaque", b"y")
+    elif depth > 0:
+        with suppress(OSError), os.scandir(source) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False) and not os.path.ismount(entry.path):
+                    _copy(entry.path, target / entry.name, depth - 1)
+    target.chmod(stat.S_IMODE(status.st_mode) | 0o700)
+    # who asks whether a folder has changed is not to be misled
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _overflow() -> int:
+    with open("/proc/sys/kernel/overflowuid") as file:
+        return int(file.read())

@@ -1,0 +1,110 @@
+"""What the provider has done on an environment, as functions of plain values: they run in this process, or in one inside of a user namespace.
+
+Each takes a `Job` first. All block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...experiment.resources import Caveat, Observed, Resource
+from ..base import Fault, Finding, Progress, Usage
+from .layers import Stop
+from .state import State
+
+
+@dataclass(frozen=True)
+class Job:
+    """What work is given besides its arguments. report: told about each resource as its state changes; stop: set to end it early."""
+
+    state: State
+    report: Progress
+    stop: Stop = field(default_factory=Stop)
+
+
+def create(job: Job, environment: str, resources: Sequence[Resource]) -> None:
+    from .growth import Growth
+
+    Growth(job.state, environment, job.report, job.stop).create(resources)
+
+
+def update(job: Job, environment: str, resources: Sequence[Resource]) -> None:
+    from .growth import Growth
+
+    Growth(job.state, environment, job.report).update(resources)
+
+
+def delete(job: Job, environment: str, resources: Sequence[tuple[str, str]]) -> None:
+    from .growth import Growth
+
+    Growth(job.state, environment, job.report).delete(resources)
+
+
+def destroy(job: Job, environment: str) -> None:
+    from .growth import Growth
+
+    Growth(job.state, environment, job.report).destroy()
+
+
+def observe(job: Job, environment: str) -> Observed:
+    from . import observation
+
+    return observation.observe(job.state.environment(environment))
+
+
+def usage(job: Job, environment: str) -> Mapping[str, Usage]:
+    from . import usage as used
+
+    return used.of(job.state.environment(environment))
+
+
+def traffic(job: Job, environment: str) -> Mapping[str, Mapping[str, int]]:
+    from . import traffic as carried
+
+    return carried.of(job.state.environment(environment))
+
+
+def keep(job: Job, environment: str) -> list[int]:
+    from . import relays
+
+    return relays.keep(job.state.environment(environment), job.state)
+
+
+def inflict(job: Job, environment: str, kind: str, targets: Sequence[str], faults: Sequence[Fault]) -> None:
+    from . import faults as afflictions
+
+    afflictions.inflict(job.state.environment(environment), kind, targets, faults)
+
+
+def kill(job: Job, environment: str, nodes: Sequence[str]) -> None:
+    from . import faults as afflictions
+
+    afflictions.kill(job.state.environment(environment), nodes)
+
+
+def caveats(job: Job, desired: Sequence[Resource]) -> list[Caveat]:
+    from . import limits
+
+    return limits.caveats(desired, job.state.root)
+
+
+def collect_garbage(job: Job) -> list[str]:
+    from . import garbage
+
+    return garbage.collect(job.state, job.report)
+
+
+def diagnose(job: Job) -> list[Finding]:
+    from . import doctor
+
+    return doctor.diagnose(job.state)
+
+
+def digests(job: Job, named: Iterable[str], beside: Path) -> dict[str, str]:
+    """Those of images that are tars, by their names. beside: the folder of the experiment file."""
+    from . import images
+
+    tars = {image for image in named if (beside / Path(image).expanduser()).is_file()}
+    return {tar: images.base(job.state.root, tar, beside)[1] for tar in tars}

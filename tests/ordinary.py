@@ -1,0 +1,114 @@
+"""An ordinary user of the tests' own, and commands run as him.
+
+Root's interpreter and this checkout may lie where nobody else may look; he sees them in a mount namespace of his own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pwd
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from wardian.providers.local.kernel import CLONE_NEWNS, MS_PRIVATE, MS_REC, bind, mount, unshare
+
+from .stage import BIN, require
+
+ROOT = Path(__file__).parents[1]
+
+
+class User:
+    """A user of this host. folder: his home."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.folder = Path(pwd.getpwnam(name).pw_dir)
+        self.env = {
+            "HOME": str(self.folder), "USER": name, "LOGNAME": name, "LANG": "C.UTF-8", "NO_COLOR": "1", "COLUMNS": "120",
+            "PATH": f"{BIN}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "JUPYTER_PATH": str(BIN.parent / "share" / "jupyter"),
+            "PYTHONDONTWRITEBYTECODE": "1", "WARDIAN_REQUIRE_ALL": os.environ.get("WARDIAN_REQUIRE_ALL", ""),
+        }  # fmt: skip
+
+    def run(self, *argv: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """A command as this user, to its end."""
+        command = [sys.executable, "-m", "tests.ordinary", self.name, str(cwd or self.folder), *argv]
+        return subprocess.run(command, cwd=ROOT, env={**self.env, **(env or {})}, capture_output=True, text=True, check=False)
+
+    def wardian(self, *argv: str, cwd: Path | None = None) -> str:
+        """The output of a `wardian` command that has to succeed."""
+        done = self.run(str(BIN / "wardian"), *argv, cwd=cwd)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def write(self, path: str, text: str) -> Path:
+        """A file of his, below his home."""
+        target = self.folder / path
+        target.write_text(text)
+        os.chown(target, *self._ids())
+        return target
+
+    def _ids(self) -> tuple[int, int]:
+        entry = pwd.getpwnam(self.name)
+        return entry.pw_uid, entry.pw_gid
+
+
+@contextmanager
+def user(*, ids: bool = True) -> Iterator[User]:
+    """A new user, who is gone afterwards with all that is his. ids: whether he is granted further ones."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    for program in ("useradd", "newuidmap", "slirp4netns"):
+        require(program)
+    name = f"wt{secrets.token_hex(3)}"
+    _alone("useradd", "--create-home", "--shell", "/bin/bash", *([] if ids else ["--key", "SUB_UID_COUNT=0", "--key", "SUB_GID_COUNT=0"]), name)
+    try:
+        yield User(name)
+    finally:
+        _alone("userdel", "--remove", name)
+
+
+def _alone(*command: str) -> None:
+    # of two at once one would be refused
+    with open("/run/wardian-tests-users.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        subprocess.run(command, capture_output=True, check=True)
+
+
+def _show(paths: Sequence[str]) -> None:
+    """Have everyone see these, in this mount namespace, whoever may look into the folders that they are in."""
+    kept = {path: os.open(path, os.O_PATH) for path in paths}
+    covered: set[Path] = set()
+    for path, descriptor in kept.items():
+        closed = [folder for folder in reversed(Path(path).parents) if folder in covered or not folder.stat().st_mode & 0o001]
+        if not closed:
+            continue
+        if closed[0] not in covered:
+            mount("tmpfs", str(closed[0]), "tmpfs", options="mode=755,size=1m")
+            covered.add(closed[0])
+        os.makedirs(path, exist_ok=True)
+        bind(f"/proc/self/fd/{descriptor}", path)
+
+
+def main() -> None:
+    """`python -m tests.ordinary USER FOLDER COMMAND …`, as root."""
+    name, folder, *argv = sys.argv[1:]
+    entry = pwd.getpwnam(name)
+    unshare(CLONE_NEWNS)
+    mount("none", "/", flags=MS_REC | MS_PRIVATE)
+    _show(sorted({sys.prefix, sys.base_prefix, str(ROOT)}))
+    os.setgroups(os.getgrouplist(name, entry.pw_gid))
+    os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
+    os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
+    os.chdir(folder)
+    os.execv(argv[0], argv)
+
+
+if __name__ == "__main__":
+    main()
