@@ -36,10 +36,12 @@ class User:
             "PYTHONDONTWRITEBYTECODE": "1", "WARDIAN_REQUIRE_ALL": os.environ.get("WARDIAN_REQUIRE_ALL", ""),
         }  # fmt: skip
 
-    def run(self, *argv: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        """A command as this user, to its end."""
+    def run(self, *argv: str, cwd: Path | None = None, groups: bool = False) -> subprocess.CompletedProcess[str]:
+        """A command as this user, to its end. groups: whether control groups are delegated to it."""
         command = [sys.executable, "-m", "tests.ordinary", self.name, str(cwd or self.folder), *argv]
-        return subprocess.run(command, cwd=ROOT, env={**self.env, **(env or {})}, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            command, cwd=ROOT, env={**self.env, **({"TESTS_DELEGATE": "1"} if groups else {})}, capture_output=True, text=True, check=False
+        )
 
     def wardian(self, *argv: str, cwd: Path | None = None) -> str:
         """The output of a `wardian` command that has to succeed."""
@@ -67,11 +69,16 @@ def user(*, ids: bool = True) -> Iterator[User]:
     for program in ("useradd", "newuidmap", "slirp4netns"):
         require(program)
     name = f"wt{secrets.token_hex(3)}"
-    _alone("useradd", "--create-home", "--shell", "/bin/bash", *([] if ids else ["--key", "SUB_UID_COUNT=0", "--key", "SUB_GID_COUNT=0"]), name)
+    _alone(
+        "useradd", "--create-home", "--shell", "/bin/bash", *([] if ids else ["--key", "SUB_UID_COUNT=0", "--key", "SUB_GID_COUNT=0"]), name
+    )
     try:
         yield User(name)
     finally:
         _alone("userdel", "--remove", name)
+        for top in _hierarchies():
+            for folder, _, _ in os.walk(top / name, topdown=False):
+                os.rmdir(folder)
 
 
 def _alone(*command: str) -> None:
@@ -79,6 +86,22 @@ def _alone(*command: str) -> None:
     with open("/run/wardian-tests-users.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         subprocess.run(command, capture_output=True, check=True)
+
+
+def _hierarchies() -> list[Path]:
+    rows = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    return [Path(row[1]) for row in rows if row[2] == "cgroup2" or (row[2] == "cgroup" and "cpuset" not in row[3].split(","))]
+
+
+def _delegate(name: str, user: int) -> None:
+    """Hand this process a part of each hierarchy of control groups, as systemd does for a user's session."""
+    for top in _hierarchies():
+        group = top / name
+        for folder in (group, group / "session"):
+            folder.mkdir(exist_ok=True)
+            for path in (folder, *folder.glob("cgroup.*")):
+                os.chown(path, user, -1)
+        (group / "session" / "cgroup.procs").write_text("0")
 
 
 def _show(paths: Sequence[str]) -> None:
@@ -103,6 +126,8 @@ def main() -> None:
     unshare(CLONE_NEWNS)
     mount("none", "/", flags=MS_REC | MS_PRIVATE)
     _show(sorted({sys.prefix, sys.base_prefix, str(ROOT)}))
+    if os.environ.pop("TESTS_DELEGATE", ""):
+        _delegate(name, entry.pw_uid)
     os.setgroups(os.getgrouplist(name, entry.pw_gid))
     os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
     os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)

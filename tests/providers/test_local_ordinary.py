@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 
@@ -25,7 +24,7 @@ def suite(user: User, *files: str) -> str:
     """What pytest says of these files' tests, run as this user: all have to pass, and none may be left out."""
     places = [str(ROOT / "tests" / "providers" / file) for file in files]
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--rootdir", str(ROOT), "--basetemp", str(user.folder / "tests")]
-    done = user.run(sys.executable, "-m", "pytest", *options, *places, cwd=ROOT)
+    done = user.run(sys.executable, "-m", "pytest", *options, *places, cwd=ROOT, groups=True)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert "skipped" not in done.stdout.splitlines()[-1], done.stdout
     return done.stdout

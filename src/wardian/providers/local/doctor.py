@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from ...errors import ProviderError
 from ..base import Finding
-from . import ceiling, limits, netlink, shaping
+from . import ceiling, limits, mounts, netlink, shaping
 from .cgroups import Cgroups
 from .kernel import (
     CLONE_NEWIPC,
@@ -30,15 +31,19 @@ from .kernel import (
 from .netlink import Netlink
 from .state import State
 
+USER = "user namespaces"
+
 _NAMESPACES = {"mount": CLONE_NEWNS, "PID": CLONE_NEWPID, "network": CLONE_NEWNET, "UTS": CLONE_NEWUTS, "IPC": CLONE_NEWIPC}
+DELEGATION = (
+    "With systemd, start it as `systemd-run --user --scope -p Delegate=yes wardian up`; for processors, too, root writes [Service] and "
+    "Delegate=cpu memory pids into /etc/systemd/system/user@.service.d/delegate.conf, and runs systemctl daemon-reload."
+)
 _PRIVILEGED = "Run as root, or in a container started with --privileged."
 
 
 def diagnose(state: State) -> list[Finding]:
-    """What works here. Blocking."""
-    if os.geteuid() != 0:
-        return [Finding("root", "missing", f"this is user {os.geteuid()}", "Run as root: sudo wardian doctor.")]
-    return [Finding("root", "ok", "user 0"), *_namespaces(), _overlay(state), *_network(), _delay(state), *_groups(), _translation()]
+    """What works here, for a process that may do what root may: on the host, or in a user namespace. Blocking."""
+    return [*_namespaces(), _overlay(state), *_network(), _delay(state), *_groups(), _translation()]
 
 
 def _namespaces() -> Iterator[Finding]:
@@ -55,13 +60,17 @@ def _overlay(state: State) -> Finding:
         with tempfile.TemporaryDirectory(prefix=".doctor-", dir=state.root) as folder:
             for name in ("upper", "work", "view"):
                 os.mkdir(f"{folder}/{name}")
-            mount("overlay", f"{folder}/view", "overlay", 0, f"lowerdir=/,upperdir={folder}/upper,workdir={folder}/work")
+            # in a user namespace the host's root cannot lie below one as a whole, see `mounts.host_layout`
+            lower, more = ("/usr", ",userxattr") if mounts.in_user_namespace() else ("/", "")
+            mount("overlay", f"{folder}/view", "overlay", 0, f"lowerdir={lower},upperdir={folder}/upper,workdir={folder}/work{more}")
             try:
                 Path(f"{folder}/view/wardian-doctor").write_text("seen in the overlay only")
             finally:
                 unmount(f"{folder}/view", MNT_DETACH)
 
     remedy = "Set WARDIAN_STATE to a folder on ext4, xfs, btrfs or tmpfs; an overlay cannot hold another one's changes."
+    if mounts.in_user_namespace():
+        remedy += " An ordinary user needs Linux 5.11 or newer, too."
     return _finding("overlay file systems", _attempt(attempt), f"with changes below {state.root}", remedy)
 
 
@@ -112,7 +121,7 @@ def _delay(state: State) -> Finding:
 def _groups() -> Iterator[Finding]:
     groups = Cgroups.find()
     if groups.member is None:
-        yield Finding("control groups", "missing", "none are mounted", "Mount them: mount -t cgroup2 none /sys/fs/cgroup.")
+        yield _no_groups()
         return
     lacking = [name for name in ("cpu", "memory", "pids") if name not in groups.roots]
     problem = _attempt(lambda: _try_group(groups))
@@ -122,6 +131,13 @@ def _groups() -> Iterator[Finding]:
         yield Finding("control groups", "missing", f"{detail}: {problem}", remedy)
     else:
         yield Finding("control groups", "limited" if lacking else "ok", detail, remedy if lacking else None)
+
+
+def _no_groups() -> Finding:
+    if not mounts.in_user_namespace():
+        return Finding("control groups", "missing", "none are mounted", "Mount them: mount -t cgroup2 none /sys/fs/cgroup.")
+    detail = "none were delegated to this user, so that nodes have no limits, and cannot be paused or slowed"
+    return Finding("control groups", "limited", detail, DELEGATION)
 
 
 def _try_group(groups: Cgroups) -> None:
@@ -151,6 +167,37 @@ def _translation() -> Finding:
     return _finding(
         what, _attempt(attempt), "masquerading works", "Use a kernel with CONFIG_NFT_MASQ and CONFIG_NF_NAT (modprobe nft_masq)."
     )
+
+
+def lacking(reason: str, settings: Path = Path("/proc/sys"), own: str = "") -> Finding:
+    """Why an ordinary user has no user namespaces here, and what root can do. reason: the kernel's.
+
+    settings: where the kernel's lie. own: the program that was refused.
+    """
+    python = own or os.path.realpath(sys.executable)
+    # what each distribution turns it off by, and how it is turned on for good
+    for name, refused, detail in (
+        ("user/max_user_namespaces", "0", "none may be made"),
+        ("kernel/unprivileged_userns_clone", "0", "only root may make them"),
+    ):
+        if _setting(settings / name) == refused:
+            value = "15000" if refused == "0" and "max" in name else "1"
+            key = name.replace("/", ".")
+            remedy = f"As root: echo {key}={value} > /etc/sysctl.d/60-wardian.conf && sysctl --system"
+            return Finding(USER, "missing", f"{detail} ({key}={refused}): {reason}", remedy)
+    if _setting(settings / "kernel/apparmor_restrict_unprivileged_userns") == "1":
+        profile = f"abi <abi/4.0>, include <tunables/global> profile wardian {python} flags=(unconfined) {{ userns, }}"
+        remedy = f"As root: echo '{profile}' > /etc/apparmor.d/wardian && apparmor_parser -r /etc/apparmor.d/wardian"
+        return Finding(USER, "missing", f"AppArmor keeps this program from using them: {reason}", remedy)
+    remedy = "In a container, start that with --privileged, or run Wardian on its host. Elsewhere ask who runs this host what forbids them."
+    return Finding(USER, "missing", f"they are refused, as containers and sandboxes do: {reason}", remedy)
+
+
+def _setting(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None
 
 
 def _private() -> Netlink:

@@ -27,8 +27,8 @@ _LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith(
 def enter(node: dict[str, Any], say: Say) -> None:
     """Call a function on a node, in a process that has what one started by the node's init has, and nothing else of the host.
 
-    node: "apart": whether its user namespace is another; "cgroups": files that a process's number is written to; "init": the number of the node's init; "env": the variables;
-    "program": "module:function", loaded already. Descriptor `OTHERS` is the init's, as of pidfd_open(2).
+    node: "apart": whether its user namespace is another; "cgroups": files that a process's number is written to; "init": the number of the
+    node's init; "env": the variables; "program": "module:function", loaded already. Descriptor `OTHERS` is the init's, as of pidfd_open(2).
 
     This process enters everything but the node's process table, which only its child is in: nobody on the node ever sees a process
     that still has something of the host.

@@ -25,7 +25,7 @@ from typing import IO, Any, TypeVar
 from ...errors import MissingToolError, ProviderError
 from ...experiment.resources import Caveat, Resource
 from ..base import Finding, Progress
-from . import subids, wayout, work
+from . import doctor, subids, wayout, work
 from .kernel import namespace_of
 from .layers import Stop
 from .processes import VARIABLE
@@ -53,7 +53,7 @@ class Ground(ABC):
         """What this ground has, and lacks, of what nodes need."""
         return self.do(None, work.diagnose, (), lambda *_: None, Stop())
 
-    def forget(self, environment: str) -> None:
+    def forget(self, environment: str) -> None:  # noqa: B027 - most keep nothing
         """Let go of what was kept here of an environment which is no more."""
 
     def lead_out(self, environment: str) -> list[int]:
@@ -87,6 +87,18 @@ class UserGround(Ground):
             message = "an ordinary user's nodes reach it through pasta or slirp4netns, and neither is installed"
             found.append(Caveat(f"node {', '.join(reaching)}", "internet", message))
         return found
+
+    def diagnose(self) -> list[Finding]:
+        try:
+            helper = _helpers.of(self.state, None)
+        except MissingToolError as error:
+            return [doctor.lacking(error.message)]
+        return [
+            Finding(doctor.USER, "ok", f"can be made by user {subids.user_name()}"),
+            subids.finding(),
+            *super().diagnose(),
+            wayout.finding(helper.pid),
+        ]
 
     def lead_out(self, environment: str) -> list[int]:
         return wayout.keep(self.state.environment(environment))
@@ -156,7 +168,8 @@ class Helper:
                 socket.send_fds(self._control, [b"w"], [theirs.fileno(), *locks])
             with stop.calling(lambda: _send_stop(ours)), ours.makefile("rb") as answers:
                 ours.sendall(pickle.dumps((function, tuple(arguments))))
-                return _followed(answers, report)
+                value: _T = _followed(answers, report)
+                return value
 
     def close(self) -> None:
         """End it."""

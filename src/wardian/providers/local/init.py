@@ -2,7 +2,7 @@
 
 The socket, `init.sock` in the node's state folder, takes one connection a process. Each message is a JSON object in one packet:
 
-    to it     {"here": true}                                               what follows is in a file, the last descriptor: too large for a packet
+    to it     {"here": true}                                               what follows is in a file, the last descriptor
               {"argv", "env", "cwd", "terminal": [rows, columns] | null}    first, with stdin, stdout, stderr unless it is a terminal
               {"signal": number}                                           to the process and its group
               {"write": path, "text"}                                      instead of all that: replace a file of the node

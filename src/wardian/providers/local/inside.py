@@ -6,8 +6,8 @@ started by `ground.Helper`. While it has one thread it enters the namespaces; th
     python -m wardian.providers.local.inside SOCKET STATE USER NETWORK      USER, NETWORK: processes whose namespaces to enter; 0: new ones
 
 On the socket, one packet each: {"map"} from here, answered by {"mapped"} or {"error"}, when a new namespace wants its ids; {"ready"} or
-{"error"} from here; then each packet to here is the end of a stream on which one piece of work is asked for, see `ground.Helper.call`, with the
-descriptors of the locks that are held for it.
+{"error"} from here; then each packet to here is the end of a stream on which one piece of work is asked for, see `ground.Helper.call`,
+with the descriptors of the locks that are held for it.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ _TERMINALS = 5
 """The group that terminals belong to, everywhere."""
 
 Layout = list[tuple[str, str | None]]
-"""What a node's view of the host is laid out of: (where, the host's folder that is seen there, or None where only what is laid over it is)."""
+"""What a node's view of the host is laid out of: (where, the host's folder that is seen there; None where only what is laid over it is)."""
 
 _UNSEEN = ("/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug")
 _UNCHANGED = ("/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs")
@@ -57,8 +57,8 @@ _UNCHANGED = ("/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs")
 def host_layout() -> Layout:
     """How this host's files are laid out: its root, then what else holds ordinary files.
 
-    In a user namespace no overlay takes a folder below which something is mounted, since that would show what the mount covers. There such a
-    folder is laid out by what is in it.
+    In a user namespace no overlay takes a folder below which something is mounted, since that would show what the mount covers. There
+    such a folder is laid out by what is in it.
     """
     points = _mount_points()
     if in_user_namespace():

@@ -50,6 +50,20 @@ def of(environment: str, state: Path) -> set[int]:
     return environments(state).get(environment, set())
 
 
+def beside(pid: int) -> set[int]:
+    """The processes that share a node's process table with its init, where no control group holds them. None where it is gone."""
+
+    def table(process: int | str) -> str:
+        try:
+            return os.readlink(f"/proc/{process}/ns/pid")
+        except OSError:
+            return ""
+
+    # an init was started into its table, and is in it itself
+    own = table(pid)
+    return {int(name) for name in os.listdir("/proc") if own and name.isdigit() and table(name) == own}
+
+
 def running(identities: Iterable[dict[str, Any]]) -> set[int]:
     """Those of these that are still the processes they were."""
     return {identity["pid"] for identity in identities if is_running(identity)}

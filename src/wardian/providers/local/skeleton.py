@@ -2,22 +2,27 @@
 
 In a user namespace the host's root is nobody, and what he owns is read-only even to a node's root. A folder, however, that lies over one of
 the same name in an overlay shows what is in both, and belongs to whoever owns the upper one. So a layer of empty folders, owned by the
-user, lets nodes make, replace and remove files in all of them; what stays as it is on the host are the contents of its files, unless
-a program replaces a file by a new one, as `dpkg`, `useradd` and `sed -i` do. Folders that the user may not look into are empty on nodes.
+user, lets nodes make, replace and remove files in all of them. Files of the host can be replaced, as package managers do, but not
+written in place; of those that people and programs do that to (settings, logs, locks) nodes have their own. Folders that the user may
+not look into are empty on nodes, and files that he may not read are not there.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
 from contextlib import suppress
 from pathlib import Path
 
 from . import images, mounts
 
-DEPTHS = {"/usr": 3, "/var": 4, "/etc": 4, "/opt": 2, "/srv": 2, "/root": 1, "/home": 1}
+DEPTHS = {"/usr": 4, "/var": 4, "/etc": 4, "/opt": 2, "/srv": 2, "/root": 1, "/home": 1}
 """How deep folders below these are taken along; of all others none. Packages put new files no deeper, into folders that were there."""
+
+_SHADOWED = {"/etc/shadow": ("/etc/passwd", ":!:::::::"), "/etc/gshadow": ("/etc/group", ":!::")}
+"""Files of passwords: {file: (whose names are in it, what follows a name that has none)}."""
 
 
 def layers(state: Path, base: str) -> list[str]:
@@ -40,7 +45,7 @@ def _layer(state: Path) -> str:
 
 def _identity(layout: mounts.Layout) -> str:
     """What changes when folders of the host do, as far as that shows at a glance."""
-    folders = ("/usr/bin", "/usr/lib", "/usr/share", "/var/lib/dpkg", "/var/lib/rpm", "/etc/alternatives")
+    folders = ("/etc", "/usr/bin", "/usr/lib", "/usr/share", "/var/lib/dpkg", "/var/lib/rpm", "/etc/alternatives")
     seen = [(folder, os.stat(folder).st_mtime_ns) for folder in folders if os.path.isdir(folder)]
     return hashlib.sha256(repr((sorted(layout, key=str), seen, DEPTHS)).encode()).hexdigest()[:32]
 
@@ -65,9 +70,28 @@ def _copy(source: str, target: Path, depth: int) -> None:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False) and not os.path.ismount(entry.path):
                     _copy(entry.path, target / entry.name, depth - 1)
+                elif entry.is_file(follow_symlinks=False) and source.startswith(("/etc", "/var")):
+                    _stand_in(entry, target / entry.name)
     target.chmod(stat.S_IMODE(status.st_mode) | 0o700)
     # who asks whether a folder has changed is not to be misled
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _stand_in(entry: os.DirEntry[str], target: Path) -> None:
+    """What nodes have in place of a file that their root could not write: settings, locks and logs of their own, and no keys."""
+    if entry.stat().st_size == 0 or entry.path.startswith("/var/log/"):
+        target.touch(mode=0o600)
+        target.chmod(stat.S_IMODE(entry.stat().st_mode) | 0o600)
+    elif entry.path in _SHADOWED:
+        # without one nobody can be added, or log in by a key; nobody has a password in it
+        names, fields = _SHADOWED[entry.path]
+        target.write_text("".join(f"{line.partition(':')[0]}{fields}\n" for line in Path(names).read_text().splitlines()))
+        target.chmod(0o640)
+    elif not os.access(entry.path, os.R_OK):
+        # how an overlay says that there is nothing, overlayfs.rst, "whiteouts"
+        os.mknod(target, stat.S_IFCHR, os.makedev(0, 0))
+    elif entry.path.startswith("/etc/") or os.path.dirname(entry.path) == "/var/lib/dpkg":
+        shutil.copy2(entry.path, target)
 
 
 def _overflow() -> int:

@@ -4,8 +4,9 @@ Run as a program of its own, with nothing but the standard library, so that a no
 Its environment carries WARDIAN_ENVIRONMENT, which every child inherits: that is how they are known from their first moment.
 
 Standard input holds one JSON object {"children": [CHILD]}. Each CHILD has "key" ("node client[0]"), "kind" and "directory", where
-its `process.json` is written; a "holder" only holds a network namespace, its own or with "host_network" the spawner's, a "node" is described in `mounts` and `init`. One JSON line
-a child comes out, in the order in which they get ready: {"key", "pid", "start", "boot"} or {"key", "error", "errno"}.
+its `process.json` is written; a "holder" only holds a network namespace, its own or with "host_network" the spawner's, a "node" is
+described in `mounts` and `init`. One JSON line a child comes out, in the order in which they get ready: {"key", "pid", "start", "boot"}
+or {"key", "error", "errno"}.
 """
 
 from __future__ import annotations

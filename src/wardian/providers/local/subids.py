@@ -9,6 +9,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..base import Finding
+
 KINDS = {"uid": ("newuidmap", Path("/etc/subuid")), "gid": ("newgidmap", Path("/etc/subgid"))}
 
 
@@ -51,6 +53,15 @@ def give(pid: int, grant: Grant) -> None:
                 raise OSError(1, said[-1] if said else f"{program} ended with code {done.returncode}")
         else:
             Path(f"/proc/{pid}/{kind}_map").write_text(f"0 {own[kind]} 1\n")
+
+
+def finding() -> Finding:
+    """What `wardian doctor` says of them."""
+    grant = granted()
+    if grant.lacking:
+        reason, remedy = grant.lacking
+        return Finding("ids of users on nodes", "limited", f"one, since {reason}: apt, sshd and nginx need more", remedy)
+    return Finding("ids of users on nodes", "ok", f"{grant.ranges['uid'][1] + 1:,} of them")
 
 
 def user_name() -> str:

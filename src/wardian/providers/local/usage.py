@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..base import Usage
+from . import processes
 from .cgroups import Cgroups
 from .state import EnvironmentFolder
 
@@ -15,15 +16,15 @@ from .state import EnvironmentFolder
 def of(environment: EnvironmentFolder) -> dict[str, Usage]:
     """What the nodes of an environment that run use. Blocking."""
     cgroups = Cgroups.find()
-    nodes = [folder.name for folder in environment.resources("node") if folder.pid() is not None]
-    return {node: added(cgroups.members(environment.id, node)) for node in nodes}
+    nodes = {folder.name: pid for folder in environment.resources("node") if (pid := folder.pid()) is not None}
+    return {node: added(cgroups.members(environment.id, node) or processes.beside(pid)) for node, pid in nodes.items()}
 
 
-def added(processes: Iterable[int]) -> Usage:
-    """What these processes use together, with the time of their children that have ended."""
+def added(numbers: Iterable[int]) -> Usage:
+    """What the processes of these numbers use together, with the time of their children that have ended."""
     ticks, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
     seconds, memory = 0.0, 0
-    for process in processes:
+    for process in numbers:
         # it may end between two looks
         with suppress(OSError):
             fields = Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()

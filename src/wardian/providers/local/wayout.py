@@ -9,19 +9,37 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
+import tempfile
 from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
 
 from ...errors import ProviderError
+from ..base import Finding
 from .kernel import is_running, process_identity
 from .state import EnvironmentFolder, read_json, write_json
 
 FILE = "way.process.json"
+INTERFACE = "out0"
+"""What it is called in the outer namespace."""
 
 
 def program() -> str | None:
     """Which of the two is installed, if any."""
-    return next((name for name in ("slirp4netns", "pasta") if shutil.which(name)), None)
+    return next((name for name in _STARTS if shutil.which(name)), None)
+
+
+def finding(pid: int) -> Finding:
+    """What `wardian doctor` says of it. pid: a process in a network namespace to try it on, which is to end soon."""
+    what, chosen = "internet for nodes (slirp4netns or pasta)", program()
+    if chosen is None:
+        return Finding(what, "limited", "neither is installed", "Install one: apt install slirp4netns (or passt).")
+    with tempfile.TemporaryDirectory(prefix="wardian-way-") as folder:
+        try:
+            os.kill(start(chosen, pid, Path(folder)), signal.SIGKILL)
+        except ProviderError as error:
+            return Finding(what, "missing", error.message, "Update it, or install the other one: apt install slirp4netns passt.")
+    return Finding(what, "ok", f"{chosen} leads out")
 
 
 def keep(environment: EnvironmentFolder) -> list[int]:
@@ -32,29 +50,52 @@ def keep(environment: EnvironmentFolder) -> list[int]:
     known = read_json(environment.outside / FILE)
     if known and is_running(known):
         return [known["pid"]]
-    paths = {kind: f"/proc/{outside}/ns/{kind}" for kind in ("net", "user")}
+    pid = start(chosen, outside, environment.outside)
+    write_json(environment.outside / FILE, process_identity(pid))
+    return [pid]
+
+
+def start(chosen: str, pid: int, folder: Path) -> int:
+    """Lead the network namespace of process `pid` out, and give the number of the process that does it. folder: for its log.
+
+    Raises ProviderError with its last words when it cannot.
+    """
+    with open(folder / "way.log", "ab") as log:
+        number = _STARTS[chosen](f"/proc/{pid}/ns/user", f"/proc/{pid}/ns/net", folder, log)
+    if number is None:
+        said = (folder / "way.log").read_text(errors="replace").strip().splitlines()
+        raise ProviderError(f"{chosen} could not begin: {said[-1] if said else 'it gave no reason'}", resource="internet")
+    return number
+
+
+def _slirp4netns(user: str, network: str, folder: Path, log: IO[bytes]) -> int | None:
     ready, told = os.pipe()
-    commands = {
-        "slirp4netns": [
-            "--configure", "--mtu=1500", "--disable-host-loopback", f"--ready-fd={told}",
-            f"--userns-path={paths['user']}", "--netns-type=path", paths["net"], "out0",
-        ],
-        "pasta": [
-            "--foreground", "--quiet", "--config-net", "--ns-ifname", "out0", "--tcp-ports", "none", "--udp-ports", "none", "--tcp-ns", "none",
-            "--udp-ns", "none", "--no-map-gw", "--userns", paths["user"], "--netns", paths["net"],
-        ],
-    }  # fmt: skip
-    with open(environment.outside / "way.log", "ab") as log, open(ready, "rb") as begun:
-        process = subprocess.Popen(
-            [chosen, *commands[chosen]], pass_fds=[told], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
-        )
-        os.close(told)
-        write_json(environment.outside / FILE, process_identity(process.pid))
-        # slirp4netns says when it is ready; of pasta the end says that it could not begin
-        if not begun.read(1) and chosen == "slirp4netns":
-            said = (environment.outside / "way.log").read_text(errors="replace").strip().splitlines()
-            raise ProviderError(f"{chosen} could not begin: {said[-1] if said else 'it gave no reason'}", resource="internet")
-    return [process.pid]
+    command = ["slirp4netns", "--configure", "--mtu=1500", "--disable-host-loopback", f"--ready-fd={told}", f"--userns-path={user}"]
+    pid = _started([*command, "--netns-type=path", network, INTERFACE], log, told)
+    os.close(told)
+    with open(ready, "rb") as begun:
+        return pid if begun.read(1) else None
+
+
+def _pasta(user: str, network: str, folder: Path, log: IO[bytes]) -> int | None:
+    # it goes on in the background once it serves, and has written its number by then
+    number = folder / "way.pid"
+    command = ["pasta", "--quiet", "--config-net", "--ns-ifname", INTERFACE, "--no-map-gw", "--pid", str(number)]
+    for ports in ("--tcp-ports", "--udp-ports", "--tcp-ns", "--udp-ns"):
+        command += [ports, "none"]
+    _, status = os.waitpid(_started([*command, "--userns", user, "--netns", network], log), 0)
+    return int(number.read_text()) if os.waitstatus_to_exitcode(status) == 0 else None
+
+
+def _started(command: list[str], log: IO[bytes], kept: int | None = None) -> int:
+    actions: list[Any] = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
+    actions += [(os.POSIX_SPAWN_DUP2, log.fileno(), number) for number in (1, 2)]
+    if kept is not None:
+        actions.append((os.POSIX_SPAWN_DUP2, kept, kept))
+    return os.posix_spawnp(command[0], command, os.environ, file_actions=actions, setsid=True)
+
+
+_STARTS = {"slirp4netns": _slirp4netns, "pasta": _pasta}
 
 
 def end(environment: EnvironmentFolder) -> None:

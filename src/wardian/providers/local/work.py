@@ -1,4 +1,4 @@
-"""What the provider has done on an environment, as functions of plain values: they run in this process, or in one inside of a user namespace.
+"""What the provider has done on an environment, as functions of plain values: so they run in this process, or in a helper elsewhere.
 
 Each takes a `Job` first. All block.
 """
