@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from wardian.providers.local import doctor
 
 from .. import ordinary
 from ..ordinary import ROOT, User
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
+
+EXPERIMENT = """
+name: ordinary
+networks: {east: {}, west: {}}
+links:
+  wan: {between: [east, west], delay: 20ms, rate: 20mbit}
+nodes:
+  server: {networks: [east], memory: 200MiB}
+  client: {networks: [west], internet: true}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -20,16 +36,89 @@ def user() -> Iterator[User]:
         yield user
 
 
-def suite(user: User, *files: str) -> str:
-    """What pytest says of these files' tests, run as this user: all have to pass, and none may be left out."""
+def suite(user: User, *files: str) -> None:
+    """Run the tests of these files as this user, with control groups: all have to pass, and none may be left out."""
     places = [str(ROOT / "tests" / "providers" / file) for file in files]
-    options = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--rootdir", str(ROOT), "--basetemp", str(user.folder / "tests")]
+    options = ["-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), "--basetemp", str(user.folder / "tests")]
     done = user.run(sys.executable, "-m", "pytest", *options, *places, cwd=ROOT, groups=True)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert "skipped" not in done.stdout.splitlines()[-1], done.stdout
-    return done.stdout
 
 
+@pytest.mark.long
 def test_the_contract(user: User) -> None:
     """An ordinary user's nodes keep every promise of the contract that root's keep."""
-    assert " passed" in suite(user, "test_local_contract.py")
+    suite(user, "test_local_contract.py")
+
+
+def test_an_environment_from_plan_to_down(user: User) -> None:
+    """The plan says what there is no limit for; nodes reach each other and the way out, have users, and leave nothing behind."""
+    user.write("experiment.yaml", EXPERIMENT)
+    assert "node server: memory: this host has no memory controller" in user.wardian("plan")
+    user.wardian("up", "--yes")
+    try:
+        reached = user.wardian("exec", "client", "--", "sh", "-c", "ping -c 1 -W 20 server; ip route show default")
+        assert " 0% packet loss" in reached
+        assert "inet0" in reached
+        script = (
+            "echo 1 > /etc/own; echo 2 >> /etc/hosts; useradd --no-create-home moss; touch /tmp/f; chown moss /tmp/f; "
+            "stat -c 'owner %U' /tmp/f; hostname; id -u"
+        )
+        assert user.wardian("exec", "server", "--", "sh", "-c", script).split()[-4:] == ["owner", "moss", "server", "0"]
+        assert not Path("/etc/own").exists()
+    finally:
+        user.wardian("down", "--yes")
+    assert processes(user) == []
+    assert list((user.folder / ".local/state/wardian/environments").iterdir()) == []
+
+
+def test_doctor_tries_all_of_it(user: User) -> None:
+    """`wardian doctor --json` finds nothing missing for an ordinary user here, and says how to have limits, which he was not delegated."""
+    done = user.run(str(ordinary.BIN / "wardian"), "doctor", "--json")
+    found = {item["what"]: item for item in json.loads(done.stdout)["local"]}
+    assert [what for what, item in found.items() if item["state"] == "missing"] == []
+    assert found["user namespaces"]["state"] == "ok"
+    assert found["internet for nodes (slirp4netns or pasta)"]["state"] == "ok"
+    assert "Delegate=yes" in found["control groups"]["remedy"]
+
+
+def test_a_single_id_is_enough(user: User) -> None:
+    """Who was granted no ids has nodes all the same, the plan says what fails there, and doctor which command grants them."""
+    with ordinary.user(ids=False) as single:
+        single.write("experiment.yaml", "name: single\nnodes: {alone: {}}\n")
+        assert "nodes have a single user id" in single.wardian("up", "--yes")
+        try:
+            assert single.wardian("exec", "alone", "--", "id", "-u").strip().endswith("0")
+        finally:
+            single.wardian("down", "--yes")
+        doctor_says = single.run(str(ordinary.BIN / "wardian"), "doctor").stdout
+        assert f"usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {single.name}" in doctor_says
+        assert processes(single) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "remedy"),
+    [
+        ("user/max_user_namespaces", "0", "echo user.max_user_namespaces=15000 > /etc/sysctl.d/60-wardian.conf"),
+        ("kernel/unprivileged_userns_clone", "0", "echo kernel.unprivileged_userns_clone=1 > /etc/sysctl.d/60-wardian.conf"),
+        ("kernel/apparmor_restrict_unprivileged_userns", "1", "apparmor_parser -r /etc/apparmor.d/wardian"),
+        ("none", "", "--privileged"),
+    ],
+)
+def test_what_refuses_user_namespaces(tmp_path: Path, setting: str, value: str, remedy: str) -> None:
+    """Doctor names the setting that refuses user namespaces, and the command that lets them; of a container, how to start it."""
+    (tmp_path / setting).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / setting).write_text(value)
+    finding = doctor.lacking("Operation not permitted", tmp_path)
+    assert finding.state == "missing"
+    assert remedy in (finding.remedy or "")
+
+
+def processes(user: User) -> list[str]:
+    """What runs as this user, or as one whose ids were granted to him."""
+    granted = Path("/etc/subuid").read_text().splitlines()
+    ranges = [(int(first), int(count)) for name, first, count in (line.split(":") for line in granted) if name == user.name]
+    ranges.append((os.stat(user.folder).st_uid, 1))
+    rows = [line.split(None, 2) for line in subprocess.check_output(["ps", "-eo", "uid,state,args"], text=True).splitlines()[1:]]
+    # who is dead may still wait for the host's init to take note
+    return [args for uid, state, args in rows if state != "Z" and any(first <= int(uid) < first + count for first, count in ranges)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...errors import BusyError
 from ..base import Progress
-from . import internet, layers, processes
+from . import internet, layers, processes, skeleton
 from .cgroups import Cgroups
 from .growth import Growth
 from .state import EnvironmentFolder, State
@@ -32,6 +32,7 @@ def collect(state: State, report: Progress) -> list[str]:
             groups.remove(environment)
             removed.append(f"control groups of environment {environment}, which has no record")
     removed += layers.forget_unfinished(state)
+    removed += skeleton.forget_old(state.root, in_use=bool(state.environments()))
     removed += internet.forget_lost(state)
     return removed
 

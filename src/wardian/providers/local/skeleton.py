@@ -17,10 +17,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from . import images, mounts
+from .state import remove_tree
 
 DEPTHS = {"/usr": 4, "/var": 4, "/etc": 4, "/opt": 2, "/srv": 2, "/root": 1, "/home": 1}
 """How deep folders below these are taken along; of all others none. Packages put new files no deeper, into folders that were there."""
 
+_NAME = "skeleton-"
 _SHADOWED = {"/etc/shadow": ("/etc/passwd", ":!:::::::"), "/etc/gshadow": ("/etc/group", ":!::")}
 """Files of passwords: {file: (whose names are in it, what follows a name that has none)}."""
 
@@ -30,9 +32,20 @@ def layers(state: Path, base: str) -> list[str]:
     return [_layer(state)] if base == images.HOST and mounts.in_user_namespace() else []
 
 
+def forget_old(state: Path, *, in_use: bool) -> list[str]:
+    """Remove skeletons of the host as it was; one line for each. in_use: whether there are environments, which may stand on one."""
+    if in_use or not mounts.in_user_namespace():
+        return []
+    current = f"{_NAME}{_identity(mounts.host_layout())}"
+    old = [folder for folder in sorted((state / "layers").glob(f"{_NAME}*")) if folder.name != current]
+    for folder in old:
+        remove_tree(folder)
+    return ["the layer of this host's folders as they were" for _ in old]
+
+
 def _layer(state: Path) -> str:
     layout = mounts.host_layout()
-    target = state / "layers" / f"skeleton-{_identity(layout)}"
+    target = state / "layers" / f"{_NAME}{_identity(layout)}"
     with images.making(target) as part:
         if part is not None:
             part.mkdir(mode=0o700)
