@@ -151,10 +151,10 @@ class Helper:
         answer: dict[str, Any] = json.loads(self._control.recv(1 << 16) or b'{"error": "its process ended"}')
         return answer
 
-    @property
-    def namespace(self) -> str:
-        """Which user namespace it is in; nothing once it ended."""
-        return namespace_of(self.pid)
+    def is_in(self, user: int, network: int) -> bool:
+        """Whether it runs, in the namespaces of these processes; 0 for whichever."""
+        wanted = (("user", user or self.pid), ("net", network or self.pid))
+        return all(namespace_of(self.pid, kind) == namespace_of(pid, kind) != "" for kind, pid in wanted)
 
     def call(self, function: Callable[..., _T], arguments: Sequence[Any], locks: Sequence[int], report: Progress, stop: Stop) -> _T:
         """Have it do a function of `work.py`.
@@ -208,13 +208,17 @@ class _Helpers:
     def of(self, state: State, environment: str | None) -> Helper:
         """The one for an environment, started if need be."""
         user, network = _namespaces(state, environment) if environment else (0, 0)
-        key = (state.root, environment)
+        key, spare = (state.root, environment), (state.root, None)
         with self._lock:
+            if not user and key not in self._helpers and spare in self._helpers:
+                # what has its namespaces to itself still can become an environment's
+                self._helpers[key] = self._helpers.pop(spare)
             helper = self._helpers.get(key)
-            if helper is not None and helper.namespace and (not user or helper.namespace == namespace_of(user)):
+            if helper is not None and helper.is_in(user, network):
                 return helper
             if helper is not None:
                 helper.close()
+                del self._helpers[key]
             helper = self._helpers[key] = Helper(state.root, user, network)
             return helper
 

@@ -114,11 +114,11 @@ def group_ids() -> int | None:
     return None if rows == [["0", "0", "4294967295"]] else sum(int(row[2]) for row in rows)
 
 
-def namespace_of(pid: int) -> str:
-    """Which user namespace a process is in; nothing where it is gone or another user's."""
+def namespace_of(pid: int, kind: str = "user") -> str:
+    """Which namespace of a kind a process is in; nothing where it is gone or another user's."""
     try:
-        os.stat(f"/proc/{pid}/ns/net")  # a zombie has only the other one
-        return os.readlink(f"/proc/{pid}/ns/user")
+        os.stat(f"/proc/{pid}/ns/net")  # a zombie has none, but still a user namespace
+        return os.readlink(f"/proc/{pid}/ns/{kind}")
     except OSError:
         return ""
 

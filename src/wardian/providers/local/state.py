@@ -118,7 +118,6 @@ class EnvironmentFolder:
     def _fill(self, record: EnvironmentRecord) -> None:
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.fabric.mkdir(exist_ok=True, mode=0o700)
-        self.outside.mkdir(exist_ok=True, mode=0o700)
         self.write_record(record)
 
     def write_record(self, record: EnvironmentRecord) -> None:

@@ -92,7 +92,8 @@ def _started(command: list[str], log: IO[bytes], kept: int | None = None) -> int
     actions += [(os.POSIX_SPAWN_DUP2, log.fileno(), number) for number in (1, 2)]
     if kept is not None:
         actions.append((os.POSIX_SPAWN_DUP2, kept, kept))
-    return os.posix_spawnp(command[0], command, os.environ, file_actions=actions, setsid=True)
+    # pasta of 2023 refuses to begin where this signal, which Python ignores, is ignored already
+    return os.posix_spawnp(command[0], command, os.environ, file_actions=actions, setsid=True, setsigdef=[signal.SIGPIPE])
 
 
 _STARTS = {"slirp4netns": _slirp4netns, "pasta": _pasta}
