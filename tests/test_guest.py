@@ -40,3 +40,8 @@ def test_netem_on_ssh_hosts() -> None:
 def test_limits_by_control_groups_of_version_2() -> None:
     """A memory limit kills what takes more, and limits change and go while a node runs."""
     assert passed("tests/providers/test_local.py", "-k", "limit") >= 2
+
+
+def test_limits_of_ssh_hosts_by_control_groups_of_version_2() -> None:
+    """A node's processes on a host are limited and slowed there, and all of it goes with the node."""
+    assert passed("tests/providers/test_ssh_faults.py", "-k", "'limits_of or slow'") >= 2

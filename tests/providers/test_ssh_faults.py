@@ -15,7 +15,7 @@ import pytest_asyncio
 from tests.providers.fabrics import PORT
 from tests.providers.sshd import USER, Lab
 from wardian.errors import NodeDownError, ProviderError
-from wardian.experiment.resources import Observed
+from wardian.experiment.resources import Observed, Resource
 from wardian.providers.base import Fault
 from wardian.providers.ssh import SshProvider, SshSettings
 from wardian.providers.testing import create, quiet, run, small_environment, states
@@ -156,6 +156,37 @@ async def test_a_slow_node(lab: Lab, there: SshProvider) -> None:
     await running.close()
 
 
+async def test_limits_of_a_node(lab: Lab, there: SshProvider) -> None:
+    """Processors and memory are limited as written, for what ran before too; a slow node has a share of its own; limits change and go."""
+    server = next(item for item in small_environment("default", "ssh") if item.key == ("node", "server"))
+    running = await there.channel("faults-1", "server").start(["sh", "-c", "echo $$; exec sleep 600"])
+    assert running.stdout is not None
+    before = (await running.stdout.readline()).decode().strip()
+
+    async def limit(cpus: float | None, memory: int | None) -> None:
+        await there.update("faults-1", [Resource("node", "server", {**server.spec, "cpus": cpus, "memory": memory})], quiet)
+
+    def limits() -> list[str]:
+        files = "cpu.max cpu.cfs_quota_us memory.max memory.limit_in_bytes"
+        script = f"for g in $(cat /root/.cache/wardian/faults-1/server/cgroup); do cd $g; cut -d' ' -f1 {files} 2>/dev/null; done; true"
+        return lab.machines["fern"].run(script).split()
+
+    await limit(0.5, 64 << 20)
+    assert sorted(limits()) == sorted(["50000", str(64 << 20)])
+    members = "for g in $(cat /root/.cache/wardian/faults-1/server/cgroup); do cat $g/cgroup.procs; done"
+    assert set(lab.machines["fern"].run(members).split()) == {before}
+    assert (await run(there, "faults-1", "server", "python3 -c 'bytearray(200 << 20)'"))[0] == 137
+    assert (await run(there, "faults-1", "server", "python3 -c 'bytearray(20 << 20)'"))[0] == 0
+    await there.inflict("faults-1", "slow", ["server"], [Fault("s1", "slow", ("server",), {"cpu": 0.2})])
+    assert sorted(limits()) == sorted(["10000", str(64 << 20)])
+    await there.inflict("faults-1", "slow", ["server"], [])
+    await limit(1.5, None)
+    assert "150000" in limits()
+    assert str(64 << 20) not in limits()
+    assert (await run(there, "faults-1", "server", "python3 -c 'bytearray(200 << 20)'"))[0] == 0
+    await running.close()
+
+
 async def test_a_killed_node_stays_so(lab: Lab, there: SshProvider) -> None:
     """On a killed node nothing is left and nothing can be started, whatever of its environment changes, until it is made anew."""
     await run(there, "faults-1", "client[0]", "setsid sleep 900 >/dev/null 2>&1 </dev/null &")
@@ -188,12 +219,17 @@ async def test_everything_ends_with_the_environment(lab: Lab, there: SshProvider
 
 
 async def test_without_rights(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where we are not root, a partition and a slowing are refused with the reason, while a pause and a kill of what is ours work."""
+    """Where we are not root, limits are not honoured, a partition and a slowing are refused with the reason; a pause and a kill work."""
     monkeypatch.setenv("WARDIAN_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(lab.runtime))
     settings = {**lab.settings(), "hosts": [{**lab.host(name), "user": USER} for name in ("fern", "moss", "ivy")]}
     there = SshProvider(SshSettings.model_validate(settings))
-    await create(there, "faults-2", small_environment("default", "ssh"))
+    asked = small_environment("default", "ssh")
+    limited = [Resource(*item.key, {**item.spec, "cpus": 1}) if item.kind == "node" else item for item in asked]
+    caveats = {item.field: str(item) for item in (await there.capabilities(limited)).caveats}
+    reason = "its host cannot limit it: there we are not root, and sudo asks for a password; all that the host has"
+    assert caveats["cpus"] == f"node server, client[0:2]: cpus: {reason}"
+    await create(there, "faults-2", limited)
     fault = partition(lab, ("server", "moss"))
     with pytest.raises(ProviderError, match="we may filter no packets"):
         await there.inflict("faults-2", "partition", fault.targets, [fault])

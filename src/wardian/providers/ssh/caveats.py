@@ -14,15 +14,23 @@ from .marker import Facts
 from .routes import WAYS, Routes, Way
 from .shaping import Look
 
-_OF_MACHINES = ("image", "cpus", "memory")
 
+def of(
+    desired: Sequence[Resource],
+    facts: Mapping[str, Facts],
+    routes: Routes,
+    seen: Mapping[str, Look],
+    unlimited: Mapping[str, Mapping[str, str]],
+) -> Iterator[Caveat]:
+    """Everything that cannot be honoured.
 
-def of(desired: Sequence[Resource], facts: Mapping[str, Facts], routes: Routes, seen: Mapping[str, Look]) -> Iterator[Caveat]:
-    """Everything that cannot be honoured. facts: {node: what its host says of itself}; seen: traffic control of those that would shape."""
+    facts: {node: what its host says of itself}; seen: traffic control of those that would shape; unlimited: {node: {field: why its host
+    cannot limit it}}.
+    """
     nodes = [item for item in desired if item.kind == "node"]
-    for field in _OF_MACHINES:
-        if asking := [node.name for node in nodes if node.spec[field] is not None]:
-            yield Caveat(f"node {compact(asking)}", field, "a host is not changed", "all that the host has")
+    if asking := [node.name for node in nodes if node.spec["image"] is not None]:
+        yield Caveat(f"node {compact(asking)}", "image", "a host is not changed", "all that the host has")
+    yield from _limits(nodes, unlimited)
     for field in containers.KEYS:
         if asking := [node.name for node in nodes if field in node.spec]:
             yield Caveat(f"node {compact(asking)}", field, "means something to nodes of the provider docker only")
@@ -35,6 +43,16 @@ def of(desired: Sequence[Resource], facts: Mapping[str, Facts], routes: Routes, 
     unnamed = [node for node, host in facts.items() if not host.names]
     if unnamed and len(facts) > 1:
         yield Caveat(f"node {compact(unnamed)}", "names", "names of nodes do not resolve there: /etc/hosts may not be written")
+
+
+def _limits(nodes: Sequence[Resource], unlimited: Mapping[str, Mapping[str, str]]) -> Iterator[Caveat]:
+    groups: dict[tuple[str, str], list[str]] = {}
+    for node in nodes:
+        for field, reason in unlimited.get(node.name, {}).items():
+            if node.spec[field] is not None:
+                groups.setdefault((field, reason), []).append(node.name)
+    for (field, reason), names in groups.items():
+        yield Caveat(f"node {compact(names)}", field, f"its host cannot limit it: {reason}", "all that the host has")
 
 
 def _links(desired: Sequence[Resource], routes: Routes, seen: Mapping[str, Look]) -> Iterator[Caveat]:

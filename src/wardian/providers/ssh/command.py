@@ -69,9 +69,9 @@ def start(
         '[ ! -p "${f%/env}/paused" ] || true <"${f%/env}/paused" 2>/dev/null',
         '[ -r "$f" ] || { echo "$t gone"; exit 0; }',
         '. "$f"',
-        # a node that is or was slowed has its processes in a control group
-        'if [ -r "${f%env}cgroup" ]; then read -r g <"${f%env}cgroup"; '
-        '{ echo $$ >"$g/cgroup.procs" || echo $$ | sudo -n tee "$g/cgroup.procs"; } >/dev/null 2>&1; fi',
+        # a node that is limited, or was slowed, has its processes in control groups
+        'if [ -r "${f%env}cgroup" ]; then while read -r g; do '
+        '{ echo $$ >"$g/cgroup.procs" || echo $$ | sudo -n tee "$g/cgroup.procs"; } >/dev/null 2>&1; done <"${f%env}cgroup"; fi',
         *(f"export {name}={shlex.quote(value)}" for name, value in env.items()),
         *([f'cd -- {shlex.quote(cwd)} 2>/dev/null || {{ echo "$t folder"; exit 0; }}'] if cwd is not None else []),
         check,

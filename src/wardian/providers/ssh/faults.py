@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from ...errors import MissingToolError, NodeDownError, ProviderError
 from ..base import Fault
-from . import marker, scripts
+from . import limits, marker, scripts
 from .hosts import each
 from .index import Entry
 from .refusals import HostError
@@ -58,12 +58,11 @@ async def _on(entry: Entry, nodes: Collection[str], script: str, *, strict: bool
 
 
 async def _slow(entry: Entry, shares: Mapping[str, float | None]) -> None:
-    """Leave nodes these shares of their hosts' processors; None: all of them."""
+    """Leave nodes these shares of the processors that they have; None: all of them."""
 
     async def one(node: str) -> None:
         share = shares[node]
-        thousandths = "" if share is None else str(max(round(1000 * share), 1))
-        answer = await run(entry.nodes[node].host, scripts.SLOW, entry.record.id, marker.folder(node), thousandths)
+        answer = await limits.bring(entry.nodes[node].host, entry.record.id, node, entry.nodes[node].spec, share)
         if answer.code == scripts.NOT_THERE and share is not None:
             raise NodeDownError(node, "the node is not running", remedy="`wardian up` makes it anew.")
         if answer.code == scripts.NO_GROUPS:

@@ -5,7 +5,7 @@
                                       env         shell file with the node's variables; without it nothing starts there
                                       notes/NAME  one line of JSON each
                                       paused      while it stands still: a FIFO at which commands that begin wait
-                                      cgroup      once it was slowed: the control group of its processes
+                                      cgroup      once it was limited or slowed: the control groups of its processes
                                       killed      after it was
                                       tables/     names of nftables tables that drop packets for it
                                       shaped      while its traffic is: what was on its interfaces before, see `shaping.py`

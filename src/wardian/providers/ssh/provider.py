@@ -13,7 +13,7 @@ from ...errors import NodeDownError, NotUpError
 from ...experiment.resources import Capabilities, EnvironmentRecord, Observed, Resource
 from ...paths import state_folder
 from ..base import Channel, Fault, Finding, Progress, Provider, ProviderSettings
-from . import adoption, caveats, doctor, marker, shaping
+from . import adoption, caveats, doctor, limits, marker, shaping
 from . import faults as afflictions
 from .channel import SshChannel
 from .hosts import each
@@ -74,7 +74,10 @@ class SshProvider(Provider):
 
         looks = zip(wanted, await each(wanted, look), strict=True)
         seen = {node: found for (node, _), found in looks if isinstance(found, Look)}
-        return Capabilities(IN_PLACE, tuple(caveats.of(desired, facts, routes, seen)))
+        limited = [node for node, spec in nodes.items() if limits.asked(spec) and node in places]
+        answers = zip(limited, await each(limited, lambda node: limits.look(places[node][0])), strict=True)
+        unlimited = {node: reasons for node, reasons in answers if isinstance(reasons, dict)}
+        return Capabilities(IN_PLACE, tuple(caveats.of(desired, facts, routes, seen, unlimited)))
 
     async def environments(self) -> list[EnvironmentRecord]:
         return [entry.record for entry in self.index.entries()]

@@ -6,7 +6,7 @@ from .command import CACHE
 
 TAKEN, NOT_THERE, FAILED, NO_PROGRAM, NO_RIGHTS, SHAPED, NO_GROUPS = 4, 5, 6, 7, 8, 9, 10
 """Exit codes: another environment is on the host; there is no such node; it could not be done; a program is not there; we are not root, and
-sudo asks for a password; its traffic has to be put back first; there are no control groups of processor time."""
+sudo asks for a password; its traffic has to be put back first; there are no control groups that limit this."""
 
 _ENDING_STEPS = 40
 """Twentieths of a second that processes have to end in before they are killed."""
@@ -122,36 +122,61 @@ resume "$1"
 exit 0
 """
 
-SLOW = f"""{_FOUND}{_ROOT}
-cd "$HOME/{CACHE}/$1/$2" 2>/dev/null && [ -r env ] || exit {NOT_THERE}
-g=$(cat cgroup 2>/dev/null)
-if [ -z "$g" ] && [ -z "$3" ]; then exit 0; fi
-may
-put() {{ root sh -c 'echo "$2" > "$1"' sh "$1" "$2" 2>/dev/null; }}
-if [ -z "$g" ]; then
+_GROUPS = """
+group() {
+  g=
   while read -r x m k o r; do
     case $k,$o, in
-      cgroup,*,cpu,*) g=$m;;
-      cgroup2,*) if grep -qsw cpu "$m/cgroup.controllers"; then g=$m; fi;;
+      cgroup,*,$1,*) g=$m;;
+      cgroup2,*) if grep -qsw "$1" "$m/cgroup.controllers"; then g=$m; fi;;
     esac
   done </proc/self/mounts
-  [ -n "$g" ] || exit {NO_GROUPS}
-  g="$g/wardian-$1-$2"
-  echo "$g" > cgroup || exit {FAILED}
-fi
-if [ -e "${{g%/*}}/cgroup.subtree_control" ]; then put "${{g%/*}}/cgroup.subtree_control" +cpu; f=cpu.max; else f=cpu.cfs_quota_us; fi
-[ -d "$g" ] || root mkdir "$g" && [ -e "$g/$f" ] || exit {NO_GROUPS}
-q=-1
-if [ -n "$3" ]; then q=$(($3 * $(getconf _NPROCESSORS_ONLN) * 100)); [ $q -ge 1000 ] || q=1000; fi
-if [ $f = cpu.max ]; then q="${{q#-1}}"; q="${{q:-max}} 100000"; fi
-put "$g/$f" "$q" || exit {FAILED}
-o=
-while p=$(found "$1") && [ "$p" != "$o" ]; do for n in $p; do put "$g/cgroup.procs" "$n"; done; o=$p; done
-exit 0
+  [ -n "$g" ]
+}
 """
-"""Environment, folder of the node, thousandths of the processors' time or nothing for all of it.
+"""Finds where a controller's groups are: in the hierarchy of version 2, or in that of version 1 which has it."""
 
-What begins later enters the group by itself, see `command.start`. Groups are those of version 2, or of version 1 where that has processors.
+CONTROLLERS = f"""{_ROOT}{_GROUPS}
+may
+for c in cpu memory; do if group $c && root test -w "$g"; then echo $c; fi; done
+"""
+"""Prints what can be limited here."""
+
+LIMIT = f"""{_FOUND}{_ROOT}{_GROUPS}
+cd "$HOME/{CACHE}/$1/$2" 2>/dev/null && [ -r env ] || exit {NOT_THERE}
+if [ -z "$3$4$5" ] && [ ! -e cgroup ]; then exit 0; fi
+may
+put() {{ root sh -c 'echo "$2" > "$1"' sh "$1" "$2" 2>/dev/null; }}
+n="wardian-$1-$2"; e=0
+# a controller, its files in versions 2 and 1, their values, whether that is a limit
+limit() {{
+  group "$1" || return
+  if [ -e "$g/cgroup.subtree_control" ]; then put "$g/cgroup.subtree_control" "+$1"; f=$2; v=$4; else f=$3; v=$5; fi
+  g="$g/$n"
+  [ -d "$g" ] || [ -n "$6" ] || return 0
+  if ! grep -qsxF "$g" cgroup; then echo "$g" >> cgroup || exit {FAILED}; fi
+  [ -d "$g" ] || root mkdir "$g" 2>/dev/null && [ -e "$g/$f" ] || return
+  put "$g/$f" "$v" || exit {FAILED}
+}}
+q=-1; w=max
+if [ -n "$3$4" ]; then
+  q=$((${{3:-1000}} * ${{4:-$(($(getconf _NPROCESSORS_ONLN) * 1000))}} / 10)); [ $q -ge 1000 ] || q=1000
+  w="$q 100000"
+fi
+limit cpu cpu.max cpu.cfs_quota_us "$w" "$q" "$3$4" || [ -z "$3$4" ] || e={NO_GROUPS}
+limit memory memory.max memory.limit_in_bytes "${{5:-max}}" "${{5:--1}}" "$5" || [ -z "$5" ] || e={NO_GROUPS}
+[ -e cgroup ] || exit $e
+o=
+while p=$(found "$1") && [ "$p" != "$o" ]; do
+  while read -r g; do for x in $p; do put "$g/cgroup.procs" "$x" </dev/null; done; done < cgroup
+  o=$p
+done
+exit $e
+"""
+"""Environment, folder of the node, thousandths of the processors' time that it otherwise has, thousandths of a processor, bytes of memory;
+nothing where there is no such limit.
+
+What begins later enters the groups by itself, see `command.start`.
 """
 
 KILL = f"""{_FOUND}{_RESUME}
@@ -242,9 +267,11 @@ rm -rf "/tmp/wardian-$(id -u)-$1"
 if cd "$d/$1" 2>/dev/null; then
   for n in */cgroup; do
     if [ -e "$n" ] && mine "${{n%/cgroup}}"; then
-      g=$(cat "$n"); i=0
-      # the kernel lets go of a group a moment after its last process ended
-      while [ -d "$g" ] && ! root rmdir "$g" 2>/dev/null && [ $i -lt {_ENDING_STEPS} ]; do sleep 0.05; i=$((i + 1)); done
+      while read -r g; do
+        i=0
+        # the kernel lets go of a group a moment after its last process ended
+        while [ -d "$g" ] && ! root rmdir "$g" 2>/dev/null </dev/null && [ $i -lt {_ENDING_STEPS} ]; do sleep 0.05; i=$((i + 1)); done
+      done < "$n"
     fi
   done
 fi

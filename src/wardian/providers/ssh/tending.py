@@ -10,7 +10,7 @@ from typing import Any
 from ...errors import ProviderError
 from ...experiment.resources import EnvironmentRecord, Resource
 from ..base import Progress
-from . import marker, masters, shaping
+from . import limits, marker, masters, scripts, shaping
 from .hosts import each
 from .index import Entry, Index, Placed
 from .inventory import Host
@@ -46,10 +46,10 @@ class Tending:
             entry = self._entry()
             entry.record = replace(entry.record, spec=dict(resources[0].spec))
             self._index.write(entry)
-            await self._write_nodes({name: placed.spec for name, placed in entry.nodes.items()}, strict=False)
+            await self._write_nodes({name: placed.spec for name, placed in entry.nodes.items()}, progress, strict=False)
         elif kind == "node":
             before = self._entry()
-            await self._write_nodes({resource.name: resource.spec for resource in resources}, strict=True)
+            await self._write_nodes({resource.name: resource.spec for resource in resources}, progress, strict=True)
             await self._shape(before, self._entry(), progress)
         else:
             await self._remember(resources, progress)
@@ -91,6 +91,7 @@ class Tending:
         entry = self._entry()
         record = entry.record
         specs = {resource.name: resource.spec for resource in resources}
+        unfinished = {name for name, spec in specs.items() if spec["setup"] or limits.asked(spec)}
 
         async def take(node: str, host: Host) -> Host:
             progress(node, f"going to {host}")
@@ -98,7 +99,7 @@ class Tending:
             # written down first: what is begun there is found again however this ends
             self._place(node, Placed(host, "", specs[node]))
             try:
-                complete, alone = not specs[node]["setup"], not self._settings.shared
+                complete, alone = node not in unfinished, not self._settings.shared
                 facts = await marker.put(host, record, node, specs[node], complete=complete, alone=alone)
             except HostError as error:
                 if error.begun:
@@ -117,13 +118,24 @@ class Tending:
 
         async def finish(item: tuple[str, Host]) -> None:
             node, host = item
-            progress(node, f"running setup on {host}")
-            await marker.setup(host, self._environment, specs[node]["setup"])
+            await self._limit(node, host, specs[node], progress)
+            if specs[node]["setup"]:
+                progress(node, f"running setup on {host}")
+                await marker.setup(host, self._environment, specs[node]["setup"])
             await marker.put(host, record, node, specs[node], complete=True)
 
-        _raise_first(await each([item for item in hosts.items() if specs[item[0]]["setup"]], finish))
+        _raise_first(await each([item for item in hosts.items() if item[0] in unfinished], finish))
         await self._write_names()
         await self._shape(Entry(record), self._entry(), progress)
+
+    async def _limit(self, node: str, host: Host, spec: Mapping[str, Any], progress: Progress) -> None:
+        answer = await limits.bring(host, self._environment, node, spec)
+        if answer.code in limits.REASONS:
+            progress(node, f"has no limits: {limits.REASONS[answer.code]}")
+        elif answer.code not in (0, scripts.NOT_THERE):
+            message = f"its limits cannot be set: {answer.last_error or 'the kernel refuses them'}"
+            remedy = "A memory limit below what is in use is refused; stop something on the node or ask for more."
+            raise ProviderError(message, resource=f"node {node}", remedy=remedy)
 
     async def _clear_left(self, host: Host) -> None:
         """Remove what is still there of ours from when the host could not be reached."""
@@ -132,11 +144,13 @@ class Tending:
                 await marker.clean(host, environment)
                 self._index.clear(environment, host)
 
-    async def _write_nodes(self, specs: Mapping[str, Mapping[str, Any]], *, strict: bool) -> None:
+    async def _write_nodes(self, specs: Mapping[str, Mapping[str, Any]], progress: Progress, *, strict: bool) -> None:
         entry = self._entry()
 
         async def write(name: str) -> None:
             host = entry.nodes[name].host
+            if any(specs[name][field] != entry.nodes[name].spec[field] for field in limits.CONTROLLERS):
+                await self._limit(name, host, specs[name], progress)
             facts = await marker.put(host, entry.record, name, specs[name], complete=True)
             self._place(name, Placed(replace(host, shell=facts.shell), facts.address, specs[name], entry.nodes[name].able))
 
