@@ -252,6 +252,7 @@ services:
     image: nginx
     command: -g 'daemon off;'
   debug: {image: busybox, profiles: [debug]}
+  shell: {image: busybox, tty: true}
 networks:
   front: {ipam: {config: [{subnet: 10.5.0.0/24}]}}
   back: {external: true}
@@ -259,14 +260,7 @@ volumes: {data: }
 secrets: {password: {file: ./password.txt}}
 """
 DOCKERFILE = """\
-FROM python:3.12 AS base
-WORKDIR /app
-# what runs
-ENTRYPOINT ["python"]
-CMD ["old.py"]
-FROM base
-ENTRYPOINT ["python", \\
-    "-u"]
+FROM python:3.12
 CMD ["serve.py"]
 """
 BESIDE = {"web/Dockerfile": DOCKERFILE, "web.env": "# x\nexport MODE='fast'\n", ".env": "PG=17\nTOKEN=abc\n", "password.txt": "s"}
@@ -276,7 +270,7 @@ class TestCompose:
     def test_nodes(self) -> None:
         """Images, builds, variables, limits, counts, ports and volumes of services are those of nodes."""
         nodes = imported("compose.yaml", COMPOSE, BESIDE).experiment.nodes
-        assert [*nodes] == ["web-app", "db", "worker", "proxy"]
+        assert [*nodes] == ["web-app", "db", "worker", "proxy", "shell"]
         web, db = nodes["web-app"], nodes["db"]
         assert web.build
         assert (web.build.context, web.build.args) == ("./web", {"LEVEL": "2"})
@@ -290,25 +284,31 @@ class TestCompose:
         """Networks have their subnets and members their addresses; who names none is on the default one."""
         experiment = imported("compose.yaml", COMPOSE, BESIDE).experiment
         assert {name: [*(node.networks or ())] for name, node in experiment.nodes.items()} == {
-            "web-app": ["front", "back"], "db": ["back"], "worker": ["back"], "proxy": ["default"]}  # fmt: skip
+            "web-app": ["front", "back"], "db": ["back"], "worker": ["back"], "proxy": ["default"], "shell": ["default"]}  # fmt: skip
         assert str((experiment.nodes["web-app"].networks or {})["front"].address) == "10.5.0.10"
 
     def test_commands(self) -> None:
-        """A service runs the container's command: the file's, else what the Dockerfile says; its health check is when it is ready."""
+        """A service runs what the image starts, with the file's command as its arguments; its health check is when it is ready."""
         services = imported("compose.yaml", COMPOSE, BESIDE).experiment.services
-        assert services["db"].command == ["postgres", "-c", "fsync=off"]
+        assert (services["db"].command, services["db"].arguments) == ("image", ["postgres", "-c", "fsync=off"])
         assert services["db"].restart == "always"
         assert services["db"].ready
         assert services["db"].ready.command == ["/bin/sh", "-c", "pg_isready"]
         assert services["db"].ready.timeout == 20
-        assert services["worker"].command == ["work", "--fast"]
-        assert (services["web-app"].command, services["web-app"].directory) == (["python", "-u", "serve.py"], "/app")
-        assert "proxy" not in services
+        assert services["worker"].arguments == ["work", "--fast"]
+        assert (services["web-app"].command, services["web-app"].arguments, services["web-app"].directory) == ("image", None, None)
+        assert services["proxy"].arguments == ["-g", "daemon off;"]
+
+    def test_commands_without_images(self) -> None:
+        """Where nodes are no containers, a service runs the command that is written, if one is."""
+        services = imported("compose.yaml", COMPOSE, BESIDE, provider="local").experiment.services
+        assert services["db"].command == ["postgres", "-c", "fsync=off"]
+        assert {"proxy", "web-app"}.isdisjoint(services)
 
     def test_report(self) -> None:
-        """Ranges of ports, the Engine's socket, the order of starting, profiles and unknown entrypoints are said."""
+        """Ranges of ports, the Engine's socket, the order of starting, profiles and images at a terminal are said."""
         left = said(imported("compose.yaml", COMPOSE, BESIDE), "left")
-        for words in ("compose.yaml:4: services.web_app.ports[1]", "Engine's socket", "depends_on", "of a profile", "proxy.command"):
+        for words in ("compose.yaml:4: services.web_app.ports[1]", "Engine's socket", "depends_on", "of a profile", "waits at a terminal"):
             assert words in left
 
     def test_missing_files(self) -> None:

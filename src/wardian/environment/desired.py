@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,11 +31,22 @@ class Desired:
         digests = sources.file_digests(self.experiment, self.file.parent) | sources.build_digests(self.experiment, self.file.parent)
         tables = sources.read_tables(self.experiment, self.file.parent, str(self.file))
         resources = [self._environment(observed), *expand(self.experiment, observed, digests, tables)]
+        self._require_images(resources)
         plan = reconcile(resources, observed, await self.provider.capabilities(resources))
         if strict and plan.caveats:
             caveats = "\n".join(f"  {caveat}" for caveat in plan.caveats)
             raise PlanError(f"not everything can be honoured here:\n{caveats}", remedy="leave out --strict to accept the stand-ins")
         return plan
+
+    def _require_images(self, resources: Sequence[Resource]) -> None:
+        """Raises PlanError where a service is what an image starts, and images here start nothing."""
+        asking = [item for item in resources if item.kind == "service" and isinstance(item.spec["command"], dict)]
+        if asking and not self.provider.image_commands:
+            service = asking[0].spec["service"]
+            raise PlanError(
+                f"services.{service}.command: nodes of {self.provider.name} have no image with a command of its own",
+                remedy="write the command that it runs, or use `--provider docker`",
+            )
 
     def _environment(self, observed: Observed) -> Resource:
         experiment = self.experiment

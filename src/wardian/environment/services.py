@@ -15,11 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import NodeError, NotUpError
+from ..errors import CommandError, NodeError, NotUpError
 from ..experiment.resources import Observed, ObservedResource, Resource
 from ..nodes import files
-from ..nodes.link import AgentLink
 from ..nodes.run import run
+from ..nodes.shell_services import as_user, services_of
 from ..providers.base import Channel, Progress, Provider
 from . import faults
 
@@ -72,7 +72,7 @@ def _observed_service(service: str, node: str, spec: Mapping[str, Any], states: 
 
 async def _states(channel: Channel, node: str) -> Mapping[str, Any] | None:
     try:
-        link = await AgentLink.open(channel, node)
+        link = await services_of(channel, node)
     except NodeError:
         return None
     try:
@@ -121,22 +121,36 @@ async def _start(provider: Provider, environment: str, channel: Channel, resourc
     spec = resource.spec
     progress(resource.name, "starting")
     await provider.note(environment, spec["node"], f"service:{spec['service']}", spec)
-    link = await AgentLink.open(channel, spec["node"])
+    command, directory = await _command(provider, environment, spec)
+    link = await services_of(channel, spec["node"])
     try:
         await link.request(
             "service.start",
             service=spec["service"],
-            command=spec["command"],
+            command=command,
             env=spec["env"],
-            cwd=spec["directory"],
+            cwd=directory,
             restart=spec["restart"],
             ready=spec["ready"],
         )
         if spec["ready"]:
             progress(resource.name, "waiting until it is ready")
-            await link.request("service.wait", service=spec["service"], timeout=spec["ready"]["timeout"])
+            await link.request("service.wait", service=spec["service"], ready=spec["ready"], timeout=spec["ready"]["timeout"])
     finally:
         await link.close()
+
+
+async def _command(provider: Provider, environment: str, spec: Mapping[str, Any]) -> tuple[list[str], str | None]:
+    """What a service runs, and in which folder."""
+    if isinstance(spec["command"], list):
+        return spec["command"], spec["directory"]
+    own = await provider.image_command(environment, spec["node"])
+    given = spec["command"]["image"]
+    command = [*own.entrypoint, *(own.arguments if given is None else given)]
+    if not command:
+        remedy = f"Write the `command:` of the service {spec['service']}."
+        raise CommandError(spec["node"], "its image starts nothing by itself: it has neither ENTRYPOINT nor CMD", remedy=remedy)
+    return as_user(own.user, command), spec["directory"] or own.directory or "/"
 
 
 async def remove(provider: Provider, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
@@ -146,7 +160,7 @@ async def remove(provider: Provider, environment: str, resources: Sequence[Resou
         node = resource.spec["node"]
         if resource.kind == "service":
             try:
-                link = await AgentLink.open(provider.channel(environment, node), node)
+                link = await services_of(provider.channel(environment, node), node)
             except NodeError:
                 # a node that is gone has no service left to stop
                 pass

@@ -163,11 +163,18 @@ class Ready(Model):
         return self
 
 
+IMAGE = "image"
+"""The command of a service that runs what its node's image starts by itself."""
+
+
 class Service(Model):
     """A long-running command on every node that `on` picks."""
 
     on: str = Field(description="selector of the nodes it runs on")
-    command: Annotated[str | list[str], BeforeValidator(_command)] = Field(description="argument list, or a line for /bin/sh")
+    command: Annotated[str | list[str], BeforeValidator(_command)] = Field(
+        description="argument list, or a line for /bin/sh; image: what the image of its nodes starts by itself"
+    )
+    arguments: list[str] | None = Field(default=None, description="with `command: image`: in place of the image's own arguments (its CMD)")
     env: Variables = Field(default={}, description="environment variables")
     directory: str | None = Field(default=None, description="working directory on the node")
     ready: Ready | None = Field(default=None, description="when it counts as ready")
@@ -177,6 +184,12 @@ class Service(Model):
     @classmethod
     def _no(cls, value: object) -> object:
         return "no" if value is False else value
+
+    @model_validator(mode="after")
+    def _of_image(self) -> Service:
+        if self.arguments is not None and self.command != IMAGE:
+            raise expected(f"`command: {IMAGE}` beside it; other commands have theirs in `command`", "arguments")
+        return self
 
 
 class Collect(Model):

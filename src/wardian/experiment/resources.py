@@ -20,7 +20,7 @@ access        {"node": "client[0]", "network": "west", "up": SHAPE, "down": SHAP
               named "client[0]/west"; up: from the node. An `mtu`, of any kind, is there only where it is written
 names         {"tables": {"east,west": [["10.1.0.2", "server"], ...]}}               named "hosts"; keyed by a node's networks, sorted
 files         {"node", "items": [{"source": absolute path, "target", "mode", "sha256"}]}   named like its node
-service       {"node", "service", "command": [argv], "env", "directory", "ready": {...} | None, "restart",
+service       {"node", "service", "command": [argv] | {"image": [arguments] | None}, "env", "directory", "ready": {...} | None, "restart",
                "files": digest of its node's files}   named "dash@server"
 
 SHAPE is, each key optional, {"delay": seconds, "jitter": seconds, "distribution": "uniform" | "normal" | "pareto", "loss": fraction,

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import PlanError
 from . import containers, selectors
-from .model import Access, Experiment, Link, Network, Node, Service
+from .model import IMAGE, Access, Experiment, Link, Network, Node, Service
 from .resources import Observed, Resource
 from .tables import Tables, Trace
 
@@ -366,7 +366,7 @@ def _service(name: str, node: str, service: Service, files: str | None) -> dict[
     return {
         "node": node,
         "service": name,
-        "command": command,
+        "command": {"image": service.arguments} if service.command == IMAGE else command,
         "env": dict(service.env),
         "directory": service.directory,
         "ready": service.ready.model_dump(exclude_none=True) if service.ready else None,

@@ -131,6 +131,16 @@ class Channel(ABC):
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class ImageCommand:
+    """What the image of a node starts by itself: its ENTRYPOINT, CMD, WORKDIR and USER, each empty where the image says nothing."""
+
+    entrypoint: tuple[str, ...]
+    arguments: tuple[str, ...]
+    directory: str
+    user: str
+
+
 class Provider(ABC):
     """Grows environments. Constructed with validated settings; cheap to construct (no I/O)."""
 
@@ -142,6 +152,9 @@ class Provider(ABC):
 
     faults: ClassVar[frozenset[str]] = frozenset()
     """The kinds of `Fault` that `inflict` knows, and "kill" where `kill` works."""
+
+    image_commands: ClassVar[bool] = False
+    """Whether images of nodes have a command of their own, see `image_command`."""
 
     def __init__(self, settings: ProviderSettings | None = None) -> None:
         self.settings = settings or self.Settings()
@@ -179,6 +192,10 @@ class Provider(ABC):
         What has changed before the call need not be told. The default never returns; who waits observes now and then all the same.
         """
         await asyncio.get_running_loop().create_future()
+
+    async def image_command(self, environment: str, node: str) -> ImageCommand:
+        """What the image of a node starts by itself, where `image_commands`. Raises NodeDownError if there is no such node."""
+        raise ProviderError(f"images of {self.name} have no command of their own", resource=f"node {node}")
 
     async def usage(self, environment: str) -> Mapping[str, Usage]:
         """What the nodes use now, as far as that is known without asking them. The default knows of none."""

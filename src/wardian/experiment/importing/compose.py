@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import ExperimentFileError, Problem
-from . import dockerfile, quantities
+from ..model import IMAGE
+from . import quantities
 from .draft import Draft
 from .reading import Layers, Text, Value, variables
 
@@ -33,7 +34,6 @@ class _Project:
         self.draft = draft
         self.text = text
         self.root = text.root
-        self.dockerfiles: dict[str, tuple[str, str]] = {}
 
     def take(self) -> None:
         services = self.root["services"]
@@ -184,8 +184,6 @@ class _Project:
         arguments = {variable: text or "" for variable, text, _ in build["args"].pairs()}
         if arguments:
             entry["args"] = arguments
-        if folder is not None:
-            self.dockerfiles[name] = (f"{folder}/{file}", build["target"].text)
         draft.kept["images to build"] += draft.put("nodes", name, "build", entry, build.spot)
         for key in build.data if isinstance(build.data, dict) else ():
             if key not in ("context", "dockerfile", "target", "args", "labels", "tags"):
@@ -264,33 +262,30 @@ class _Project:
     # Commands
 
     def _command(self, name: str, layers: Layers) -> None:
-        """The service that runs what the container would: of the file, else of the Dockerfile."""
+        """The service that runs what the container would: the image's own, else what the file says."""
         draft, at = self.draft, ("nodes", name)
         main, lead = layers["command"], layers["entrypoint"]
-        built = self._start(name)
         spot = (main or lead or layers["image"] or layers["build"]).spot
+        entry = draft.entries["nodes"].get(name, {})
+        whole = draft.containers and not lead and ("image" in entry or "build" in entry)
+        if whole and not main and (layers["tty"].true or layers["stdin_open"].true):
+            draft.left(spot, "an image that waits at a terminal has no service", at)
+            return
         try:
-            first = _arguments(lead) if lead else list(built.entrypoint)
-            command = [*first, *(_arguments(main) if main else () if lead else built.command)]
+            first, rest = _arguments(lead), _arguments(main)
         except ValueError as error:
             draft.left(spot, f"no command that can be read: {error}", at)
             return
+        command: str | list[str] = IMAGE if whole else [*first, *rest]
         if not command or (not first and command[0].startswith("-")):
             if draft.containers:
-                draft.left(spot, "what the image starts by itself is not started: write it as a service", at)
+                draft.left(spot, "there is no image whose command could be run: write it as a service", at)
             return
-        restart = _RESTART.get(layers["restart"].text.partition(":")[0] or "no", "no")
-        directory = layers["working_dir"].text or built.directory
-        if not draft.service(name, name, command, spot, directory=directory, restart=restart, ready=self._ready(layers)):
-            return
-        draft.kept["commands"] += 1
-        if not first and draft.containers:
-            draft.changed(spot, "runs as it stands: an entrypoint of the image does not run before it", at)
-
-    def _start(self, name: str) -> dockerfile.Start:
-        """What the Dockerfile says that a node's image starts, where it has one in the folder."""
-        text = self.draft.folder.read(self.dockerfiles[name][0]) if name in self.dockerfiles else None
-        return dockerfile.Start() if text is None else dockerfile.start(text, self.dockerfiles[name][1])
+        more: dict[str, Any] = {"arguments": rest} if whole and main else {}
+        more["directory"] = layers["working_dir"].text or None
+        more["restart"] = _RESTART.get(layers["restart"].text.partition(":")[0] or "no", "no")
+        if draft.service(name, name, command, spot, ready=self._ready(layers), **more):
+            draft.kept["commands"] += 1
 
     def _ready(self, layers: Layers) -> dict[str, Any] | None:
         check = layers["healthcheck"]

@@ -18,7 +18,7 @@ from ...errors import NodeDownError, ProviderError
 from ...experiment.resources import Capabilities, EnvironmentRecord, Observed, Resource
 from ...paths import state_folder
 from .. import base
-from ..base import Channel, Fault, Finding, Progress, Provider, Usage
+from ..base import Channel, Fault, Finding, ImageCommand, Progress, Provider, Usage
 from ..local.state import State
 from . import observation, records
 from .address import engine_address
@@ -67,6 +67,7 @@ class DockerProvider(Provider):
     Settings: ClassVar[type[base.ProviderSettings]] = DockerSettings
     settings: DockerSettings
     faults: ClassVar[frozenset[str]] = frozenset({"pause", "slow", "partition", "flap", "kill"})
+    image_commands: ClassVar[bool] = True
 
     @functools.cached_property
     def folder(self) -> Path:
@@ -140,6 +141,15 @@ class DockerProvider(Provider):
         numbers = {item.image for item in seen.containers}
         known = dict(zip(numbers, await asyncio.gather(*(observation.image_digest(engine, number) for number in numbers)), strict=True))
         return {item.node: {"name": str(item.spec.get("image") or "")} | known[item.image] for item in seen.containers}
+
+    async def image_command(self, environment: str, node: str) -> ImageCommand:
+        engine = self._engine(environment)
+        item = (await snapshot(engine, environment)).container(node)
+        if item is None:
+            raise NodeDownError(node, "there is no such node", remedy="`wardian up` makes it.")
+        config = (await engine.get(f"/images/{item.image}/json")).get("Config") or {}
+        entrypoint, arguments = (tuple(config.get(key) or ()) for key in ("Entrypoint", "Cmd"))
+        return ImageCommand(entrypoint, arguments, config.get("WorkingDir") or "", config.get("User") or "")
 
     async def own_clocks(self, environment: str) -> bool:
         return not await _is_here(self._engine(environment))
