@@ -18,6 +18,7 @@ from ...nodes import files, listing
 from ...nodes.link import AgentLink
 from ...nodes.ports import Forward
 from ...nodes.run import run
+from ...nodes.shell_services import services_of
 from ...providers.base import Channel
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Nodes:
         if service is None:
             channel = await self.channel(file, instance, node)
             return (await run(channel, node, ["sh", "-c", _AGENT_LOG, "sh", str(lines)], timeout=10)).stdout
-        link = await self._link(file, instance, node)
+        link = await services_of(await self.channel(file, instance, node), node)
         try:
             return str((await link.request("service.log", service=service, lines=lines))["text"])
         except AgentError as error:
