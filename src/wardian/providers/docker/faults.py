@@ -15,6 +15,9 @@ from .observation import Container, Snapshot, snapshot
 
 GONE, ALREADY = 404, 409
 
+FREEZINGS = 5
+"""How often a node is to be paused before that is an error."""
+
 ATTEMPTS, PAUSE = 20, 0.1
 """How often the Engine is asked anew what has become of a container, and seconds between."""
 
@@ -43,12 +46,18 @@ async def kill(engine: Engine, environment: str, nodes: Sequence[str]) -> None:
 async def _pause(engine: Engine, item: Container, *, paused: bool) -> None:
     if paused == (item.state == "paused"):
         return
-    try:
-        await engine.post(f"/containers/{item.id}/{'pause' if paused else 'unpause'}")
-    except EngineError as error:
-        # it ended, or somebody else was faster
-        if error.status not in (GONE, ALREADY) and not await _comes_to(engine, item.id, paused=paused):
-            raise
+    for left in reversed(range(FREEZINGS)):
+        try:
+            await engine.post(f"/containers/{item.id}/{'pause' if paused else 'unpause'}")
+        except EngineError as error:
+            # it ended, or somebody else was faster
+            if error.status in (GONE, ALREADY) or await _comes_to(engine, item.id, paused=paused):
+                return
+            # runc gives up where processes of a busy node do not stand still at once
+            if not left or "unable to freeze" not in error.message:
+                raise
+        else:
+            return
 
 
 async def _comes_to(engine: Engine, identity: str, *, paused: bool) -> bool:
