@@ -61,13 +61,18 @@ async def _slow(entry: Entry, shares: Mapping[str, float | None]) -> None:
     """Leave nodes these shares of the processors that they have; None: all of them."""
 
     async def one(node: str) -> None:
-        share = shares[node]
-        answer = await limits.bring(entry.nodes[node].host, entry.record.id, node, entry.nodes[node].spec, share)
+        share, host = shares[node], entry.nodes[node].host
+        answer = await limits.bring(host, entry.record.id, node, entry.nodes[node].spec, share)
+        if share is None and answer.code in limits.REASONS:
+            # limits that could not be set are none to come back to
+            answer = await limits.bring(host, entry.record.id, node, limits.NONE)
         if answer.code == scripts.NOT_THERE and share is not None:
             raise NodeDownError(node, "the node is not running", remedy="`wardian up` makes it anew.")
         if answer.code == scripts.NO_GROUPS:
             remedy = "Mount control groups there, with the controller cpu (systemd does)."
             raise MissingToolError("its host has no control groups that limit processor time", resource=f"node {node}", remedy=remedy)
+        if answer.code == scripts.NO_MEMORY:
+            return
         _refused(node, answer, "we may limit no processor time on its host", "it cannot be slowed")
 
     _check(await each(shares, one), any(shares.values()))

@@ -12,9 +12,13 @@ from .remote import Answer, run
 CONTROLLERS = {"cpus": "cpu", "memory": "memory"}
 """What limits what, {field of a node: controller}."""
 
+NONE = {"cpus": None, "memory": None}
+"""What a node has that is not limited."""
+
 REASONS = {
     scripts.NO_RIGHTS: "there we are not root, and sudo asks for a password",
-    scripts.NO_GROUPS: "it has no control groups that limit this",
+    scripts.NO_GROUPS: "it has no control groups that limit processor time",
+    scripts.NO_MEMORY: "it has no control groups that limit memory",
 }
 
 

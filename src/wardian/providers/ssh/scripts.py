@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from .command import CACHE
 
-TAKEN, NOT_THERE, FAILED, NO_PROGRAM, NO_RIGHTS, SHAPED, NO_GROUPS = 4, 5, 6, 7, 8, 9, 10
+TAKEN, NOT_THERE, FAILED, NO_PROGRAM, NO_RIGHTS, SHAPED, NO_GROUPS, NO_MEMORY = 4, 5, 6, 7, 8, 9, 10, 11
 """Exit codes: another environment is on the host; there is no such node; it could not be done; a program is not there; we are not root, and
-sudo asks for a password; its traffic has to be put back first; there are no control groups that limit this."""
+sudo asks for a password; its traffic has to be put back first; there are no control groups that limit processor time; none that limit
+memory."""
 
 _ENDING_STEPS = 40
 """Twentieths of a second that processes have to end in before they are killed."""
@@ -164,7 +165,7 @@ if [ -n "$3$4" ]; then
   w="$q 100000"
 fi
 limit cpu cpu.max cpu.cfs_quota_us "$w" "$q" "$3$4" || [ -z "$3$4" ] || e={NO_GROUPS}
-limit memory memory.max memory.limit_in_bytes "${{5:-max}}" "${{5:--1}}" "$5" || [ -z "$5" ] || e={NO_GROUPS}
+limit memory memory.max memory.limit_in_bytes "${{5:-max}}" "${{5:--1}}" "$5" || [ -z "$5" ] || [ $e != 0 ] || e={NO_MEMORY}
 [ -e cgroup ] || exit $e
 o=
 while p=$(found "$1") && [ "$p" != "$o" ]; do
