@@ -223,6 +223,22 @@ def test_importing_does_not_load_the_database_libraries():
     process.wait()
 
 
+def test_packages_that_are_called_as_secrets_are(journal, target):
+    """The version of a package keeps its place in the record whatever the package is called; what is no version under such a name goes."""
+    run = journal.run(notebook="n").id
+    versions = {"passwd": "1:4.13+dfsg1-1", "libsecret-1-0": "0.20.5-3", "keyring": "25.2.1", "ssh-key": "v1", "curl": "7.88"}
+    journal.hide(["9.9.9-hunter1"])
+    journal.fact("packages.dpkg", versions | {"token": "hunter2", "passwd-tools": "-hunter3", "libc6": "9.9.9-hunter1"}, run=run)
+    journal.fact("machine", {"passwd": "4hunter4"}, run=run)
+    journal.flush()
+    found = journal.show(run)
+    redacted = "[redacted]"
+    assert found.fact("packages.dpkg") == versions | {"token": redacted, "passwd-tools": redacted, "libc6": redacted}
+    assert found.fact("machine") == {"passwd": redacted}
+    journal.take_in(list(journal.extract([run], str)), str)
+    assert journal.show(run).fact("packages.dpkg")["passwd"] == versions["passwd"]
+
+
 def test_alembic_is_loaded_only_to_migrate(journal, target):
     """Opening a journal whose schema is the present one does not load Alembic."""
     process = python(

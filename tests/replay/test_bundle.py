@@ -213,6 +213,16 @@ def test_the_same_bytes_and_whole_or_not_at_all(environment: Environment, monkey
     assert not list(environment.folder.glob(".*.part"))
 
 
+def test_versions_of_a_lock_travel(environment: Environment, tmp_path: Path) -> None:
+    """A lock in a bundle has the versions of packages that are called as secrets are, and no secret that somebody wrote into it."""
+    packages = "packages:\n  server:\n    dpkg:\n      passwd: '1.0'\n      secret: 'planted-ten'\n"
+    text = f"version: 1\nparameters:\n  api_token: 'planted-nine'\n{packages}"
+    write(environment.folder, **{"experiment.lock": text})
+    found = contents(pack(environment, tmp_path / "x.crate.zip").path)["experiment.lock"].decode()
+    assert "passwd: '1.0'" in found
+    assert "planted" not in found
+
+
 def test_no_secret_travels(environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Values under secret names, of this process' variables, and keys by their shape are in no file of a bundle; files are named."""
     monkeypatch.setenv("MY_API_KEY", "planted-five")

@@ -13,14 +13,15 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..errors import NodeError, WardianError
+from ..journal.records import PACKAGES
 from ..nodes.run import run
 from .live import LiveEnvironment
 
 Record = Callable[[str | None, str, Any], None]
 """Called with a node (None is home), the name of a fact, and its value."""
 
-MACHINE, IMAGE, PYTHON, PACKAGES = "machine", "image", "python", "packages."
-"""Names of facts: packages have one a package manager, such as `packages.dpkg`."""
+MACHINE, IMAGE, PYTHON = "machine", "image", "python"
+"""Names of facts. Packages have one a package manager, such as `packages.dpkg`."""
 
 CONCURRENCY = 4
 """Nodes asked at once: they may share this host's processors with cells that run already."""

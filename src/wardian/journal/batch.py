@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .records import PACKAGES
 from .redact import Redactor
 from .store import INLINE_BLOB, Store
 
@@ -108,7 +109,8 @@ def _merge(
             key = item.table, item.id
             (rows.get(key) or updates.setdefault(key, {})).update(_clean(item.values, redactor))
         elif isinstance(item, Document):
-            documents.append((item, redactor.json(item.content).encode(errors="backslashreplace")))
+            redacted = redactor.packages if item.row.get("name", "").startswith(PACKAGES) else redactor.json
+            documents.append((item, redacted(item.content).encode(errors="backslashreplace")))
     return inserts, updates, documents
 
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .batch import Document, Insert, Position, Update
 from .identifiers import new_id
-from .redact import redact_values
+from .records import PACKAGES
+from .redact import redact_packages, redact_values
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -246,10 +247,11 @@ class Journal:
     def fact(self, name: str, value: Any, *, run: str, node: str | None = None) -> None:
         """Something that is known about a run, or about one of its nodes. value: JSON; equal values are kept once.
 
-        What stands under secret names is not kept. node None is home, or the run as a whole.
+        What stands under secret names is not kept, unless it is the version of a package. node None is home, or the run as a whole.
         """
         row = {"id": new_id(), "writer": self._writer.id, "run": run, "node": node, "name": name, "time": time.time()}
-        content = json.dumps(redact_values(value), sort_keys=True, separators=(",", ":"), default=str)
+        clean = redact_packages(value) if name.startswith(PACKAGES) else redact_values(value)
+        content = json.dumps(clean, sort_keys=True, separators=(",", ":"), default=str)
         self._writer.put(Document("facts", row, content))
 
     def hide(self, values: Iterable[str]) -> None:

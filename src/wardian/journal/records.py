@@ -8,6 +8,9 @@ from typing import Any
 
 KINDS = ("operation", "run", "cell", "transfer", "event")
 
+PACKAGES = "packages."
+"""How the names of those facts begin that have the packages of a node, {name: version}; a package manager's name follows."""
+
 DOUBT = "run.doubt"
 """The kind of events that put the numbers of a run in doubt."""
 

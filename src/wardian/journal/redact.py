@@ -26,6 +26,8 @@ _ENDS = ("password", "passwd", "passphrase", "secret", "token", "sshpass")
 _PLACES = ("PWD", "OLDPWD")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
+_VERSION = re.compile(r"v?\d[\w.+:~!^-]*")
+
 _PEM = r"(?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?"
 
 # the first of each pair is a cheap test that rules out nearly every text
@@ -90,6 +92,19 @@ def redact_values(value: Any, secret: Callable[[str], bool] = is_secret_name, te
     return text(value) if isinstance(value, str) else value
 
 
+def redact_packages(installed: Any, text: Callable[[str], str] = redact_text) -> Any:
+    """The versions of packages by name, as they are: `passwd` is one. What is under a secret name and no version goes.
+
+    installed: {package: version}. text: what is done to versions.
+    """
+    if not isinstance(installed, Mapping) or not all(isinstance(version, str) for version in installed.values()):
+        return redact_values(installed, text=text)
+    return {
+        name: text(version) if _VERSION.fullmatch(version) or not is_secret_name(str(name)) else REDACTED
+        for name, version in installed.items()
+    }
+
+
 def redact_yaml(text: str) -> str:
     """The text of a YAML document without the values that stand under secret names in it. Text that is no YAML comes back as it is."""
     import yaml
@@ -139,6 +154,10 @@ class Redactor:
         if not (self._pattern is not None and self._pattern.search(text)) and not _may_tell(text):
             return text
         return json.dumps(redact_values(json.loads(text), _is_secret_in_text, self), separators=(",", ":"))
+
+    def packages(self, text: str) -> str:
+        """The same of a document that has the versions of packages by name."""
+        return json.dumps(redact_packages(json.loads(text), self), separators=(",", ":"))
 
 
 def _tells(value: Any) -> bool:

@@ -26,7 +26,7 @@ from ..errors import LockError, NotUpError
 from ..experiment.model import Experiment
 from ..experiment.plan import Plan
 from ..experiment.resources import digest
-from ..journal.records import RunRecord
+from ..journal.records import PACKAGES, RunRecord
 from ..journal.redact import REDACTED, redact_values
 from . import facts
 
@@ -278,8 +278,8 @@ def _package_table(found: Iterable[tuple[str | None, str, Any]]) -> Data:
     for node, name, value in found:
         if name == nodes.PYTHON:
             known.setdefault(node or HERE, {})["python"] = str(value["version"])
-        elif name.startswith(nodes.PACKAGES) and (node or name.endswith(".pip")):
-            manager = name.removeprefix(nodes.PACKAGES)
+        elif name.startswith(PACKAGES) and (node or name.endswith(".pip")):
+            manager = name.removeprefix(PACKAGES)
             known.setdefault(node or HERE, {})[manager] = {package: str(version) for package, version in sorted(value.items())}
     alike: dict[str, list[str]] = {}
     for name, value in sorted(_by_group({node: dict(sorted(item.items())) for node, item in known.items()}).items()):
@@ -351,7 +351,8 @@ def _packages(locked: Data, now: Data) -> list[Drift]:
             if manager != "python":
                 lists = (item.get(manager) for item in (old, new))
                 for package, before, now_ in _unlike(*(item if isinstance(item, dict) else {} for item in lists)):
-                    found.append(Drift(f"{manager} {package} of {node}", before, now_, _install(manager, package, before)))
+                    if REDACTED not in (before, now_):
+                        found.append(Drift(f"{manager} {package} of {node}", before, now_, _install(manager, package, before)))
     return found
 
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..environment.facts import PACKAGES
 from ..errors import RunError
 from ..experiment.resources import Caveat
 from ..journal import Journal, LogEntry, Output, RunRecord
 from ..journal.differences import PARTS, differences, lines
 from ..journal.differences import Difference as Recorded
+from ..journal.records import PACKAGES
 from ..journal.redact import redact_values
 from ..kernel.record.recording import REPLY
 from .compare import Difference, ExecutedCell, ExecutedRun, Message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from pathspec import GitIgnoreSpec
 
 from ...errors import BundleError
 from ...journal.redact import Redactor, redact_values, redact_yaml, secrets_in
+from ..lock import FILE as LOCK
 from . import FOLDER, METADATA, PARTIAL, SCRATCH, SUFFIX
 
 NEVER = frozenset({
@@ -21,6 +23,7 @@ NEVER = frozenset({
 })  # fmt: skip
 """Names of files and folders that are never taken."""
 IGNORE_FILES = (".gitignore", ".wardianignore")
+_VERSION = re.compile(r" +\S+: '?v?\d[\w.+:~!^-]*'?\n")
 LARGEST_TEXT = 16 * 2**20
 """Texts beyond this size are not searched for secrets, bytes."""
 
@@ -157,8 +160,14 @@ def _without_secrets(path: Path, redactor: Redactor, experiment: bool) -> bytes 
         return None
     if path.suffix == ".ipynb" and (clean := _notebook(text, redactor)) is not None:
         return clean or None
-    clean_text = redactor(redact_yaml(text) if experiment else text)
+    clean_text = _lock(text, redactor) if path.name == LOCK else redactor(redact_yaml(text) if experiment else text)
     return None if clean_text == text else clean_text.encode()
+
+
+def _lock(text: str, redactor: Redactor) -> str:
+    """A lock without secrets, but with the versions of packages that are called as secrets are."""
+    head, title, packages = text.partition("\npackages:\n")
+    return redactor(head) + title + "".join(line if _VERSION.fullmatch(line) else redactor(line) for line in packages.splitlines(True))
 
 
 def _notebook(text: str, redactor: Redactor) -> bytes | None:

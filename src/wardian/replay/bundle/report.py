@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ...environment.facts import IMAGE, MACHINE, PACKAGES, PYTHON
-from ...journal.records import RunRecord
+from ...environment.facts import IMAGE, MACHINE, PYTHON
+from ...journal.records import PACKAGES, RunRecord
 from ..facts import PLAN
 
 
