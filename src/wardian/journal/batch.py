@@ -6,6 +6,8 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ from .redact import Redactor
 from .store import INLINE_BLOB, Store
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Compiled, Connection, Dialect
 
 
 @dataclass(slots=True)
@@ -122,13 +124,15 @@ def _store_positions(connection: Connection, positions: dict[str, int]) -> None:
             connection.execute(table.insert().values(store=store, sequence=sequence))
 
 
-_JSON = ("parameters", "detail", "targets", "nodes")
+_JSON = frozenset({"parameters", "detail", "targets", "nodes"})
+_OURS = frozenset({"id", "writer", "run", "status", "session", "source_digest"})
+"""Columns of which nothing comes from outside."""
 
 
 def _clean(row: Mapping[str, Any], redactor: Redactor) -> Row:
     cleaned = dict(row)
     for name, value in row.items():
-        if isinstance(value, str):
+        if isinstance(value, str) and name not in _OURS:
             cleaned[name] = _text(redactor.json(value) if name in _JSON else redactor(value))
     return cleaned
 
@@ -139,29 +143,43 @@ def _text(text: str) -> str:
 
 
 def _insert(connection: Connection, table: str, rows: list[Row]) -> None:
-    if not rows:
-        return
-    from sqlalchemy.dialects import postgresql, sqlite
-
-    from .tables import metadata
-
-    insert = (postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert)(metadata.tables[table])
-    connection.execute(insert.on_conflict_do_nothing(), rows)
+    if rows:
+        _execute(connection, _insertion(connection.dialect, table, tuple(rows[0])), rows)
 
 
 def _update(connection: Connection, updates: dict[tuple[str, str], Row]) -> None:
-    from sqlalchemy import bindparam
-
-    from .tables import metadata
-
     groups: dict[tuple[str, tuple[str, ...]], list[Row]] = {}
     for (name, id), values in updates.items():
         groups.setdefault((name, tuple(sorted(values))), []).append({"row_id": id, **values})
     for (name, columns), rows in groups.items():
-        table = metadata.tables[name]
-        connection.execute(
-            table.update().where(table.c.id == bindparam("row_id")).values({column: bindparam(column) for column in columns}), rows
-        )
+        _execute(connection, _change(connection.dialect, name, columns), rows)
+
+
+def _execute(connection: Connection, statement: Compiled, rows: list[Row]) -> None:
+    names = getattr(statement, "positiontup", None)
+    # Handed to the driver as text: putting a statement together anew costs more than all that SQLite does for a batch.
+    connection.exec_driver_sql(str(statement), list(map(itemgetter(*names), rows)) if names else rows)
+
+
+@lru_cache
+def _insertion(dialect: Dialect, table: str, columns: tuple[str, ...]) -> Compiled:
+    from sqlalchemy.dialects import postgresql, sqlite
+
+    from .tables import metadata
+
+    insert = (postgresql.insert if dialect.name == "postgresql" else sqlite.insert)(metadata.tables[table])
+    return insert.on_conflict_do_nothing().compile(dialect=dialect, column_keys=list(columns))
+
+
+@lru_cache
+def _change(dialect: Dialect, name: str, columns: tuple[str, ...]) -> Compiled:
+    from sqlalchemy import bindparam
+
+    from .tables import metadata
+
+    table = metadata.tables[name]
+    values: Row = {column: bindparam(column) for column in columns}
+    return table.update().where(table.c.id == bindparam("row_id")).values(values).compile(dialect=dialect)
 
 
 def _blobs(store: Store, documents: list[tuple[Document, bytes]]) -> dict[str, Row]:

@@ -18,7 +18,7 @@ from .batch import Document, Insert, Position, Update
 from .identifiers import new_id
 from .records import PACKAGES
 from .redact import redact_packages, redact_values
-from .writer import Writer
+from .writer import GATHER_SECONDS, Writer
 
 if TYPE_CHECKING:
     from .records import LogEntry, Output, RunRecord
@@ -104,19 +104,20 @@ class Journal:
     tried again), and in a forked child, which has to open the journal itself.
     """
 
-    def __init__(self, target: Path | str) -> None:
+    def __init__(self, target: Path | str, gather: float = GATHER_SECONDS) -> None:
         self.current_run: str | None = None
         """The run that entries belong to which name none."""
-        self._writer = Writer(target)
+        self._writer = Writer(target, gather)
 
     @classmethod
-    def open(cls, target: Path | str, *, wait: bool = True) -> Journal:
+    def open(cls, target: Path | str, *, wait: bool = True, gather: float = GATHER_SECONDS) -> Journal:
         """Open the SQLite file at a path (`.wardian/journal.db`), or a database by its URL; it is made or migrated where needed.
 
-        wait: False lets it open in the background; what is wrong with it then shows at the first flush or query.
+        wait: False lets it open in the background; what is wrong with it then shows at the first flush or query. gather: how long the
+        first entry of a transaction waits for others, seconds: 0 for who hands them over together.
         Raises JournalError with the path and what to do: read-only folder, full disk, damaged file, newer schema.
         """
-        journal = cls(target)
+        journal = cls(target, gather)
         if wait:
             journal._writer.opened()
         return journal

@@ -6,6 +6,7 @@ import json
 import re
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +14,8 @@ REDACTED = "[redacted]"
 
 SHORTEST = 6
 """Of secrets that are looked for wherever they occur, characters. Shorter ones are words of every text."""
+_REMEMBERED = 1024
+"""So many texts of at most so many characters are not searched again: names of notebooks and environments come with every cell."""
 
 _SECRET_WORDS = frozenset({
     "password", "passwords", "passwd", "passphrase", "pwd", "token", "secret", "secrets", "key",
@@ -131,6 +134,7 @@ class Redactor:
     def __init__(self, hidden: Iterable[str] = ()) -> None:
         self._hidden: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
+        self._remembered = lru_cache(_REMEMBERED)(self._without)
         self.hide(hidden)
 
     def hide(self, values: Iterable[str]) -> None:
@@ -141,12 +145,11 @@ class Redactor:
         self._hidden |= added
         forms = {form for value in self._hidden for form in (value, json.dumps(value)[1:-1], urllib.parse.quote(value, safe=""))}
         self._pattern = re.compile("|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True)))
+        self._remembered.cache_clear()
 
     def __call__(self, text: str) -> str:
         """A text without what it should not have."""
-        if self._pattern is not None:
-            text = self._pattern.sub(REDACTED, text)
-        return redact_text(text)
+        return self._remembered(text) if len(text) <= _REMEMBERED else self._without(text)
 
     def json(self, text: str) -> str:
         """The text of a JSON document, redacted by value: it stays one."""
@@ -158,6 +161,11 @@ class Redactor:
     def packages(self, text: str) -> str:
         """The same of a document that has the versions of packages by name."""
         return json.dumps(redact_packages(json.loads(text), self), separators=(",", ":"))
+
+    def _without(self, text: str) -> str:
+        if self._pattern is not None:
+            text = self._pattern.sub(REDACTED, text)
+        return redact_text(text)
 
 
 def _tells(value: Any) -> bool:

@@ -23,7 +23,8 @@ from .redact import Redactor, secrets_in
 from .store import Store, shown
 
 GATHER_SECONDS = 0.02
-"""How long the first row of a batch waits for company: what a killed process loses at most, and one transaction for a burst."""
+"""How long the first row of a batch waits for company where nothing else is said: what a killed process loses at most, and one transaction
+for a burst."""
 
 RETRY_SECONDS = (0.25, 10.0)
 """How long after a failure to reach the server it is tried again: at first, and at most."""
@@ -38,11 +39,13 @@ _STOP = object()
 class Writer:
     """Owns the store's writing side. `id` marks this process' rows, so that a reader can tell whether their writer lives."""
 
-    def __init__(self, target: Path | str) -> None:
+    def __init__(self, target: Path | str, gather: float = GATHER_SECONDS) -> None:
+        """gather: how long the first row of a batch waits for company."""
         self.id = new_id()
         self.store: Store | None = None
         self.on_positions: Callable[[dict[str, int]], None] | None = None
         self._target = target
+        self._gather_seconds = gather
         self._held: list[Item] | None = None
         self._pid = os.getpid()
         host, boot, started = identity(self._pid)
@@ -84,7 +87,10 @@ class Writer:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """What is put within is written in one transaction. For journals that one thread writes to."""
+        """What is put within, by others of these too, is written in one transaction. For journals that one thread writes to."""
+        if self._held is not None:
+            yield
+            return
         held = self._held = []
         try:
             yield
@@ -99,6 +105,10 @@ class Writer:
         if self._closed:
             return
         self.opened()
+        if self._held:
+            # whoever asks amid such entries wants to see those before
+            self._queue.put(self._held.copy())
+            self._held.clear()
         done = threading.Event()
         self._urgent.set()
         self._queue.put(done)
@@ -166,7 +176,7 @@ class Writer:
         try:
             found.append(self._queue.get(timeout=patience))
             if isinstance(found[0], list):
-                self._urgent.wait(GATHER_SECONDS)
+                self._urgent.wait(self._gather_seconds)
             self._urgent.clear()
             while True:
                 found.append(self._queue.get_nowait())

@@ -39,8 +39,9 @@ _FULL, _ROOM = 16 * 2**20, 8 * 2**20
 """With so many bytes on their way to the disk nodes are held back, and go on with so many."""
 _GATHERED = 256
 """How many turns are taken from the queue at once."""
-_GATHER = 0.03
-"""How long the first of them waits for company, seconds: this thread and the cells that run want the same interpreter."""
+_GATHER = 0.05
+"""How long the first of them waits for company, seconds: a killed kernel loses these of home's cells at most. A transaction costs
+as much as what ten short cells write, and this thread and the cells that run want the same interpreter."""
 _MARK = b'"left_out"'
 """In the content of a mark, which stays an entry of its own."""
 _PIECE = 2**16
@@ -89,6 +90,15 @@ class _Turn:
     steps: list[_Step]
     store: str | None = None
     sequence: int = 0
+
+    def write(self, journal: Journal) -> None:
+        """On the recorder's thread: put it into the journal."""
+        with journal.together(self.store, self.sequence):
+            for step in self.steps:
+                if isinstance(step, _Output):
+                    step.write()
+                else:
+                    step(journal)
 
 
 @dataclass(slots=True)
@@ -281,16 +291,12 @@ class Recorder:
 
         journal: Journal | None = None
         try:
-            journal = Journal.open(self._target or "")
+            journal = Journal.open(self._target or "", gather=0)
             journal.on_positions(lambda positions: self._call(*((self._written, positions) if positions else (self._give_up, None))))
             while (turns := self._next_turns()) is not None:
-                for turn in turns:
-                    with journal.together(turn.store, turn.sequence):
-                        for step in turn.steps:
-                            if isinstance(step, _Output):
-                                step.write()
-                            else:
-                                step(journal)
+                with journal.together():
+                    for turn in turns:
+                        turn.write(journal)
         except JournalError as error:
             self._call(self._give_up, error)
             while (left := self._queue.get()) is not None:
