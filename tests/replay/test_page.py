@@ -124,6 +124,23 @@ def test_a_notebook_without_a_run(record: RunRecord) -> None:
     assert "Topology" not in page.to_html(document, "study", without)
 
 
+def test_formulas() -> None:
+    """Formulas of text cells and of outputs are MathML; what is not understood stands as written, and nothing of it is markup."""
+    text = (
+        r"In line $a_1 < b$, and $$\frac{x}{\sqrt{2}}$$ \begin{align}y &= 1\end{align} here,"
+        r" $x^$ and $\nosuch{x}$ and $\text{<i id='mine'>}$, `$code$`"
+    )
+    document = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text), nbformat.v4.new_code_cell("formula")])
+    for shown in (r"$\displaystyle \int_0^1 x$", "plain <b>"):
+        document.cells[1].outputs.append(nbformat.v4.new_output("display_data", data={"text/latex": shown, "text/plain": "formula"}))
+    found = page.to_html(document, "study")
+    assert [found.count(kind) for kind in ('display="inline"', 'display="block"')] == [2, 3]
+    drawn = ("<mfrac>", "<msqrt>", "<mtable", "<mo>∫</mo>", "<mo>&lt;</mo>", 'alttext="a_1 &lt; b"')
+    written = ("$x^$", r"$\nosuch{x}$", "$code$", "plain &lt;b&gt;")
+    assert [part for part in drawn + written if part not in found] == []
+    assert "<i id=" not in found
+
+
 def test_lanes(record: RunRecord) -> None:
     """Every node has a lane with its cells from begin to end, home has one, and a fault lasts from its begin to its end."""
     found = {lane.name: lane.bars for lane in timeline.lanes(record)}

@@ -63,9 +63,9 @@ def of_run(record: RunRecord) -> NotebookNode:
 
 def to_html(document: NotebookNode, name: str, record: RunRecord | None = None) -> str:
     """The page. It loads nothing and runs no scripts. name: of the notebook. record: of its run, if there is one."""
-    from nbconvert import HTMLExporter
+    from .formulas import Exporter
 
-    exporter = HTMLExporter(extra_template_basedirs=[str(TEMPLATES)], template_name="run")
+    exporter = Exporter(extra_template_basedirs=[str(TEMPLATES)], template_name="run")
     page, _ = exporter.from_notebook_node(document, {"metadata": {"name": name}, "run": _told(document, name, record)})
     return str(page)
 
