@@ -1,4 +1,4 @@
-"""The examples: each runs on `local`, and replays there and on `docker`, without an edit."""
+"""The examples: each runs on `local`, and replays on `docker` and, at length, there again, without an edit."""
 
 from __future__ import annotations
 
@@ -38,13 +38,23 @@ SMALL = {
 """Parameters with which they take seconds."""
 
 
+def examples(name: str, *options: str) -> Any:
+    """The example's fixture: replayed on the other provider, and in the long tier where it ran, which tests of replay show, too."""
+    given = [
+        pytest.param((name, options, "docker"), id="docker"),
+        pytest.param((name, options, "local"), id="local", marks=pytest.mark.long),
+    ]
+    return pytest.mark.parametrize("example", given, indirect=True)
+
+
 @dataclass
 class Replayed:
-    """An example that ran and was replayed: the folder it ran in, and what the replay on each provider says."""
+    """An example that ran on `local` and was replayed on a provider: the folder it ran in, and what the replay says."""
 
     stage: Stage
     document: Any
-    found: dict[str, dict[str, Any]]
+    provider: str
+    found: dict[str, Any]
 
     def text(self, cell: str) -> str:
         """What a cell of the recorded run printed."""
@@ -54,13 +64,13 @@ class Replayed:
         """The cells of the recorded run that showed a figure."""
         return [cell.id for cell in self.document.cells for output in cell.get("outputs", ()) if "image/png" in output.get("data", {})]
 
-    def bad(self, provider: str) -> set[str]:
+    def bad(self) -> set[str]:
         """The cells that are neither identical nor equal."""
-        return {item["cell"] for item in self.found[provider]["cells"] if item["verdict"] not in ("identical", "equal")}
+        return {item["cell"] for item in self.found["cells"] if item["verdict"] not in ("identical", "equal")}
 
-    def environment(self, provider: str) -> dict[str, tuple[str, str]]:
+    def environment(self) -> dict[str, tuple[str, str]]:
         """What differs between the environments."""
-        return {item["what"]: (item["old"], item["new"]) for item in self.found[provider]["environment"]}
+        return {item["what"]: (item["old"], item["new"]) for item in self.found["environment"]}
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +82,8 @@ def nodes(engine: Daemon) -> Daemon:
 
 @pytest.fixture
 def example(request: pytest.FixtureRequest, nodes: Daemon, tmp_path: Path) -> Iterator[Replayed]:
-    """The example of that name, run once on `local` and replayed once on each provider."""
-    name, options = request.param
+    """The example of that name, run once on `local` and replayed once."""
+    name, options, provider = request.param
     require(PROGRAMS[name])
     stage = make_stage(tmp_path)
     stage.env |= {"DOCKER_HOST": nodes.address, "WARDIAN_DOCKER_IMAGE": IMAGE}
@@ -86,21 +96,19 @@ def example(request: pytest.FixtureRequest, nodes: Daemon, tmp_path: Path) -> It
     try:
         stage.run("run", notebook, *options, *given, timeout=200)
         document = nbformat.read(stage.folder / "out" / notebook, as_version=4)
-        found = {}
-        for provider in ("local", "docker"):
-            done = stage.start("replay", notebook, "--provider", provider, "--json", *given)
-            output, said = done.communicate(timeout=250)
-            assert done.returncode in (0, 10), said
-            found[provider] = json.loads(output)
-            assert found[provider]["failed"] == []
-            assert (done.returncode == 0) == (found[provider]["verdict"] in ("identical", "equal"))
-        yield Replayed(stage, document, found)
+        done = stage.start("replay", notebook, "--provider", provider, "--json", *given)
+        output, said = done.communicate(timeout=250)
+        assert done.returncode in (0, 10), said
+        found = json.loads(output)
+        assert found["failed"] == []
+        assert (done.returncode == 0) == (found["verdict"] in ("identical", "equal"))
+        yield Replayed(stage, document, provider, found)
     finally:
         stage.run("down", "-e", "replay", "--force", "--no-collect")
         stage.close()
 
 
-@pytest.mark.parametrize("example", [("video-qoe", ())], indirect=True)
+@examples("video-qoe")
 def test_video(example: Replayed) -> None:
     """With cross-traffic the players' mean bitrate falls by far; on the other provider the link is the same, and what differs is named."""
     means: dict[str, list[float]] = {"without": [], "with": []}
@@ -115,9 +123,11 @@ def test_video(example: Replayed) -> None:
     assert example.pictures() == ["figure-sessions", "figure-scores"]
 
     # what players of a few seconds make of it may differ, but neither the link nor anything that is computed
-    assert example.bad("local") | example.bad("docker") <= {"home", "bitrates"}
-    assert example.environment("local").keys() & {"provider", "experiment file"} == set()
-    differs = example.environment("docker")
+    assert example.bad() <= {"home", "bitrates"}
+    differs = example.environment()
+    if example.provider == "local":
+        assert differs.keys() & {"provider", "experiment file"} == set()
+        return
     assert differs["provider"] == ("local", "docker")
     digest = differs["node client[0:2], server, sink, source image: digest"]
     assert (digest[0], digest[1][:7]) == ("none", "sha256:")
@@ -128,7 +138,7 @@ def test_video(example: Replayed) -> None:
     assert digest[1] in page
 
 
-@pytest.mark.parametrize("example", [("stress-energy", ())], indirect=True)
+@examples("stress-energy")
 def test_stress(example: Replayed) -> None:
     """More load takes more CPU time, energy is there on all trials or on none, and only how busy the host let it be may differ."""
     rows = rows_of(example.document)
@@ -138,10 +148,10 @@ def test_stress(example: Replayed) -> None:
     metered = {row["joules"] is not None for row in rows}
     assert metered == {"joules and CPU time" in example.text("meter")}
     assert example.pictures() == ["figure"]
-    assert example.bad("local") | example.bad("docker") <= {"busy"}
+    assert example.bad() <= {"busy"}
 
 
-@pytest.mark.parametrize("example", [("redis-replication", ("--verify",))], indirect=True)
+@examples("redis-replication", "--verify")
 def test_redis(example: Replayed) -> None:
     """Waiting costs a round trip of the link and is in vain while it is cut; nothing is lost; links are measured in each run."""
     medians = {line.split()[0]: line for line in example.text("medians").splitlines()}
@@ -153,11 +163,11 @@ def test_redis(example: Replayed) -> None:
     (keys,) = set(re.findall(r"\d+ keys", example.text("lost") + example.text("copies")))
     assert keys != "0 keys"
     assert example.pictures() == ["figure"]
-    assert example.bad("local") | example.bad("docker") == set()
-    for run in ("last", "last~2"):
+    assert example.bad() == set()
+    for run in ("last", "last~1"):
         facts = {fact["name"]: fact["value"] for fact in example.stage.json("show", run, "--json")["facts"] if not fact["node"]}
         assert any(name.endswith("delay") and found["text"].endswith("ms") for name, found in facts["measured"].items())
-    assert not any(what.startswith("measured") for provider in example.found for what in example.environment(provider))
+    assert not any(what.startswith("measured") for what in example.environment())
 
     example.stage.run("report", "redis-replication.ipynb", "-o", "page.html")
     page = (example.stage.folder / "page.html").read_text()
