@@ -23,7 +23,7 @@ from ...journal.records import LogEntry, RunRecord
 from ...journal.redact import Redactor
 from .. import facts, lock
 from ..recorded import baseline
-from . import COLLECTED, IMAGES, JOURNAL, MANIFEST, METADATA, REPORT, SCRATCH, SUFFIX, TROVI, VERSION, citation, crate
+from . import COLLECTED, IMAGES, JOURNAL, MANIFEST, METADATA, REPORT, SCRATCH, SUFFIX, TROVI, VERSION, citation, crate, image_files
 from . import images as image_table
 from .archive import Archive, writing
 from .contents import Contents, Item, gather, redactor_of, tree
@@ -89,9 +89,9 @@ async def pack(
     target = (output or Path(f"{experiment.name}{SUFFIX}")).resolve()
     records = _records(environment, runs)
     redactor = redactor_of(environment.file)
-    images, apart = _image_files(experiment, folder)
+    images, folders, apart = image_files.named(experiment, folder)
     wanted = [*_named(experiment), *images, *(str(path) for record in records for path in _files_of(record, folder))]
-    skip = [target, *(folder / name for name in apart)]
+    skip = [target, *folders.values()]
     contents = gather(folder, wanted=wanted, skip=skip, as_is=as_is, experiment=environment.file, redactor=redactor)
     contents.left_out |= apart
     cited = citation.files(folder)
@@ -111,6 +111,9 @@ async def pack(
     target.parent.mkdir(parents=True, exist_ok=True)
     with writing(target) as archive, _scratch(target) as scratch:
         files = await image_table.save(environment, table, scratch) if with_images else {}
+        for name, root in folders.items():
+            tar = await asyncio.to_thread(image_files.pack_root, root, scratch / f"{len(contents.items)}.tar")
+            contents.items[name] = Item(name, tar)
         items = _all_items(environment, contents, records, redactor, made_from, table)
         await asyncio.to_thread(_fill, archive, [*items, *(Item(name, path) for name, path in files.items())], contents.left_out)
         _describe(archive, contents, described, published, environment.file.name, made_from, records, folder)
@@ -199,21 +202,6 @@ def _named(experiment: Experiment) -> list[str]:
     found = [item.source for node in experiment.nodes.values() for item in node.files]
     found += [node.build.context for node in experiment.nodes.values() if node.build]
     return list(dict.fromkeys([*found, *(name for _, name, _ in tables.named(experiment))]))
-
-
-def _image_files(experiment: Experiment, folder: Path) -> tuple[list[str], dict[str, str]]:
-    """Images that are files here: those that go along, and those that do not, with the reason."""
-    along: list[str] = []
-    apart: dict[str, str] = {}
-    for image in dict.fromkeys(node.image for node in experiment.nodes.values() if node.image):
-        path = folder / Path(image).expanduser()
-        if path.is_dir():
-            apart[image] = "an image that is a folder: make it a tar, and name that"
-        elif path.is_file() and not _inside(str(path.resolve()), folder):
-            apart[image] = "an image outside of the folder"
-        elif path.is_file():
-            along.append(image)
-    return along, apart
 
 
 def _files_of(record: RunRecord, folder: Path) -> list[Path]:
