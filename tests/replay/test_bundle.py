@@ -22,6 +22,7 @@ from wardian.journal import Journal
 from wardian.replay.bundle import JOURNAL, METADATA, origin, packing
 from wardian.replay.bundle.unpacking import unpack
 
+from .. import images
 from ..engine import BARE, IMAGE, Daemon
 from ..stage import Stage, make_stage, require
 
@@ -142,11 +143,11 @@ def test_what_goes_in(environment: Environment, tmp_path: Path) -> None:
     found = contents(packed.path)
     assert set(found) == {
         ".gitignore", ".zenodo.json", "below/another.ipynb", "below/experiment.yaml", "CITATION.cff", "LICENSE", "copy.py",
-        "data/serve.txt", "experiment.yaml", "helper.py", "out/study.ipynb", "study.ipynb", "sub/.gitignore", "sub/keep.tmp",
+        "data/serve.txt", "experiment.yaml", "helper.py", "out/study.ipynb", "rootfs", "study.ipynb", "sub/.gitignore", "sub/keep.tmp",
         "trovi.json", "zeros", METADATA, JOURNAL, "wardian-bundle/bundle.json", "wardian-bundle/environment.md",
     }  # fmt: skip
     assert found["copy.py"] == b"print('helped')\n"
-    assert set(packed.left_out) == {"escape", "pipe", "./rootfs", "experiment.lock", "back\\slash", "e\u202ecod.py"}
+    assert set(packed.left_out) == {"escape", "pipe", "experiment.lock", "back\\slash", "e\u202ecod.py"}
     assert packed.left_out["escape"] == "a link to what is not taken"
     assert "changed since run" in packed.left_out["experiment.lock"]
     assert [path.name for path in unpack(packed.path, tmp_path / "what is packed unpacks").notebooks] == ["study.ipynb"]
@@ -392,10 +393,19 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_runs_and_replays_elsewhere(stage: Stage, tmp_path: Path) -> None:
-    """A bundle runs from its file alone; one of that run replays in another folder, held against the packed run, as identical."""
-    stage.write("name: NAME\nnodes: {one: {files: {told.txt: /root/told.txt}}}\ncollect: [{on: one, path: /root/out.txt}]\n")
+    """A bundle runs from its file alone, also on an image that was a folder; one of that run replays elsewhere, as identical."""
+    nodes = "{one: {files: {told.txt: /root/told.txt}}, two: {image: ./debian}}"
+    stage.write(f"name: NAME\nnodes: {nodes}\ncollect: [{{on: one, path: /root/out.txt}}]\n")
     write(stage.folder, **{"told.txt": "6 7\n"})
-    notebook(stage.folder / "study.ipynb", "%%on one --lang bash\nread a b < /root/told.txt; echo $((a * b)) | tee /root/out.txt")
+    shutil.copytree(images.without_python(bash=False), stage.folder / "debian", symlinks=True)
+    write(stage.folder, **{"debian/srv/with space": "in the image\n"})
+    (stage.folder / "debian" / "srv" / "link").symlink_to("/srv/with space")
+    (stage.folder / "debian" / "srv" / "with space").chmod(0o4750)
+    notebook(
+        stage.folder / "study.ipynb",
+        "%%on one --lang bash\nread a b < /root/told.txt; echo $((a * b)) | tee /root/out.txt",
+        "%%on two --lang bash\ncat /srv/link; stat -c '%a %u %n' /srv/*",
+    )
     assert "no run that went well is recorded" in stage.run("pack", "-o", "plan.crate.zip").stdout
     shutil.move(stage.folder / "plan.crate.zip", tmp_path)
     run = stage.json("run", "plan.crate.zip", "--into", "there", "--json", cwd=tmp_path, timeout=200)["run"]
@@ -405,5 +415,9 @@ def test_runs_and_replays_elsewhere(stage: Stage, tmp_path: Path) -> None:
     assert contents(tmp_path / "done.crate.zip")[collected] == b"42\n"
     unpacked = stage.json("unpack", "done.crate.zip", "elsewhere", "--json", cwd=tmp_path)
     assert (unpacked["runs"], unpacked["notebooks"]) == ([run], [str(tmp_path / "elsewhere" / "study.ipynb")])
+    ran = nbformat.read(tmp_path / "there" / "out" / "study.ipynb", as_version=4)
+    told = "".join(output.text for output in ran.cells[1].outputs)
+    assert "in the image\n" in told
+    assert "4750 0 /srv/with space" in told
     replayed = stage.json("replay", "elsewhere/study.ipynb", "--json", cwd=tmp_path, timeout=200)
     assert (replayed["verdict"], replayed["recorded"][0]["id"]) == ("identical", run)

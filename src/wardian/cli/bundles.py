@@ -58,25 +58,26 @@ def pack_command(
 
 
 @click.command("unpack")
-@click.argument("bundle", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.argument("bundle", metavar="FILE|URL")
 @click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path, file_okay=False), required=False)
 @click.option("--load-images", is_flag=True, help="Give the experiment's provider the images that it lacks, too; `wardian run` does.")
 @click.option("--provider", metavar="NAME", help="With --load-images: which one, in place of the file's.")
 @json_option
-def unpack_command(bundle: Path, folder: Path | None, load_images: bool, provider: str | None, as_json: bool) -> None:
+def unpack_command(bundle: str, folder: Path | None, load_images: bool, provider: str | None, as_json: bool) -> None:
     """Unpack a bundle into a folder of its own, with the journal of its recorded runs, ready for `wardian run` and `wardian replay`.
 
     Nothing of it is run. A bundle whose names lead elsewhere, that holds links or unpacks to too much is refused, and leaves nothing.
 
     \b
     wardian unpack study.crate.zip
+    wardian unpack https://example.org/study.crate.zip
     wardian unpack study.crate.zip elsewhere && wardian replay elsewhere/study.ipynb
     """
-    from ..replay.bundle.unpacking import unpack
+    from ..replay.bundle.origin import bring
 
     if provider and not load_images:
         raise click.UsageError("--provider goes with --load-images")
-    found = unpack(bundle, folder)
+    found = bring(bundle, folder)
     images = take_images(environment(found.experiment, None, provider=provider), found) if load_images else []
     notebooks = [str(path) for path in found.notebooks]
     if as_json:

@@ -13,6 +13,7 @@ from ...environment.live import experiment_of
 from ...errors import BundleError, MissingToolError
 from ...journal.redact import redact_text
 from .contents import NEVER
+from .download import downloaded, is_bundle_url
 from .unpacking import Unpacked, making, unpack
 
 PROTOCOLS = ("https", "ssh", "file")
@@ -21,6 +22,8 @@ _SCP = re.compile(r"(?:[A-Za-z0-9._-]+@)[A-Za-z0-9][A-Za-z0-9.-]*:(?!/?/)[^\s:]+
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+-]*")
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
+_GENERAL = ("fatal: Could not read from remote", "Please make sure you have the correct", "and the repository exists")
+"""What git says below the reason that ssh gives."""
 _OURS = ("GIT_SSH", "GIT_SSL", "GIT_CONFIG", "GIT_ASKPASS", "GIT_PROXY")
 """Variables of git's that say how to reach a server; the others are about another repository."""
 _SAFE = {
@@ -50,12 +53,13 @@ def is_elsewhere(text: str) -> bool:
 def fetch(text: str, into: Path | None = None, notebook: str | None = None) -> tuple[Path, Unpacked | None]:
     """Bring an experiment here, and give a notebook of it, and what was unpacked if it is a bundle.
 
-    text: the path of a bundle, or the address of a repository, with @REF or #REF. into: the folder; named like it, here, when None.
+    text: the path or https address of a bundle, or the address of a repository, with @REF or #REF. into: the folder; named like it,
+    here, when None.
     notebook: which one, a path in it; the main one of a bundle, or the only one of a repository, when None.
     Raises BundleError, and MissingToolError without git.
     """
-    if text.endswith(".zip") and "://" not in text and not _is_scp(text):
-        unpacked = unpack(Path(text), into)
+    if is_bundle_url(text) or (text.endswith(".zip") and "://" not in text and not _is_scp(text)):
+        unpacked = bring(text, into)
         chosen = unpacked.notebooks if notebook is None else (_inside(unpacked.folder, notebook),)
         if not chosen:
             raise BundleError(f"{text} has no notebook", remedy=f"grow it with `wardian up -f {unpacked.experiment}`")
@@ -64,6 +68,14 @@ def fetch(text: str, into: Path | None = None, notebook: str | None = None) -> t
     if notebook is not None:
         return _inside(folder, notebook), None
     return _only(folder), None
+
+
+def bring(text: str, into: Path | None = None) -> Unpacked:
+    """Unpack a bundle, by its path or its https address. Raises BundleError."""
+    if not is_bundle_url(text):
+        return unpack(Path(text), into)
+    with downloaded(text) as path:
+        return unpack(path, into)
 
 
 def clone(text: str, into: Path | None = None) -> Path:
@@ -133,7 +145,8 @@ def _git(folder: Path, *arguments: str) -> str:
     except FileNotFoundError as error:
         raise MissingToolError("git is not installed", remedy="install git, or get the experiment as a bundle") from error
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or ["git failed"]
+        lines = (line.strip() for line in done.stderr.decode(errors="replace").splitlines())
+        said = [line for line in lines if line and not line.startswith(_GENERAL)] or ["git failed"]
         raise BundleError(redact_text("; ".join(said[-3:])), remedy="check the address, the branch, and that git may read it")
     return done.stdout.decode(errors="replace").strip()
 
