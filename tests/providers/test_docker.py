@@ -22,11 +22,13 @@ from wardian.providers.docker import DockerProvider, DockerSettings
 from wardian.providers.docker.channel import DockerChannel
 from wardian.providers.docker.container import CAPABILITIES
 from wardian.providers.docker.names import container_name
+from wardian.providers.images.store import Store
 from wardian.providers.local.channel import LocalProcess
 from wardian.providers.testing import quiet, small_environment
 
 from .. import engine as engines
 from ..engine import BARE, IMAGE, Daemon
+from . import archives
 from .containers import Grown, node
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -129,13 +131,27 @@ def tar_of(root: Path, path: Path) -> Path:
     return path
 
 
-async def test_an_image_from_a_tar_and_from_a_folder(empty: Grown) -> None:
-    """A tar with a root file system makes an image once, a folder does, and so does what `docker save` wrote."""
+async def test_an_image_from_an_archive_and_from_a_folder(empty: Grown) -> None:
+    """A tar with a root file system makes an image once, a folder does, and so does an OCI archive, which the Engine itself cannot read.
+
+    What is recorded of each is what the provider local records of it, and of what `docker save` writes.
+    """
     root = engines.images.without_python(bash=False)
-    tar_of(root, empty.folder / "root.tar")
-    await empty.grow(node("a", image="./root.tar"), node("b", "10.74.0.3", image=str(root)))
+    layer = tar_of(root, empty.folder / "root.tar").read_bytes()
+    files = archives.layout([layer], archives.config([layer], Env=["PLANT=fern"]))
+    (empty.folder / "oci.tar").write_bytes(archives.tar([archives.entry(name, data) for name, data in files.items()]))
+    oci = node("o", "10.74.0.5", image="./oci.tar")
+    await empty.grow(node("a", image="./root.tar"), node("b", "10.74.0.3", image=str(root)), oci)
     unpacking = [name for name, state in empty.told if state.startswith("unpacking")]
-    assert sorted(unpacking) == ["a", "b"]
+    assert sorted(unpacking) == ["a", "b", "o"]
+    assert await empty.sh("o", "echo $PLANT") == "fern"
+    digests = {name: image["digest"] for name, image in (await empty.provider.images(empty.id)).items()}
+    with open(empty.folder / "saved.tar", "wb") as file:
+        async for chunk in empty.provider.engine.download("/images/get", names=(digests["o"],)):
+            file.write(chunk)
+    store = Store(empty.folder / "store")
+    assert store.add(empty.folder / "root.tar").digest == digests["a"]
+    assert store.add(empty.folder / "oci.tar").digest == store.add(empty.folder / "saved.tar").digest == digests["o"]
     images = await empty.ask("GET", "/images/json")
     tag = next(name for item in images for name in item["RepoTags"] or () if name.startswith("wardian-image:"))
     empty.told.clear()

@@ -23,11 +23,13 @@ import pytest_asyncio
 
 from wardian.errors import BusyError, CommandError, ProviderError
 from wardian.experiment.resources import Resource
+from wardian.providers.images.store import Store
 from wardian.providers.local import LocalProvider, LocalSettings, kernel, processes
 from wardian.providers.local.cgroups import Cgroups
 from wardian.providers.testing import quiet, small_environment
 
 from ..stage import eventually
+from . import archives
 
 pytestmark = pytest.mark.root
 
@@ -353,6 +355,7 @@ CREATE = """
 import asyncio, sys
 from itertools import groupby
 from pathlib import Path
+from wardian.providers.images.store import Store
 from wardian.providers.local import LocalProvider, LocalSettings
 from wardian.providers.testing import small_environment
 
@@ -502,29 +505,29 @@ async def test_an_image_from_a_folder(empty: Grown, tmp_path: Path) -> None:
     assert (image / "etc/marker").read_text() == "image\n"
 
 
-async def test_an_image_from_a_tar_is_unpacked_once(empty: Grown, tmp_path: Path) -> None:
-    """Two nodes of one tar share what was unpacked of it."""
-    image = make_image(tmp_path / "image")
-    with tarfile.open(tmp_path / "image.tar", "w") as archive:
-        archive.add(image, ".")
-    await empty.create([environment(), node("one", image=str(tmp_path / "image.tar")), node("two", image=str(tmp_path / "image.tar"))])
-    assert await empty.sh("one", "cat /etc/marker") == await empty.sh("two", "cat /etc/marker") == "image"
-    assert len(list((empty.provider.state.root / "images").glob("[!.]*"))) == 1
-
-
-@pytest.mark.parametrize("name", ["../escaped", "link/escaped"])
-async def test_an_image_that_reaches_outside_is_refused(empty: Grown, tmp_path: Path, name: str) -> None:
-    """A tar whose members would land outside of the image is an error, and nothing of it is kept."""
-    with tarfile.open(tmp_path / "bad.tar", "w") as archive:
-        link = tarfile.TarInfo("link")
-        link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path)
-        archive.addfile(link)
-        archive.addfile(tarfile.TarInfo(name))
-    await empty.create([environment()])
-    with pytest.raises(ProviderError, match="cannot be unpacked"):
-        await empty.create([node("bad", image=str(tmp_path / "bad.tar"))])
-    assert not (tmp_path / "escaped").exists()
-    assert list((empty.provider.state.root / "images").glob("[!.]*")) == []
+async def test_nodes_of_one_image(empty: Grown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes of one archive share what was unpacked of it, by its path and by its name; they start with its variables, and hold it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with tarfile.open(tmp_path / "layer.tar", "w") as archive:
+        archive.add(make_image(tmp_path / "image"), ".")
+    layer = (tmp_path / "layer.tar").read_bytes()
+    about = archives.config([layer], Env=["PLANT=fern", "POT=clay"], User="nobody")
+    path = archives.saved(tmp_path / "image.tar", [layer], about, "lab:1")
+    nodes = [node("one", image=str(path), env={"POT": "glass"}), node("two", image=str(path)), node("three", image="lab:1")]
+    await empty.create([environment(), *nodes[:2]])
+    await empty.create(nodes[2:])
+    for name, pot in (("one", "glass"), ("two", "clay"), ("three", "clay")):
+        assert await empty.sh(name, "cat /etc/marker; echo $PLANT $POT $HOME") == f"image\nfern {pot} /root"
+    (stored,) = Store().all()
+    assert stored.digest == archives.digest(about)
+    path.unlink()
+    assert {image["digest"] for image in (await empty.provider.images(empty.id)).values()} == {stored.digest}
+    with pytest.raises(ProviderError, match=rf"lab:1 is used by one of {empty.id} and 2 more"):
+        Store().remove(stored)
+    await empty.provider.update(empty.id, [node("two", image=str(path), env={"POT": "tin"})], quiet)
+    assert await empty.sh("two", "echo $PLANT $POT") == "fern tin"
+    await empty.provider.delete(empty.id, [("node", name) for name in ("one", "two", "three")], quiet)
+    Store().remove(stored)
 
 
 async def test_an_image_that_is_not_there(empty: Grown) -> None:
@@ -532,6 +535,10 @@ async def test_an_image_that_is_not_there(empty: Grown) -> None:
     await empty.create([environment()])
     with pytest.raises(ProviderError, match=r"node lost: there is no image /no/such\.tar"):
         await empty.create([node("lost", image="/no/such.tar")])
+    await empty.provider.delete(empty.id, [("node", "lost")], quiet)
+    with pytest.raises(ProviderError, match=r"node lost: there is no image no-such:1") as caught:
+        await empty.create([node("lost", image="no-such:1")])
+    assert "wardian image add FILE --name no-such:1" in (caught.value.remedy or "")
 
 
 async def test_setup_runs_once_and_is_shared(empty: Grown, tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ COMMANDS = {
     "lock": "locks",
     "pack": "bundles",
     "unpack": "bundles",
+    "image": "images",
     "lab": "lab",
     "lease": "leases",
     "log": "records",

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import TransferError
+from ..tars import BadArchive
 from .bridge import Inlet, Outlet, Stopped
 from .pack import Changed, OnProgress, Packer, content_size, tree_digest
-from .unpack import BadArchive, Unpacked, place, unpack
+from .unpack import Unpacked, place, unpack
 
 if TYPE_CHECKING:
     from ..providers.base import Channel, Process

@@ -14,15 +14,11 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Protocol
+
+from ..tars import BadArchive, Header
 
 CHUNK = 1 << 20
-LONGEST_EXTENSION = 1 << 20
-"""What a header extension (a long name, pax fields) may measure: the reader holds it in memory."""
-
-
-class BadArchive(Exception):
-    """The archive is damaged, or holds something that is not accepted."""
 
 
 class Source(Protocol):
@@ -46,7 +42,7 @@ def unpack(source: Source, folder: Path, *, single: bool, limit: int | None, on_
     """
     unpacker = _Unpacker(folder, limit, on_progress)
     archive: tarfile.TarFile
-    with tarfile.open(fileobj=source, mode="r|", tarinfo=_Header, bufsize=CHUNK, encoding="utf-8", errors="surrogateescape") as archive:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=source, mode="r|", tarinfo=Header, bufsize=CHUNK, encoding="utf-8", errors="surrogateescape") as archive:  # type: ignore[call-overload]
         for member in archive:
             # the reader remembers every member, which a stream has no use for
             archive.members = []  # type: ignore[attr-defined]
@@ -64,26 +60,6 @@ def place(tree: Path, final: Path) -> None:
         return
     for name in os.listdir(tree):
         place(tree / name, final / name)
-
-
-class _Header(tarfile.TarInfo):
-    """A header whose numbers are checked before anything is allocated or skipped by them."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Any:
-        try:
-            header = super().frombuf(buf, encoding, errors)
-        except tarfile.HeaderError as error:
-            if len(buf) == tarfile.BLOCKSIZE and not any(buf):
-                raise
-            # only a block of zeros is the end of an archive; the reader would take this for one too
-            raise BadArchive(f"the archive is damaged or cut short ({error})") from error
-        if header.size < 0:
-            raise BadArchive(f"{header.name!r} has a negative size")
-        extension = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
-        if header.type in extension and header.size > LONGEST_EXTENSION:
-            raise BadArchive(f"a header of {header.size} bytes is too long")
-        return header
 
 
 class _Unpacker:

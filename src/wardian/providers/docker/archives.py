@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ProviderError
+from ..images.archive import is_path
 from .engine import Engine, EngineError
-from .images import is_path
 
 _CHUNK = 1 << 20
 _OURS = "wardian-"

@@ -13,11 +13,17 @@ import re
 import tarfile
 import tempfile
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
 from ...errors import ProviderError
+from ...tars import BadArchive
+from ..images import archive
+from ..images.archive import is_path
+from ..images.store import LIMIT
+from ..images.streams import BROKEN
 from . import context, credentials
 from .channel import DockerChannel
 from .container import IDLE
@@ -36,11 +42,6 @@ _CHUNK = 1 << 20
 _COLOURS = re.compile(r"\x1b\[[\d;]*m")
 
 Report = Callable[[str], None]
-
-
-def is_path(image: str) -> bool:
-    """Whether an image is written as a path, and not as a name of the Engine's."""
-    return image.startswith(("/", "./", "../", "~")) or image.endswith((".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2"))
 
 
 class Images:
@@ -131,9 +132,9 @@ class Images:
         return found
 
     async def _unpacked(self, path: Path, report: Report) -> dict[str, Any]:
-        """An image from a tar: of `docker save`, or of a root file system; or from a folder that is one."""
+        """An image out of an archive, or of a folder with an OCI layout or a root file system."""
         if not path.exists():
-            other = "Write the name of an image, or the path of a folder or tar with a root file system."
+            other = "Write the name of an image, or the path of a folder or archive."
             raise ProviderError(f"there is no image {path}", remedy=other)
         if path.is_dir():
             stat = path.stat()
@@ -144,37 +145,25 @@ class Images:
         if found := await self._present(name):
             return found
         report(f"unpacking {path.name}")
-        if path.is_dir():
-            with tempfile.TemporaryFile() as file:
-                await asyncio.to_thread(_pack_root, path, file)
-                await self._imported(_chunks(file), name)
-        elif await asyncio.to_thread(_is_saved, path):
-            await self._loaded(path, number[:32])
-        else:
-            with open(path, "rb") as file:
-                await self._imported(_chunks(file), name)
+        with tempfile.TemporaryDirectory(prefix="wardian-image-") as scratch, ExitStack() as stack:
+            try:
+                image = await asyncio.to_thread(lambda: stack.enter_context(archive.opened(path, Path(scratch), LIMIT)))
+                await self._loaded(archive.saved(image, name))
+            except (BadArchive, tarfile.TarError, *BROKEN) as error:
+                other = "Write it anew with `docker save -o`, or as a tar of a root file system."
+                raise ProviderError(f"image {path} cannot be unpacked: {error}", remedy=other) from error
         found = await self._present(name)
         if found is None:
             raise ProviderError(f"the Engine took {path} and does not have it")
         return found
 
-    async def _imported(self, body: AsyncIterator[bytes], name: str) -> None:
-        changes = [f"LABEL {label}={value}" for label, value in _MADE.items()]
-        # with its tag, which Podman does not take apart from it
-        query = {"fromSrc": "-", "repo": name, "changes": changes[0]}
-        async for _ in self._engine.lines("POST", "/images/create", body=body, query=query):
-            pass
+    async def _loaded(self, chunks: Iterator[bytes]) -> None:
+        async def body() -> AsyncIterator[bytes]:
+            while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+                yield chunk
 
-    async def _loaded(self, path: Path, tag: str) -> None:
-        loaded = ""
-        with open(path, "rb") as file:
-            async for item in self._engine.lines("POST", "/images/load", body=_chunks(file), query={"quiet": True}):
-                words = item.get("stream", "").strip()
-                if words.startswith("Loaded image"):
-                    loaded = words.partition(": ")[2]
-        if not loaded:
-            raise ProviderError(f"{path} holds no image", remedy="Write it with `docker save -o`.")
-        await self._engine.post(f"/images/{loaded}/tag", repo=UNPACKED, tag=tag)
+        async for _ in self._engine.lines("POST", "/images/load", body=body(), query={"quiet": True}):
+            pass
 
     async def _built(self, build: Mapping[str, Any], report: Report) -> dict[str, Any]:
         folder = self._folder / build["context"]
@@ -279,17 +268,3 @@ def _pull_remedy(said: str, known: Credentials) -> str:
 def _file_digest(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _pack_root(folder: Path, target: IO[bytes]) -> None:
-    with tarfile.open(fileobj=target, mode="w") as archive:
-        archive.add(folder, ".")
-
-
-def _is_saved(path: Path) -> bool:
-    """Whether a tar is one of `docker save`."""
-    try:
-        with tarfile.open(path) as archive:
-            return any(member.name in ("manifest.json", "repositories") for member in archive)
-    except tarfile.TarError as error:
-        raise ProviderError(f"image {path} cannot be unpacked: {error}", remedy="Make it anew, as a tar of a root file system.") from error

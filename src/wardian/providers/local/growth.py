@@ -102,10 +102,11 @@ class Growth:
                     leads = [(name, pid, f"{address}/{uplink.prefixlen}", str(uplink[1])) for name, pid, address in out]
                     wiring.add_uplinks(leads, internet.BRIDGE, internet.INTERFACE)
                 for name in pids:
-                    folders[name].complete(specs[name], **facts[name])
+                    folders[name].complete(specs[name], **facts[name], **bases[name].facts)
                     self._report(name, "ready")
 
-            self._spawn([self._node_child(name, folders[name], spec, tables) for name, spec in specs.items()], join)
+            bases = {name: self._base(name, folders[name], spec) for name, spec in specs.items()}
+            self._spawn([self._node_child(name, folders[name], spec, tables, bases[name]) for name, spec in specs.items()], join)
 
     def _uplink_facts(self, specs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, int]]:
         """Which host of the uplink's subnet each node is that reaches the internet."""
@@ -116,27 +117,33 @@ class Growth:
         except StopIteration:
             raise ProviderError("too many nodes with internet", resource=f"environment {self._id}") from None
 
-    def _boot_from(self, name: str, spec: Mapping[str, Any]) -> tuple[str, str | None]:
-        """The folder of a node's image and that of its layer, made if need be."""
+    def _base(self, name: str, folder: ResourceFolder, spec: Mapping[str, Any]) -> images.Base:
+        """What the node boots from, unpacked if need be."""
         record = self._folder.record()
         beside = Path(record.file).parent if record else Path("/")
         try:
-            base, identity = images.base(self._state.root, spec["image"], beside)
+            return images.base(spec["image"], beside, folder.path, f"{name} of {self._id}", lambda said: self._report(name, said))
         except ProviderError as error:
             raise ProviderError(error.message, resource=f"node {name}", remedy=error.remedy) from error
+
+    def _layer(self, name: str, spec: Mapping[str, Any], base: images.Base) -> str | None:
+        """The folder of the node's layer, made if need be."""
         if spec["setup"] is None:
-            return base, None
+            return None
         given = processes.variables(self._id, self._state.root)
         groups = self._cgroups.plan(self._id, f"setup {name}", None, None)
+        variables = nodespec.variables(name, spec, base.variables)
         try:
             builder = Builder(self._state, given, self._report, self._stop)
-            return base, str(builder.layer(name, base, identity, spec["setup"], nodespec.variables(name, spec), groups))
+            return str(builder.layer(name, base.path, base.identity, spec["setup"], variables, groups))
         finally:
             self._cgroups.remove(self._id, f"setup {name}")
 
-    def _node_child(self, name: str, folder: ResourceFolder, spec: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
-        base, layer = self._boot_from(name, spec)
-        layers = [*([layer] if layer else []), *skeleton.layers(self._state.root, base)]
+    def _node_child(
+        self, name: str, folder: ResourceFolder, spec: Mapping[str, Any], tables: Mapping[str, Any], base: images.Base
+    ) -> dict[str, Any]:
+        layer = self._layer(name, spec, base)
+        layers = [*([layer] if layer else []), *skeleton.layers(self._state.root, base.path)]
         groups = self._cgroups.plan(self._id, name, spec["cpus"], spec["memory"])
         return nodespec.child(name, folder.path, spec, tables, base=base, layers=layers, hidden=self._state.root, cgroups=groups)
 
@@ -223,19 +230,20 @@ class Growth:
     def _update_one(self, resource: Resource) -> None:
         folder, known = self._existing(resource)
         if resource.kind == "node":
-            self._update_node(resource, folder, known["spec"])
+            self._update_node(resource, folder, known)
         elif resource.kind == "network":
             self._update_network(resource, folder, known["spec"])
         elif resource.kind == "names":
             self._write_names(resource)
         folder.complete(resource.spec, **known["facts"])
 
-    def _update_node(self, resource: Resource, folder: ResourceFolder, before: Mapping[str, Any]) -> None:
-        spec, pid = resource.spec, folder.pid()
+    def _update_node(self, resource: Resource, folder: ResourceFolder, known: Mapping[str, Any]) -> None:
+        spec, before, pid = resource.spec, known["spec"], folder.pid()
         if pid is None:
             raise ProviderError("it is not running", resource=str(resource), remedy=_REMEDY)
         if spec["env"] != before["env"]:
-            failures = channel.tell([(resource.name, folder.path, {"variables": nodespec.variables(resource.name, spec)})])
+            variables = nodespec.variables(resource.name, spec, known["facts"].get("image", {}).get("variables", {}))
+            failures = channel.tell([(resource.name, folder.path, {"variables": variables})])
             if failures:
                 raise ProviderError(failures[resource.name], resource=str(resource), remedy=_REMEDY)
         if (spec["cpus"], spec["memory"]) != (before["cpus"], before["memory"]):

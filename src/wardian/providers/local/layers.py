@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ProviderError
+from ..images.store import Store, making
 from . import images, processes, skeleton
 from .channel import LocalChannel
 from .internet import resolver
@@ -68,7 +69,7 @@ class Builder:
     def layer(self, node: str, base: str, identity: str, script: str, env: Mapping[str, str], groups: Iterable[Mapping[str, Any]]) -> Path:
         """The folder of the layer, made if it is not there. Raises ProviderError with the end of the output when the script fails."""
         target = images.layer_path(self._state.root, identity, script)
-        with images.making(target) as part:
+        with making(target) as part:
             if part is not None:
                 part.mkdir(mode=0o700)
                 self._build(node, part, base, script, env, groups)
@@ -139,10 +140,9 @@ class Builder:
 def forget_unfinished(state: State) -> list[str]:
     """Remove what interrupted builds left; one line for each."""
     removed = []
-    for kind in ("images", "layers"):
-        for part in sorted((state.root / kind).glob(".new-*")):
-            with images.making(part.with_name(part.name.removeprefix(".new-"))):
-                if part.exists():
-                    remove_tree(part)
-            removed.append(f"an unfinished {kind[:-1]}")
-    return removed
+    for part in sorted((state.root / "layers").glob(".new-*")):
+        with making(part.with_name(part.name.removeprefix(".new-"))):
+            if part.exists():
+                remove_tree(part)
+        removed.append("an unfinished layer")
+    return [*removed, *Store().unfinished()]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import internet
+from . import images, internet
 from .kernel import group_ids
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -37,7 +37,7 @@ def child(
     spec: Mapping[str, Any],
     tables: Mapping[str, Any],
     *,
-    base: str,
+    base: images.Base,
     layers: Sequence[str],
     hidden: Path,
     cgroups: Sequence[Mapping[str, Any]],
@@ -48,14 +48,14 @@ def child(
         "kind": "node",
         "directory": str(folder),
         "hostname": spec["hostname"],
-        "base": base,
+        "base": base.path,
         "layers": list(layers),
         "hidden": [str(hidden)],
         "shown": PYTHON,
         "host_network": False,
         "sysctls": sysctls(spec),
         "cgroups": list(cgroups),
-        "env": variables(name, spec),
+        "env": variables(name, spec, base.variables),
         "files": {
             "/etc/hostname": f"{spec['hostname']}\n",
             "/etc/hosts": hosts(spec, tables),
@@ -71,10 +71,10 @@ def sysctls(spec: Mapping[str, Any]) -> dict[str, str]:
     return {**NODE_SYSCTLS, **pinging, **(ROUTER_SYSCTLS if spec["routes_between"] else {})}
 
 
-def variables(node: str, spec: Mapping[str, Any]) -> dict[str, str]:
-    """The variables that every process on a node starts with."""
+def variables(node: str, spec: Mapping[str, Any], image: Mapping[str, str]) -> dict[str, str]:
+    """The variables that every process on a node starts with. image: those that its image sets."""
     own = {"PATH": PATH, "HOME": "/root", "USER": "root", "LOGNAME": "root", "SHELL": "/bin/sh", "LANG": os.environ.get("LANG", "C.UTF-8")}
-    return {**own, "HOSTNAME": spec["hostname"], "WARDIAN_NODE": node, **spec["env"]}
+    return {**own, **image, "HOSTNAME": spec["hostname"], "WARDIAN_NODE": node, **spec["env"]}
 
 
 def hosts(spec: Mapping[str, Any], tables: Mapping[str, Any]) -> str:

@@ -124,14 +124,12 @@ class LocalProvider(Provider):
         return LocalChannel(node, self.state.environment(environment).resource("node", node).path, environment)
 
     async def images(self, environment: str) -> dict[str, dict[str, str]]:
-        folder = self.state.environment(environment)
-        record = folder.record()
-        beside = Path(record.file).parent if record else Path("/")
-        named = {item.name: known["spec"]["image"] for item in folder.resources("node") if (known := item.read())}
-        if not any(named.values()):
-            return {}
-        found = await self._do(environment, work.digests, set(filter(None, named.values())), beside)
-        return {node: {"name": image, "digest": f"sha256:{found[image]}"} for node, image in named.items() if image in found}
+        found = {}
+        for folder in self.state.environment(environment).resources("node"):
+            known = folder.read() or {}
+            if image := known.get("facts", {}).get("image"):
+                found[folder.name] = {"name": known["spec"]["image"], "digest": image["digest"]}
+        return found
 
     def vantage(self, environment: str, link: str) -> tuple[Channel, str]:
         from . import vantage

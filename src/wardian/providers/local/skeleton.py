@@ -16,6 +16,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+from ..images.store import making
 from . import images, mounts
 from .state import remove_tree
 
@@ -29,7 +30,7 @@ _SHADOWED = {"/etc/shadow": ("/etc/passwd", ":!:::::::"), "/etc/gshadow": ("/etc
 
 def layers(state: Path, base: str) -> list[str]:
     """What lies over `base` in the views of nodes here: the skeleton where that is the host's files in a user namespace, else nothing."""
-    return [_layer(state)] if base == images.HOST and mounts.in_user_namespace() else []
+    return [_layer(state)] if base == images.HOST.path and mounts.in_user_namespace() else []
 
 
 def forget_old(state: Path, *, in_use: bool) -> list[str]:
@@ -46,7 +47,7 @@ def forget_old(state: Path, *, in_use: bool) -> list[str]:
 def _layer(state: Path) -> str:
     layout = mounts.host_layout()
     target = state / "layers" / f"{_NAME}{_identity(layout)}"
-    with images.making(target) as part:
+    with making(target) as part:
         if part is not None:
             part.mkdir(mode=0o700)
             for point, lower in layout:

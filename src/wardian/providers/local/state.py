@@ -7,7 +7,7 @@
                     KIND/NAME/process.json     of a node or a network's gateway: {"pid", "start", "boot"}
                     node/NAME/notes/NAME
     locks/HASH.lock                            JSON of who holds it
-    images/, layers/                           what nodes boot from, shared by all environments
+    layers/                                    what `setup:` scripts made, shared by all environments
 
 Files are replaced whole, so that a reader meets the old or the new one. What is written here is a claim; `observe` checks it.
 """

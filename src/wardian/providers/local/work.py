@@ -5,9 +5,8 @@ Each takes a `Job` first. All block.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ...experiment.resources import Caveat, Observed, Resource
 from ..base import Fault, Finding, Progress, Usage
@@ -100,11 +99,3 @@ def diagnose(job: Job) -> list[Finding]:
     from . import doctor
 
     return doctor.diagnose(job.state)
-
-
-def digests(job: Job, named: Iterable[str], beside: Path) -> dict[str, str]:
-    """Those of images that are tars, by their names. beside: the folder of the experiment file."""
-    from . import images
-
-    tars = {image for image in named if (beside / Path(image).expanduser()).is_file()}
-    return {tar: images.base(job.state.root, tar, beside)[1] for tar in tars}
