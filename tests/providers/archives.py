@@ -38,6 +38,14 @@ def tar(entries: Iterable[Entry]) -> bytes:
     return whole.getvalue()
 
 
+def packed(folder: Path) -> bytes:
+    """A tar of a folder."""
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w") as archive:
+        archive.add(folder, ".")
+    return whole.getvalue()
+
+
 def digest(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import tarfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -125,19 +124,14 @@ async def test_a_node_with_internet_has_a_way_out_of_its_own(empty: Grown) -> No
 # Images
 
 
-def tar_of(root: Path, path: Path) -> Path:
-    with tarfile.open(path, "w") as archive:
-        archive.add(root, ".")
-    return path
-
-
 async def test_an_image_from_an_archive_and_from_a_folder(empty: Grown) -> None:
     """A tar with a root file system makes an image once, a folder does, and so does an OCI archive, which the Engine itself cannot read.
 
     What is recorded of each is what the provider local records of it, and of what `docker save` writes.
     """
     root = engines.images.without_python(bash=False)
-    layer = tar_of(root, empty.folder / "root.tar").read_bytes()
+    layer = archives.packed(root)
+    (empty.folder / "root.tar").write_bytes(layer)
     files = archives.layout([layer], archives.config([layer], Env=["PLANT=fern"]))
     (empty.folder / "oci.tar").write_bytes(archives.tar([archives.entry(name, data) for name, data in files.items()]))
     oci = node("o", "10.74.0.5", image="./oci.tar")

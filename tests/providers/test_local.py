@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tarfile
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -508,9 +507,7 @@ async def test_an_image_from_a_folder(empty: Grown, tmp_path: Path) -> None:
 async def test_nodes_of_one_image(empty: Grown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nodes of one archive share what was unpacked of it, by its path and by its name; they start with its variables, and hold it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with tarfile.open(tmp_path / "layer.tar", "w") as archive:
-        archive.add(make_image(tmp_path / "image"), ".")
-    layer = (tmp_path / "layer.tar").read_bytes()
+    layer = archives.packed(make_image(tmp_path / "image"))
     about = archives.config([layer], Env=["PLANT=fern", "POT=clay"], User="nobody")
     path = archives.saved(tmp_path / "image.tar", [layer], about, "lab:1")
     nodes = [node("one", image=str(path), env={"POT": "glass"}), node("two", image=str(path)), node("three", image="lab:1")]

@@ -104,7 +104,7 @@ def ls_command(as_json: bool) -> None:
 @click.argument("images", nargs=-1, required=True, type=_Image(), metavar="IMAGE...")
 @json_option
 def rm_command(images: tuple[str, ...], as_json: bool) -> None:
-    """Remove IMAGEs, each a name, a digest or the beginning of one; not one that a node uses.
+    """Remove IMAGEs, each a name, a digest or the beginning of one; not one that a node uses. Of several names, only the one given goes.
 
     \b
     wardian image rm lab:1
@@ -116,10 +116,16 @@ def rm_command(images: tuple[str, ...], as_json: bool) -> None:
     removed = []
     for image in images:
         stored = store.get(image)
-        store.remove(stored)
+        others = [name for name in stored.names if name != image]
+        if others and len(others) < len(stored.names):
+            store.unname(image)
+            said = f"{image} names it no more; {', '.join(others)} still does"
+        else:
+            store.remove(stored)
+            said = f"removed {', '.join(stored.names) or stored.digest[7:19]}"
         removed.append(stored)
         if not as_json:
-            click.echo(f"removed {', '.join(stored.names) or stored.digest[7:19]}")
+            click.echo(said)
     if as_json:
         print_json([_facts(stored) for stored in removed])
 
