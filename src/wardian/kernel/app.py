@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..descriptors import raise_limit
 from ..environment.live import default_instance, experiment_file, experiment_of, find, journal_target
 from ..providers.base import Channel
 from ..providers.preloaded import Preloaded
@@ -36,6 +37,7 @@ def main(preloaded: Preloaded | None = None) -> int:
     logging.basicConfig(format="[wardian.kernel] %(levelname)s %(message)s", level=os.environ.get("WARDIAN_LOG", "WARNING").upper())
     # The journal's threads would keep the interpreter for 5 ms at a time, which is as long as a cell's whole round trip.
     sys.setswitchinterval(_SWITCH)
+    raise_limit()
     folder = make_folder()
     try:
         return asyncio.run(_run(json.loads(arguments.connection.read_text()), folder, preloaded))

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ...descriptors import explained
 from ...errors import WardianError
 from ..front.clients import Clients
 from ..front.sockets import Client
@@ -228,6 +229,7 @@ class CellQueue:
         error = None if task.cancelled() else task.exception()
         if error is None:
             return
+        error = explained(error)
         if not isinstance(error, WardianError):
             log.error("a cell could not be started", exc_info=error)
         self._fail(cell, error_content(error))

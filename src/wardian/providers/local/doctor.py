@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ...errors import ProviderError
 from ..base import Finding
-from . import ceiling, limits, mounts, netlink, shaping
+from . import ceiling, limits, mounts, netlink, room, shaping
 from .cgroups import Cgroups
 from .kernel import (
     CLONE_NEWIPC,
@@ -43,7 +43,7 @@ _PRIVILEGED = "Run as root, or in a container started with --privileged."
 
 def diagnose(state: State) -> list[Finding]:
     """What works here, for a process that may do what root may: on the host, or in a user namespace. Blocking."""
-    return [*_namespaces(), _overlay(state), *_network(), _delay(state), *_groups(), _translation()]
+    return [*_namespaces(), _overlay(state), *_network(), _delay(state), *_groups(), _translation(), *room.findings()]
 
 
 def _namespaces() -> Iterator[Finding]:

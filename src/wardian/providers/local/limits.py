@@ -8,7 +8,7 @@ from pathlib import Path
 from ...experiment import containers, units
 from ...experiment.plan import compact
 from ...experiment.resources import Caveat, Resource
-from . import ceiling, internet, qdiscs, shaping, traces
+from . import ceiling, internet, qdiscs, room, shaping, traces
 from .cgroups import Cgroups
 
 WAYS = {"access": ("up", "down"), "link": ("there", "back")}
@@ -16,7 +16,13 @@ WAYS = {"access": ("up", "down"), "link": ("there", "back")}
 
 def caveats(desired: Sequence[Resource], state: Path) -> list[Caveat]:
     """One caveat for each thing that cannot be honoured here as written. state: the folder where what was measured is kept."""
-    return [*_limit_caveats(desired), *_link_caveats(desired, state), *_container_caveats(desired), *internet.caveats(desired)]
+    return [
+        *_limit_caveats(desired),
+        *_link_caveats(desired, state),
+        *_container_caveats(desired),
+        *internet.caveats(desired),
+        *room.caveats(desired),
+    ]
 
 
 def _limit_caveats(desired: Iterable[Resource]) -> Iterator[Caveat]:
