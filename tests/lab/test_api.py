@@ -153,7 +153,7 @@ def test_the_schema_for_editors(rest: Rest) -> None:
 def test_templates_become_experiments(rest: Rest) -> None:
     """Each template is listed, and a new experiment is written from one, once."""
     templates = rest.ask("GET", "experiments/templates")
-    assert [item["name"] for item in templates] == ["single", "client-server", "cluster", "wan"]
+    assert [item["name"] for item in templates] == ["single", "client-server", "cluster", "wan", "getting-started"]
     made = rest.post("experiments", code=201, folder="made/study", template="wan")
     assert made["path"] == "made/study/experiment.yaml"
     assert (rest.stage.folder / made["path"]).read_text().startswith("# Two sites")

@@ -12,6 +12,7 @@ import click
 from .common import INTERRUPTED, fail, style
 
 COMMANDS = {
+    "demo": "demo",
     "init": "experiments",
     "schema": "experiments",
     "plan": "environments",
@@ -87,6 +88,7 @@ def wardian() -> None:
     """Grow the environment of an experiment, and run each notebook cell on the node it belongs to.
 
     \b
+    wardian demo                     see it work: three nodes and a notebook
     wardian init                     write a first experiment.yaml
     wardian up                       grow what it describes
     wardian run notebook.ipynb       run a notebook's cells on their nodes

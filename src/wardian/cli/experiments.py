@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..experiment import templates
-from .common import json_option, print_json, style
+from .common import count, json_option, print_json, style
 
 KINDS = ("containerlab", "kathara", "compose", "mininet")
 """Those of `experiment.importing`, which is loaded only for --from."""
@@ -36,6 +36,7 @@ def init_command(
     \b
     wardian init
     wardian init my-study --template wan
+    wardian init first-steps --template getting-started     with a notebook that teaches by doing
 
     With --from it reads one of these, says what it takes over, what differently and what not, and runs nothing of it:
 
@@ -56,9 +57,7 @@ def init_command(
         raise click.ClickException(f"{path} is there already; --force overwrites it")
     report: dict[str, Any] = {}
     if source is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(templates.read(template or "client-server", folder.resolve().name))
-        written = [path]
+        written = templates.write(template or "client-server", folder, folder.resolve().name)
     else:
         written, report = _import(source, folder, kind, provider, force, as_json)
     ignore = folder / ".gitignore"
@@ -67,7 +66,7 @@ def init_command(
     if as_json:
         print_json({"wrote": [str(item) for item in written], **({"report": report} if source else {})})
         return
-    more = f" and {len(written) - 1} files beside it" if len(written) > 1 else ""
+    more = f" and {count(len(written) - 1, 'file')} beside it" if len(written) > 1 else ""
     click.echo(f"wrote {style(str(path), bold=True)}{more}; grow it with: wardian up" + ("" if str(folder) == "." else f" -f {path}"))
 
 

@@ -90,7 +90,9 @@ def doctor_command(as_json: bool) -> int:
     missing = any(finding.state == "missing" for found in findings.values() for finding in found)
     if as_json:
         print_json({
-            name: [{"what": item.what, "state": item.state, "detail": item.detail, "remedy": item.remedy} for item in found]
+            name: [
+                {"what": item.what, "state": item.state, "detail": item.detail, "remedy": item.remedy, "page": item.page} for item in found
+            ]
             for name, found in findings.items()
         })  # fmt: skip
         return int(missing)
@@ -101,4 +103,6 @@ def doctor_command(as_json: bool) -> int:
             click.echo(f"  {marks[item.state]}  {item.what}: {item.detail}")
             if item.remedy:
                 click.echo(f"           {item.remedy}")
+            if item.state != "ok":
+                click.echo(style(f"           more: {item.page}", dim=True))
     return int(missing)

@@ -11,6 +11,7 @@ never two calls at once on one resource; it holds `lock` all along. `observe` an
 from __future__ import annotations
 
 import asyncio
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -45,6 +46,11 @@ class Finding:
     state: str
     detail: str
     remedy: str | None = None
+
+    @property
+    def page(self) -> str:
+        """Where the documentation says more: a page and the heading there."""
+        return "docs/doctor.md#" + re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", self.what).strip().lower())
 
 
 @dataclass(frozen=True, slots=True)

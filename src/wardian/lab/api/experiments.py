@@ -274,10 +274,7 @@ def _write(folder: Path, source: Path | None, asked: dict[str, Any]) -> dict[str
     try:
         if source is None:
             name = asked.get("name") or (folder.name if NAME.fullmatch(folder.name) else None)
-            text = templates.read(asked["template"], name)
-            folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-            return {"written": [path]}
+            return {"written": templates.write(asked["template"], folder, name)}
         imported = importing.import_path(source, folder, kind=asked.get("kind"), provider=asked.get("provider"), name=asked.get("name"))
         there = importing.in_the_way(imported, source, folder)
         if there and not asked.get("overwrite"):
