@@ -18,9 +18,10 @@ PAGE = (REPOSITORY / "docs" / "doctor.md").read_text()
 
 
 @pytest.mark.root
+@pytest.mark.timeout(300)
 def test_the_demo_teaches_by_doing(stage: Stage) -> None:
     """`wardian demo` writes and runs the getting-started experiment: cells switch nodes, a line gets slower, breaks and is mended."""
-    stage.run("demo", timeout=110)
+    stage.run("demo", timeout=280)
     stage.assert_nothing_left()
     folder = stage.folder / "getting-started"
     assert (folder / "out" / "getting-started.html").is_file()
