@@ -6,6 +6,7 @@ import asyncio
 import os
 import select
 import signal
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -34,8 +35,7 @@ def environments(state: Path) -> dict[str, set[int]]:
         if not name.isdigit() or int(name) in spared:
             continue
         try:
-            with open(f"/proc/{name}/environ", "rb") as file:
-                given = file.read().split(b"\0")
+            given = _variables_of(name).split(b"\0")
         except OSError:
             continue
         if place in given:
@@ -43,6 +43,19 @@ def environments(state: Path) -> dict[str, set[int]]:
                 if variable.startswith(marker):
                     found.setdefault(variable[len(marker) :].decode(errors="replace"), set()).add(int(name))
     return found
+
+
+def _variables_of(pid: str) -> bytes:
+    """The variables that a process was started with; a thread of the kernel has none. Raises OSError where it is gone."""
+    while True:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            if given := file.read():
+                return given
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            begin = int(file.read().rpartition(b")")[2].split()[47])
+        if begin or not os.path.exists(f"/proc/{pid}/exe"):
+            return given
+        time.sleep(0.001)  # it is amid an exec, and its variables are not in place yet
 
 
 def of(environment: str, state: Path) -> set[int]:
