@@ -391,6 +391,7 @@ async def test_a_killed_create_leaves_nothing_that_destroy_does_not_find(seed: i
     await provider.destroy(environment, quiet)
     # a process that was killed is there until the kernel has taken it apart
     await asyncio.to_thread(eventually, lambda: not traces(state_folder)["processes"], "the processes are gone", within=5)
+    assert await provider.environments() == []  # whoever looks removes one that was never given its name
     left = traces(state_folder)
     assert (left["mounts"], left["files"]) == ([], [])
     assert not [group for group in left["groups"] if environment in group]
