@@ -118,7 +118,7 @@ def enter(node: dict[str, Any], layout: Layout) -> None:
         _overlay(base, layers, "/", root)
     else:
         parts = [part for part in layout if not _below(part[0], node["hidden"])]
-        _write_files(node["files"], [point for point, lower in parts if lower is not None or point == "/"])
+        _write_files(node["files"], [point for point, lower in parts if point == "/" or (lower is not None and is_folder(point))])
         _lay_out(parts, layers, root)
         _hide(root, node["hidden"])
     _kernel_views(root)
@@ -146,7 +146,7 @@ def _lay_out(layout: Layout, layers: list[str], root: str) -> None:
         elif lower is None:
             os.makedirs(target, exist_ok=True)
             os.chmod(target, stat.S_IMODE(os.stat(point).st_mode) | 0o700)
-        elif os.path.isdir(point) and not os.path.islink(point):
+        elif is_folder(point):
             _overlay_submount(point, layers, root)
         elif not os.path.lexists(target):
             _show_file(point, target)
@@ -273,6 +273,11 @@ def _device(path: str, name: str, number: int) -> None:
     if os.path.exists(f"/dev/{name}"):
         open(path, "x").close()
         bind(f"/dev/{name}", path)
+
+
+def is_folder(point: str) -> bool:
+    """Whether an overlay can be laid over what is there; a single file can be mounted, too, as containers have it of /etc/hosts."""
+    return os.path.isdir(point) and not os.path.islink(point)
 
 
 def in_user_namespace() -> bool:

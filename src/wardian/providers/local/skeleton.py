@@ -51,8 +51,10 @@ def _layer(state: Path) -> str:
         if part is not None:
             part.mkdir(mode=0o700)
             for point, lower in layout:
-                if lower is not None and os.path.isdir(point) and not os.path.islink(point):
+                if lower is not None and mounts.is_folder(point):
                     _copy(point, part / mounts.layer_name(point), _depth(point))
+                elif lower is not None and not os.path.islink(point):
+                    _lone(point, part / mounts.layer_name("/") / point.lstrip("/"))
             part.rename(target)
     return str(target)
 
@@ -80,32 +82,45 @@ def _copy(source: str, target: Path, depth: int) -> None:
     if not readable:
         os.setxattr(target, "user.overlay.opaque", b"y")
     elif depth > 0:
-        with suppress(OSError), os.scandir(source) as entries:
+        with os.scandir(source) as entries:
             for entry in entries:
-                if entry.is_dir(follow_symlinks=False) and not os.path.ismount(entry.path):
-                    _copy(entry.path, target / entry.name, depth - 1)
-                elif entry.is_file(follow_symlinks=False) and source.startswith(("/etc", "/var")):
-                    _stand_in(entry, target / entry.name)
+                # the host goes on meanwhile: what is gone by now is not there
+                with suppress(FileNotFoundError):
+                    if entry.is_dir(follow_symlinks=False) and not os.path.ismount(entry.path):
+                        _copy(entry.path, target / entry.name, depth - 1)
+                    elif entry.is_file(follow_symlinks=False):
+                        _stand_in(entry.path, target / entry.name)
     target.chmod(stat.S_IMODE(status.st_mode) | 0o700)
     # who asks whether a folder has changed is not to be misled
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def _stand_in(entry: os.DirEntry[str], target: Path) -> None:
+def _lone(source: str, target: Path) -> None:
+    """A file in a folder that had to be laid out, see `mounts.host_layout`."""
+    with suppress(FileNotFoundError):
+        if stat.S_ISREG(os.stat(source).st_mode):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _stand_in(source, target)
+
+
+def _stand_in(source: str, target: Path) -> None:
     """What nodes have in place of a file that their root could not write: settings, locks and logs of their own, and no keys."""
-    if entry.stat().st_size == 0 or entry.path.startswith("/var/log/"):
+    if not source.startswith(("/etc/", "/var/")):
+        return
+    status = os.stat(source)
+    if status.st_size == 0 or source.startswith("/var/log/"):
         target.touch(mode=0o600)
-        target.chmod(stat.S_IMODE(entry.stat().st_mode) | 0o600)
-    elif entry.path in _SHADOWED:
+        target.chmod(stat.S_IMODE(status.st_mode) | 0o600)
+    elif source in _SHADOWED:
         # without one nobody can be added, or log in by a key; nobody has a password in it
-        names, fields = _SHADOWED[entry.path]
+        names, fields = _SHADOWED[source]
         target.write_text("".join(f"{line.partition(':')[0]}{fields}\n" for line in Path(names).read_text().splitlines()))
         target.chmod(0o640)
-    elif not os.access(entry.path, os.R_OK):
+    elif not os.access(source, os.R_OK):
         # how an overlay says that there is nothing, overlayfs.rst, "whiteouts"
         os.mknod(target, stat.S_IFCHR, os.makedev(0, 0))
-    elif entry.path.startswith("/etc/") or os.path.dirname(entry.path) == "/var/lib/dpkg":
-        shutil.copy2(entry.path, target)
+    elif source.startswith("/etc/") or os.path.dirname(source) == "/var/lib/dpkg":
+        shutil.copy2(source, target)
 
 
 def _overflow() -> int:
