@@ -118,8 +118,10 @@ class Helper:
     def __init__(self, state: Path, user: int = 0, network: int = 0) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            variables = {name: value for name, value in os.environ.items() if name != VARIABLE}
-            command = [sys.executable, "-m", f"{__package__}.inside", "3", str(state), str(user), str(network)]
+            # there its user is root, whose home is another
+            variables = {"HOME": str(Path.home())} | {name: value for name, value in os.environ.items() if name != VARIABLE}
+            # -P: what lies in the user's folder is no module of ours
+            command = [sys.executable, "-P", "-m", f"{__package__}.inside", "3", str(state), str(user), str(network)]
             self.pid = os.posix_spawn(
                 sys.executable, command, variables, setsid=True, file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 3)]
             )
@@ -163,11 +165,13 @@ class Helper:
         and at the end ("done", value) or ("failed", error).
         """
         ours, theirs = socket.socketpair()
-        with ours:
-            with theirs, self._lock:
-                socket.send_fds(self._control, [b"w"], [theirs.fileno(), *locks])
-            with stop.calling(lambda: _send_stop(ours)), ours.makefile("rb") as answers:
+        with ours, ours.makefile("rb") as answers:
+            # should it have ended, so has the stream, which says so
+            with suppress(OSError):
+                with theirs, self._lock:
+                    socket.send_fds(self._control, [b"w"], [theirs.fileno(), *locks])
                 ours.sendall(pickle.dumps((function, tuple(arguments))))
+            with stop.calling(lambda: _send_stop(ours)):
                 value: _T = _followed(answers, report)
                 return value
 

@@ -106,7 +106,11 @@ class Growth:
                     self._report(name, "ready")
 
             bases = {name: self._base(name, folders[name], spec) for name, spec in specs.items()}
-            self._spawn([self._node_child(name, folders[name], spec, tables, bases[name]) for name, spec in specs.items()], join)
+            over = {path: skeleton.layers(self._state.root, path) for path in {base.path for base in bases.values()}}
+            children = [
+                self._node_child(name, folders[name], spec, tables, bases[name], over[bases[name].path]) for name, spec in specs.items()
+            ]
+            self._spawn(children, join)
 
     def _uplink_facts(self, specs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, int]]:
         """Which host of the uplink's subnet each node is that reaches the internet."""
@@ -140,10 +144,10 @@ class Growth:
             self._cgroups.remove(self._id, f"setup {name}")
 
     def _node_child(
-        self, name: str, folder: ResourceFolder, spec: Mapping[str, Any], tables: Mapping[str, Any], base: images.Base
+        self, name: str, folder: ResourceFolder, spec: Mapping[str, Any], tables: Mapping[str, Any], base: images.Base, over: list[str]
     ) -> dict[str, Any]:
         layer = self._layer(name, spec, base)
-        layers = [*([layer] if layer else []), *skeleton.layers(self._state.root, base.path)]
+        layers = [layer, *over] if layer else over
         groups = self._cgroups.plan(self._id, name, spec["cpus"], spec["memory"])
         return nodespec.child(name, folder.path, spec, tables, base=base, layers=layers, hidden=self._state.root, cgroups=groups)
 

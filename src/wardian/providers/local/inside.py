@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from .kernel import CLONE_NEWNET, CLONE_NEWUSER, receive, setns, unshare
 
@@ -90,10 +90,10 @@ def _serve(root: Path, descriptor: int, locks: list[int]) -> None:
             connection.sendall(pickle.dumps(answer))
 
     stop = Stop()
+    stream = connection.makefile("rb")
     try:
-        with connection.makefile("rb") as stream:
-            function, arguments = pickle.load(stream)  # noqa: S301 - from the process that started this one, over a socket of theirs
-        threading.Thread(target=_until_stopped, args=(connection, stop), daemon=True).start()
+        function, arguments = pickle.load(stream)  # noqa: S301 - from the process that started this one, over a socket of theirs
+        threading.Thread(target=_until_stopped, args=(stream, stop), daemon=True).start()
         state = State(root)
         state.held.update(locks)
         say(*_outcome(function, Job(state, lambda name, said: say("report", name, said), stop), arguments))
@@ -112,9 +112,10 @@ def _outcome(function: Callable[..., Any], job: Any, arguments: tuple[Any, ...])
         return "failed", error
 
 
-def _until_stopped(connection: socket.socket, stop: Any) -> None:
-    with suppress(OSError):
-        if connection.recv(1):
+def _until_stopped(stream: IO[bytes], stop: Any) -> None:
+    # not from the socket: the stream may have read on to that byte already
+    with stream, suppress(OSError):
+        if stream.read(1):
             stop.set()
 
 
