@@ -20,8 +20,10 @@ def collect(state: State, report: Progress) -> list[str]:
         reason = _reason(folder)
         if reason is not None and _remove(state, folder, report):
             removed.append(f"environment {folder.id}: {reason}")
+    # before the records, which are older: what begins just now is not taken for lost
+    found = processes.environments(state.root)
     known = {folder.id for folder in state.environments()}
-    for environment, pids in processes.environments(state.root).items():
+    for environment, pids in found.items():
         if environment not in known:
             Growth(state, environment, report).destroy()
             removed.append(f"{len(pids)} processes of environment {environment}, which has no record")

@@ -25,7 +25,7 @@ from typing import IO, Any, TypeVar
 from ...errors import MissingToolError, ProviderError
 from ...experiment.resources import Caveat, Resource
 from ..base import Finding, Progress
-from . import doctor, subids, wayout, work
+from . import doctor, processes, subids, wayout, work
 from .kernel import namespace_of
 from .layers import Stop
 from .processes import VARIABLE
@@ -55,6 +55,10 @@ class Ground(ABC):
 
     def forget(self, environment: str) -> None:  # noqa: B027 - most keep nothing
         """Let go of what was kept here of an environment which is no more."""
+
+    def collect_garbage(self, report: Progress, stop: Stop) -> list[str]:
+        """Remove what no environment owns; one line for each."""
+        return self.do(None, work.collect_garbage, (), report, stop)
 
     def lead_out(self, environment: str) -> list[int]:
         """Keep the way to the internet that environments have on this ground. Gives the processes that it needs."""
@@ -105,6 +109,17 @@ class UserGround(Ground):
 
     def forget(self, environment: str) -> None:
         _helpers.forget(self.state, environment)
+        # one that was never written down is in a namespace that no helper finds, and none but this side sees whose it is
+        processes.end(processes.of(environment, self.state.root))
+
+    def collect_garbage(self, report: Progress, stop: Stop) -> list[str]:
+        removed = super().collect_garbage(report, stop)
+        # in the namespaces of others the helper sees nobody's variables. Looked at first: records are older than processes
+        found = processes.environments(self.state.root)
+        for environment in found.keys() - {folder.id for folder in self.state.environments()}:
+            processes.end(found[environment])
+            removed.append(f"{len(found[environment])} processes of environment {environment}, which has no record")
+        return removed
 
 
 def choose(state: State) -> Ground:

@@ -151,7 +151,10 @@ class LocalProvider(Provider):
         await self._do(environment, work.kill, environment, nodes)
 
     async def collect_garbage(self, progress: Progress) -> list[str]:
-        return await self._do(None, work.collect_garbage, progress=progress)
+        from .layers import Stop
+
+        stop = Stop()
+        return await self._work(lambda report: self._ground.collect_garbage(report, stop), progress, stop)
 
     async def diagnose(self) -> list[Finding]:
         return await self._work(lambda _: self._ground.diagnose())

@@ -6,16 +6,19 @@ For everything else (`internet.py`) that namespace stands where root has the hos
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from ...errors import ProviderError
 from ..base import Finding
+from . import processes
 from .kernel import is_running, process_identity
 from .state import EnvironmentFolder, read_json, write_json
 
@@ -47,12 +50,15 @@ def keep(environment: EnvironmentFolder) -> list[int]:
     outside, chosen = environment.outside_pid(), program()
     if outside is None or chosen is None:
         return []
-    known = read_json(environment.outside / FILE)
-    if known and is_running(known):
-        return [known["pid"]]
-    pid = start(chosen, outside, environment.outside)
-    write_json(environment.outside / FILE, process_identity(pid))
-    return [pid]
+    with _alone(environment.outside):
+        known = read_json(environment.outside / FILE)
+        if known and is_running(known):
+            return [known["pid"]]
+        # the namespace has one such interface: whoever has it was started by one that was killed before it could write that down
+        processes.end(_leading(outside))
+        pid = start(chosen, outside, environment.outside)
+        write_json(environment.outside / FILE, process_identity(pid))
+        return [pid]
 
 
 def start(chosen: str, pid: int, folder: Path) -> int:
@@ -101,7 +107,28 @@ _STARTS = {"slirp4netns": _slirp4netns, "pasta": _pasta}
 
 def end(environment: EnvironmentFolder) -> None:
     """End it."""
-    known = read_json(environment.outside / FILE)
-    if known and is_running(known):
-        with suppress(ProcessLookupError):
-            os.kill(known["pid"], signal.SIGKILL)
+    known, led = read_json(environment.outside / FILE), read_json(environment.outside / "process.json")
+    processes.end(processes.running([known] if known else []) | (_leading(led["pid"]) if led else set()))
+
+
+def _leading(pid: int) -> set[int]:
+    """The processes that lead the network namespace of this one out, or of one that had its number."""
+    place, found = f"/proc/{pid}/ns/net".encode(), set()
+    for name in os.listdir("/proc"):
+        # neither shows its variables to others of its user; what it was started with everyone sees
+        with suppress(OSError, ValueError), open(f"/proc/{int(name)}/cmdline", "rb") as file:
+            program, *arguments = file.read().split(b"\0")
+            if place in arguments and os.path.basename(program).decode(errors="replace") in _STARTS:
+                found.add(int(name))
+    return found
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    # a command and the keeper may look after it at once
+    descriptor = os.open(folder / "way.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
