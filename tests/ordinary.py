@@ -52,6 +52,9 @@ class User:
     def write(self, path: str, text: str) -> Path:
         """A file of his, below his home."""
         target = self.folder / path
+        if not target.parent.is_dir():
+            target.parent.mkdir()
+            os.chown(target.parent, *self._ids())
         target.write_text(text)
         os.chown(target, *self._ids())
         return target
@@ -126,6 +129,8 @@ def main() -> None:
     unshare(CLONE_NEWNS)
     mount("none", "/", flags=MS_REC | MS_PRIVATE)
     _show(sorted({sys.prefix, sys.base_prefix, str(ROOT)}))
+    if mounted := os.environ.pop("TESTS_MOUNTED", ""):
+        bind(mounted, mounted)
     if os.environ.pop("TESTS_DELEGATE", ""):
         _delegate(name, entry.pw_uid)
     os.setgroups(os.getgrouplist(name, entry.pw_gid))

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from wardian.providers.base import Finding
 from wardian.providers.local import doctor
 
-from .. import ordinary
+from .. import images, ordinary
 from ..ordinary import ROOT, User
+from . import archives
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
 
@@ -54,6 +56,8 @@ def test_the_contract(user: User) -> None:
 def test_an_environment_from_plan_to_down(user: User) -> None:
     """The plan says what there is no limit for; nodes reach each other and the way out, have users, and leave nothing behind."""
     user.write("experiment.yaml", EXPERIMENT)
+    # a file that would be taken for a module of Python's
+    user.write("json.py", "raise SystemExit(1)")
     assert "node server: memory: this host has no memory controller" in user.wardian("plan")
     user.wardian("up", "--yes")
     try:
@@ -66,6 +70,9 @@ def test_an_environment_from_plan_to_down(user: User) -> None:
         )
         assert user.wardian("exec", "server", "--", "sh", "-c", script).split()[-4:] == ["owner", "moss", "server", "0"]
         assert not Path("/etc/own").exists()
+        # as if its starter had been killed before it could write that down
+        (way,) = (user.folder / ".local/state/wardian/environments").glob("*/outside/way.process.json")
+        way.unlink()
     finally:
         user.wardian("down", "--yes")
     assert processes(user) == []
@@ -80,6 +87,30 @@ def test_doctor_tries_all_of_it(user: User) -> None:
     assert found["user namespaces"]["state"] == "ok"
     assert found["internet for nodes (slirp4netns or pasta)"]["state"] == "ok"
     assert "Delegate=yes" in found["control groups"]["remedy"]
+    headings = [line[4:] for line in (ROOT / "docs" / "doctor.md").read_text().splitlines() if line.startswith("### ")]
+    assert {item["page"] for item in found.values()} <= {Finding(heading, "ok", "").page for heading in headings}
+
+
+def test_images_and_files_that_are_mounted(user: User) -> None:
+    """`image add` keeps owners and setuid as they are written, nodes have them, and `image rm` removes what others than he own. Where a
+    file is mounted over one of the host's, as a container's /etc/hosts is, nodes of the host's files have their own, and can add users.
+    """
+    base = archives.packed(images.without_python(bash=False))
+    top = archives.tar([archives.entry("home/", uid=42, mode=0o700), archives.entry("home/moss", b"x", uid=42, gid=43, mode=0o4755)])
+    archives.saved(user.folder / "lab.tar", [base, top], archives.config([base, top]), "lab:1")
+    (user.folder / "lab.tar").chmod(0o644)
+    file = user.write("lab/experiment.yaml", "name: lab\nnodes: {one: {}, two: {image: 'lab:1'}}\n")
+    user.wardian("image", "add", "lab.tar")
+    user.env["TESTS_MOUNTED"] = "/etc/hosts"
+    try:
+        user.wardian("up", "--yes", cwd=file.parent)
+        assert " one\n" in user.wardian("exec", "one", "--", "sh", "-c", "useradd fern && cat /etc/hosts", cwd=file.parent)
+        assert "42 43 4755" in user.wardian("exec", "two", "--", "stat", "-c", "%u %g %a", "/home/moss", cwd=file.parent)
+    finally:
+        user.wardian("down", "--yes", cwd=file.parent)
+        del user.env["TESTS_MOUNTED"]
+    assert user.wardian("image", "rm", "lab:1") == "removed lab:1\n"
+    assert [path.name for path in (user.folder / ".cache/wardian/images/sha256").iterdir() if not path.name.endswith(".lock")] == []
 
 
 def test_a_single_id_is_enough(user: User) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -14,6 +15,8 @@ from .progress import show_words
 
 if TYPE_CHECKING:
     from ..providers.images.store import Stored
+
+_T = TypeVar("_T")
 
 
 class _Image(click.ParamType[str]):
@@ -59,14 +62,15 @@ def add_command(source: Path, name: str | None, limit: str | None, as_json: bool
     debootstrap --variant=minbase bookworm bookworm/ && wardian image add bookworm/ --name bookworm
     """
     from ..experiment import units
-    from ..providers.images.store import LIMIT, Store
+    from ..providers.images.store import LIMIT
+    from ..providers.local import work
 
     try:
         most = LIMIT if limit is None else units.parse_size(limit)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--limit") from error
     with show_words(quiet=as_json) as report:
-        stored = Store().add(source, name=name, limit=most, report=report)
+        stored = _done(work.add_image, source, name, most, report=report)
     if as_json:
         print_json(_facts(stored))
     else:
@@ -111,6 +115,7 @@ def rm_command(images: tuple[str, ...], as_json: bool) -> None:
     wardian image rm 3f2a91bc
     """
     from ..providers.images.store import Store
+    from ..providers.local import work
 
     store = Store()
     removed = []
@@ -121,7 +126,7 @@ def rm_command(images: tuple[str, ...], as_json: bool) -> None:
             store.unname(image)
             said = f"{image} names it no more; {', '.join(others)} still does"
         else:
-            store.remove(stored)
+            _done(work.remove_image, stored)
             said = f"removed {', '.join(stored.names) or stored.digest[7:19]}"
         removed.append(stored)
         if not as_json:
@@ -144,12 +149,14 @@ def gc_command(named: bool, unused: str, dry_run: bool, as_json: bool) -> None:
     """
     from ..experiment import units
     from ..providers.images.store import Store
+    from ..providers.local import work
 
     try:
         age = units.parse_duration(unused)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--unused") from error
-    gone = Store().collect(time.time() - age, named=named, really=not dry_run)
+    since = time.time() - age
+    gone = Store().collect(since, named=named, really=False) if dry_run else _done(work.collect_images, since, named)
     if as_json:
         print_json([_facts(stored) for stored in gone])
         return
@@ -157,6 +164,16 @@ def gc_command(named: bool, unused: str, dry_run: bool, as_json: bool) -> None:
         click.echo(f"{'would remove' if dry_run else 'removed'} {', '.join(stored.names) or stored.digest[7:19]}: {_size(stored.size)}")
     if not gone:
         click.echo("nothing to remove")
+
+
+def _done(function: Callable[..., _T], *arguments: Any, report: Callable[[str], None] = lambda said: None) -> _T:
+    """Have a function of `work.py` done where nodes are made: only there an ordinary user has the ids that files of images belong to."""
+    from ..paths import state_folder
+    from ..providers.local import ground
+    from ..providers.local.layers import Stop
+    from ..providers.local.state import State
+
+    return ground.choose(State(state_folder().absolute())).do(None, function, arguments, lambda _, said: report(said), Stop())
 
 
 def _facts(stored: Stored) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def opened(path: Path, scratch: Path, limit: int) -> Iterator[Image]:
         with tempfile.NamedTemporaryFile(dir=scratch, prefix=".packed-") as packed:
             with tarfile.open(fileobj=packed, mode="w") as whole:
                 # names are added in order, so that equal folders make equal images
-                whole.add(path, ".")
+                whole.add(path, ".", filter=_for_all)
             packed.flush()
             yield _bare(Path(packed.name))
         return
@@ -110,6 +110,14 @@ def opened(path: Path, scratch: Path, limit: int) -> Iterator[Image]:
         with _plain(file, scratch, limit) as whole:
             parts = _Tar(whole)
             yield _from_saved(parts) if parts.has("manifest.json") else _from_layout(parts, "OCI archive")
+
+
+def _for_all(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """The same for everybody who packs a folder: without the owner's name, and root's where a user namespace shows him as nobody."""
+    root = os.lstat("/")
+    member.uid, member.gid = member.uid if member.uid != root.st_uid else 0, member.gid if member.gid != root.st_gid else 0
+    member.uname = member.gname = ""
+    return member
 
 
 def saved(image: Image, name: str) -> Iterator[bytes]:

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...experiment.resources import Caveat, Observed, Resource
 from ..base import Fault, Finding, Progress, Usage
 from .layers import Stop
 from .state import State
+
+if TYPE_CHECKING:
+    from ..images.store import Stored
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,24 @@ def collect_garbage(job: Job) -> list[str]:
     from . import garbage
 
     return garbage.collect(job.state, job.report)
+
+
+def add_image(job: Job, path: Path, name: str | None, limit: int) -> Stored:
+    from ..images.store import Store
+
+    return Store().add(path, name=name, limit=limit, report=lambda said: job.report(str(path), said))
+
+
+def remove_image(job: Job, stored: Stored) -> None:
+    from ..images.store import Store
+
+    Store().remove(stored)
+
+
+def collect_images(job: Job, unused_since: float, named: bool) -> list[Stored]:
+    from ..images.store import Store
+
+    return Store().collect(unused_since, named=named)
 
 
 def diagnose(job: Job) -> list[Finding]:
