@@ -9,12 +9,27 @@ LONGEST_EXTENSION = 1 << 20
 """What a header extension (a long name, pax fields) may measure: the reader holds it in memory."""
 
 
+LATEST = 1 << 40
+"""No file is older or newer than that, seconds from 1970."""
+
+
 class BadArchive(Exception):
     """The archive is damaged, or holds something that is not accepted."""
 
 
 class Header(tarfile.TarInfo):
     """A header whose numbers are checked before anything is allocated or skipped by them."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Any:
+        try:
+            header = super().fromtarfile(archive)
+        except (ValueError, OverflowError, RecursionError) as error:
+            # what its extensions say is read without a check
+            raise BadArchive("the archive is damaged: it has a header that says nothing") from error
+        if header.size < 0 or not abs(header.mtime) < LATEST or "\0" in header.name + header.linkname:
+            raise BadArchive(f"{header.name!r} has a size, a time or a target that no file has")
+        return header
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Any:

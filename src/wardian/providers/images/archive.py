@@ -96,12 +96,13 @@ def opened(path: Path, scratch: Path, limit: int) -> Iterator[Image]:
         if is_layout(path):
             yield _from_layout(_Folder(path), "OCI layout")
             return
-        with tempfile.NamedTemporaryFile(dir=scratch, prefix=".packed-") as packed:
+        # one without a name is gone with this process, however that ends
+        with tempfile.TemporaryFile(dir=scratch) as packed:
             with tarfile.open(fileobj=packed, mode="w") as whole:
                 # names are added in order, so that equal folders make equal images
-                whole.add(path, ".", filter=_for_all)
+                whole.add(path, ".", filter=lambda member: _for_all(member, limit - packed.tell()))
             packed.flush()
-            yield _bare(Path(packed.name))
+            yield _bare(Path(f"/proc/self/fd/{packed.fileno()}"))
         return
     with open(path, "rb") as file:
         if not _is_of_parts(decompressed(file)):
@@ -112,8 +113,13 @@ def opened(path: Path, scratch: Path, limit: int) -> Iterator[Image]:
             yield _from_saved(parts) if parts.has("manifest.json") else _from_layout(parts, "OCI archive")
 
 
-def _for_all(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """The same for everybody who packs a folder: without the owner's name, and root's where a user namespace shows him as nobody."""
+def _for_all(member: tarfile.TarInfo, room: int) -> tarfile.TarInfo:
+    """The same for everybody who packs a folder: without the owner's name, and root's where a user namespace shows him as nobody.
+
+    room: bytes that may still come.
+    """
+    if member.size > room:
+        raise BadArchive("it is larger than allowed")
     root = os.lstat("/")
     member.uid, member.gid = member.uid if member.uid != root.st_uid else 0, member.gid if member.gid != root.st_gid else 0
     member.uname = member.gname = ""
@@ -253,8 +259,8 @@ class _Window(io.RawIOBase):
 def _from_saved(parts: _Parts) -> Image:
     manifests = _json(_text(parts, "manifest.json"), "manifest.json", list)
     if len(manifests) != 1 or not isinstance(manifests[0], dict):
-        names = [name for item in manifests if isinstance(item, dict) for name in item.get("RepoTags") or ()]
-        raise BadArchive(f"it holds {len(manifests)} images ({', '.join(map(str, names))}), and one is needed")
+        names = [name for item in manifests if isinstance(item, dict) for name in _strings(item.get("RepoTags"))]
+        raise BadArchive(f"it holds {len(manifests)} images ({', '.join(names)}), and one is needed")
     manifest = manifests[0]
     where, members = manifest.get("Config"), manifest.get("Layers")
     if not isinstance(where, str) or not isinstance(members, list) or not all(isinstance(member, str) for member in members):
@@ -265,8 +271,7 @@ def _from_saved(parts: _Parts) -> Image:
         _check(config, f"sha256:{said[1]}", where)
     layers = []
     for member, diff in zip(members, _diffs(config, len(members)), strict=True):
-        _, size = parts.open(member)
-        layers.append(Layer(_opener(parts, member), size, diff))
+        layers.append(Layer(_opener(parts, member), _size(parts, member), diff))
     return Image("docker save", _strings(manifest.get("RepoTags")), config, tuple(layers))
 
 
@@ -290,8 +295,7 @@ def _from_layout(parts: _Parts, kind: str) -> Image:
     layers = []
     for descriptor, diff in zip(described, _diffs(config, len(described)), strict=True):
         digest = _digest_of(descriptor)
-        _, size = parts.open(_place(digest))
-        layers.append(Layer(_opener(parts, _place(digest)), size, diff, digest))
+        layers.append(Layer(_opener(parts, _place(digest)), _size(parts, _place(digest)), diff, digest))
     return Image(kind, tuple(names), config, tuple(layers))
 
 
@@ -299,19 +303,19 @@ def _manifests(parts: _Parts, index: dict[str, Any], depth: int) -> Iterator[tup
     """The manifests of images for this machine, with the name that leads there."""
     if depth > 4:
         raise BadArchive("its indexes lie too deep in one another")
-    for descriptor in index.get("manifests") or ():
+    listed = index.get("manifests")
+    for descriptor in listed if isinstance(listed, list) else ():
         if not isinstance(descriptor, dict) or not _fits(descriptor.get("platform")):
             continue
-        said = descriptor.get("annotations") or {}
-        name = said.get("io.containerd.image.name") or said.get("org.opencontainers.image.ref.name") or ""
-        if ":" not in name:
-            # a tag alone names nothing outside of the archive
-            name = ""
+        said = _mapping(descriptor.get("annotations"))
+        # a tag alone names nothing outside of the archive
+        names = _strings([said.get("io.containerd.image.name") or said.get("org.opencontainers.image.ref.name")])
+        name = next((name for name in names if ":" in name), "")
         inner = _json(_blob(parts, descriptor), "a manifest", dict)
         if isinstance(inner.get("manifests"), list):
             yield from ((manifest, name or below) for manifest, below in _manifests(parts, inner, depth + 1))
         elif isinstance(inner.get("config"), dict):
-            yield inner, str(name)
+            yield inner, name
 
 
 def _fits(platform: Any) -> bool:
@@ -321,7 +325,7 @@ def _fits(platform: Any) -> bool:
 def _diffs(config: bytes, count: int) -> list[str]:
     """The digests of the layers' tars, of a configuration that is one of an image for this machine."""
     said = _json(config, "its configuration", dict)
-    diffs = (said.get("rootfs") or {}).get("diff_ids")
+    diffs = _mapping(said.get("rootfs")).get("diff_ids")
     if not isinstance(diffs, list) or not all(isinstance(item, str) and _DIGEST.fullmatch(item) for item in diffs):
         raise BadArchive("its configuration is none of an image: it has no digests of layers")
     if len(diffs) != count or count > MOST_LAYERS:
@@ -383,6 +387,16 @@ def _json(text: bytes, what: str, kind: type) -> Any:
     if not isinstance(value, kind):
         raise BadArchive(f"{what} is not what it has to be")
     return value
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _size(parts: _Parts, name: str) -> int:
+    stream, size = parts.open(name)
+    stream.close()
+    return size
 
 
 def _strings(value: Any) -> tuple[str, ...]:

@@ -105,7 +105,7 @@ class _Tree:
             path = f"{self._root}/{name}"
             if os.path.islink(path) or not os.path.isdir(path):
                 self._clear(path)
-                os.mkdir(path, 0o755)
+                _make(path)
         os.chmod(self._root, 0o755)  # noqa: S103 - the folder above is closed
         return self._size
 
@@ -253,7 +253,7 @@ class _Tree:
             try:
                 mode = os.lstat(here).st_mode
             except FileNotFoundError:
-                os.mkdir(here, 0o755)
+                _make(here)
                 self._mark(here)
                 mode = stat.S_IFDIR
             if stat.S_ISLNK(mode):
@@ -277,6 +277,13 @@ class _Tree:
             raise BadArchive(
                 f"{member.name!r} measures {member.size >> 20} MiB, and {max(free, 0) >> 20} are free: no space left on device"
             )
+
+
+def _make(path: str) -> None:
+    """A folder that no layer describes."""
+    os.mkdir(path)
+    # whatever our umask is: all users of the node are to get through
+    os.chmod(path, 0o755)  # noqa: S103 - the folder above the tree is closed
 
 
 def _is_folder(path: str) -> bool:

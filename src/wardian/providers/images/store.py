@@ -37,7 +37,8 @@ from .streams import BROKEN
 LIMIT = 64 << 30
 """Bytes that an image may measure unpacked, unless another limit is named."""
 
-_CHUNK = 1 << 20
+_PART = "%part"
+"""In the names of files that are written just now, and in no name that is quoted."""
 
 Report = Callable[[str], None]
 
@@ -84,7 +85,8 @@ class Store:
         except ProviderError as error:
             raise ProviderError(f"image {path} cannot be unpacked: {error.message}", remedy=error.remedy) from error
         except OSError as error:
-            raise ProviderError(f"image {path} cannot be unpacked: {error.strerror or error}") from error
+            where = f"{error.filename}: " if error.filename else ""
+            raise ProviderError(f"image {path} cannot be unpacked: {where}{error.strerror or error}") from error
         if name is not None:
             _write(self.root / "names" / _file_name(name), number)
         return self._stored(number)
@@ -164,7 +166,8 @@ class Store:
 
     def _number(self, path: Path, limit: int, report: Report) -> str:
         folder = path.is_dir()
-        key = None if folder else _file_digest(path, _stamp(path))
+        stamp = _stamp(path)
+        key = None if folder else _file_digest(path, stamp)
         number = key and _read(self.root / "archives" / key)
         if number and self._whole(number):
             return number
@@ -186,7 +189,8 @@ class Store:
                 # unless it is given away already
                 if _read(self.root / "names" / _file_name(name)) is None:
                     _write(self.root / "names" / _file_name(name), number)
-        if key:
+        # what was written over meanwhile is not what was digested
+        if key and _stamp(path) == stamp:
             _write(self.root / "archives" / key, number)
         return number
 
@@ -215,7 +219,7 @@ class Store:
         return Stored(f"sha256:{number}", names, used=used, users=users, rootfs=folder / "rootfs", **facts)
 
     def _names(self) -> dict[str, str]:
-        return {unquote(path.name): number for path in _listed(self.root / "names") if (number := _read(path)) is not None}
+        return {unquote(path.name[1:]): number for path in _listed(self.root / "names") if (number := _read(path)) is not None}
 
     def _users(self) -> dict[str, list[str]]:
         """{number of an image: who uses it, in words}."""
@@ -308,7 +312,8 @@ def _file_digest(path: Path, stamp: tuple[int, ...]) -> str:
 
 
 def _file_name(name: str) -> str:
-    return quote(name.removeprefix("docker.io/").removeprefix("library/"), safe="")[:250]
+    # the beginning keeps names such as ".." apart from those of folders
+    return "=" + quote(name.removeprefix("docker.io/").removeprefix("library/"), safe="")[:250]
 
 
 def _shown(stored: Stored) -> str:
@@ -317,7 +322,7 @@ def _shown(stored: Stored) -> str:
 
 def _listed(folder: Path) -> list[Path]:
     try:
-        return [folder / name for name in sorted(os.listdir(folder)) if ".part" not in name]
+        return [folder / name for name in sorted(os.listdir(folder)) if _PART not in name]
     except FileNotFoundError:
         return []
 
@@ -332,6 +337,6 @@ def _read(path: Path) -> str | None:
 def _write(path: Path, text: str) -> None:
     """Replace a file as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    part = path.with_name(f"{path.name[:200]}.part{os.getpid()}-{threading.get_ident()}")
+    part = path.with_name(f"{path.name[:200]}{_PART}{os.getpid()}-{threading.get_ident()}")
     part.write_text(text)
     part.rename(path)

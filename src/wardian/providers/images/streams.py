@@ -89,12 +89,31 @@ def _rewound(stream: Any, begin: bytes) -> Any:
     return _Begun(begin, stream)
 
 
-def _zstd(stream: IO[bytes]) -> IO[bytes]:
-    for module, opener in (("compression.zstd", "ZstdFile"), ("backports.zstd", "ZstdFile"), ("zstandard", "open")):
+class _Zstd:
+    """A stream that says of damage what the others say. error: what its module calls it."""
+
+    def __init__(self, stream: IO[bytes], error: type[Exception]) -> None:
+        self._stream = stream
+        self._error = error
+
+    def read(self, size: int = -1) -> bytes:
         try:
-            found = getattr(importlib.import_module(module), opener)
+            return self._stream.read(size)
+        except self._error as error:
+            raise EOFError(str(error)) from error
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _zstd(stream: IO[bytes]) -> IO[bytes]:
+    for name, opener in (("compression.zstd", "ZstdFile"), ("backports.zstd", "ZstdFile"), ("zstandard", "open")):
+        try:
+            module = importlib.import_module(name)
         except ImportError:
             continue
-        file: IO[bytes] = found(stream, "rb")
-        return file
+        return _Zstd(getattr(module, opener)(stream, "rb"), module.ZstdError)  # type: ignore[return-value]
     raise MissingToolError("it is compressed by zstd, which this Python cannot read", remedy="Install that: pip install backports.zstd.")
