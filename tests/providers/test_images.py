@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import lzma
 import multiprocessing
 import os
@@ -102,6 +103,11 @@ def hostile() -> dict[str, tuple[bytes, str]]:
         "cut short": (BASE[:700], "cannot be unpacked"),
         "empty": (tar([]), "empty"),
         "bomb": (tar([entry(str(number), bytes(3 << 20)) for number in range(4)]), "larger than the 8 MiB allowed"),
+        "time": (tar([entry("a", b"x", pax_headers={"mtime": "nan"})]), "that no file has"),
+        "size": (tar([entry("a", b"x", pax_headers={"size": "-1024"})]), "that no file has"),
+        "sparse": (tar([entry("a", b"x", pax_headers={"GNU.sparse.map": "a", "GNU.sparse.size": "3"})]), "says nothing"),
+        "link to NUL": (tar([entry("a", kind=tarfile.SYMTYPE, to="x", pax_headers={"linkpath": "a\0b"})]), "that no file has"),
+        "names without end": (3000 * tarfile.TarInfo("x" * 200).tobuf(tarfile.GNU_FORMAT)[:1024] + BASE, "says nothing"),
         "long header": (b"".join((tarfile.TarInfo("x" * 5).tobuf()[:156], b"L", bytes(355))) + bytes(512), "cannot be unpacked"),
     }
 
@@ -153,6 +159,31 @@ def test_what_is_not_what_its_digest_says_is_refused(store: Store, tmp_path: Pat
     with pytest.raises(ProviderError, match=r"no\.tar cannot be unpacked"):
         store.add(tmp_path / "no.tar")
     assert store.all() == []
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"manifests": 3}, {"manifests": [{"annotations": [1]}, 5]}, {"manifests": [{"digest": 7}]}, {"manifests": None}]
+)
+def test_an_index_of_anything_is_an_error(store: Store, tmp_path: Path, wrong: dict[str, object]) -> None:
+    """An index that holds other things than one does is refused, whatever they are; so is a configuration."""
+    files = layout([BASE], config([BASE])) | {"index.json": json.dumps(wrong).encode()}
+    (tmp_path / "wrong.tar").write_bytes(tar([entry(name, data) for name, data in files.items()]))
+    about = json.dumps(json.loads(config([BASE])) | {"rootfs": [wrong]}).encode()
+    for path in (tmp_path / "wrong.tar", saved(tmp_path / "other.tar", [BASE], about)):
+        with pytest.raises(ProviderError, match="cannot be unpacked"):
+            store.add(path)
+
+
+def test_names_move(store: Store, tmp_path: Path) -> None:
+    """A name goes to the image that was given it last; an archive that only is unpacked gives none. No name is taken for a file of ours."""
+    layers = [tar([entry("a", content)]) for content in (b"1", b"2")]
+    first, second = (saved(tmp_path / f"{number}.tar", [layer], config([layer]), "lab:1") for number, layer in enumerate(layers))
+    assert store.add(first, named=False).names == ()
+    assert store.add(first).names == ("lab:1",)
+    assert store.add(second, named=False).names == ()
+    assert store.add(second, name="my.parts:2").names == ("lab:1", "my.parts:2")
+    assert store.get("lab:1").digest == store.get("my.parts:2").digest
+    assert [store.find(name) for name in ("", ".", "..")] == [None] * 3
 
 
 def _add(root: Path, path: Path, queue: multiprocessing.Queue[str], stop: bool) -> None:

@@ -27,7 +27,7 @@ from wardian.providers.local import LocalProvider, LocalSettings, kernel, proces
 from wardian.providers.local.cgroups import Cgroups
 from wardian.providers.testing import quiet, small_environment
 
-from ..stage import eventually
+from ..stage import Stage, eventually
 from . import archives
 
 pytestmark = pytest.mark.root
@@ -505,12 +505,30 @@ async def test_an_image_from_a_folder(empty: Grown, tmp_path: Path) -> None:
     assert (image / "etc/marker").read_text() == "image\n"
 
 
+def test_files_mounted_over_the_hosts(stage: Stage, tmp_path: Path) -> None:
+    """Where a file is mounted over one of the host's, as a container's /etc/hosts is, nodes have their own."""
+    (tmp_path / "hosts").write_text("127.0.0.1 elsewhere\n")
+
+    def mounted() -> None:
+        kernel.unshare(kernel.CLONE_NEWNS)
+        kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
+        kernel.bind(str(tmp_path / "hosts"), "/etc/hosts")
+
+    stage.write("name: NAME\nnodes: {one: {}}\n")
+    stage.run("up", preexec_fn=mounted)
+    said = stage.run("exec", "one", "--", "cat", "/etc/hosts").stdout
+    stage.run("down")
+    assert "one" in said
+    assert "elsewhere" not in said
+
+
 async def test_nodes_of_one_image(empty: Grown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nodes of one archive share what was unpacked of it, by its path and by its name; they start with its variables, and hold it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     layer = archives.packed(make_image(tmp_path / "image"))
     about = archives.config([layer], Env=["PLANT=fern", "POT=clay"], User="nobody")
     path = archives.saved(tmp_path / "image.tar", [layer], about, "lab:1")
+    Store().add(path)
     nodes = [node("one", image=str(path), env={"POT": "glass"}), node("two", image=str(path)), node("three", image="lab:1")]
     await empty.create([environment(), *nodes[:2]])
     await empty.create(nodes[2:])

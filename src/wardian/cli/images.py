@@ -50,7 +50,7 @@ def image_command() -> None:
 
 @image_command.command("add")
 @click.argument("source", type=click.Path(path_type=Path, exists=True))
-@click.option("--name", metavar="NAME", help="What nodes call it, such as lab:1 (default: as its maker called it).")
+@click.option("--name", metavar="NAME", help="What nodes call it, such as lab:1, besides what its maker called it.")
 @click.option("--limit", metavar="SIZE", help="What it may measure unpacked (default: 64 GiB).")
 @json_option
 def add_command(source: Path, name: str | None, limit: str | None, as_json: bool) -> None:

@@ -2,8 +2,8 @@
 
     sha256/NUMBER/rootfs/         the files; nobody but the user gets here, since there are setuid programs among them
                   image.json      {"kind", "config", "size", "files", "added"}
-    archives/SHA256               of an archive that was unpacked: the image's number
-    names/NAME                    likewise, of a name that was given to it
+    archives/SHA256               JSON {"image", "names"} of an archive that was unpacked: the image's number, what its maker called it
+    names/NAME                    the number of the image that has this name
     users/HASH                    JSON {"image", "folder", "who"}: it is used while that folder exists
 
 What is made has its final name only once it is whole, so that any process may be killed at any time.
@@ -72,13 +72,16 @@ class Store:
     def __init__(self, root: Path | None = None) -> None:
         self.root = root or default_root()
 
-    def add(self, path: Path, *, name: str | None = None, limit: int = LIMIT, report: Report = lambda said: None) -> Stored:
-        """The image of an archive or a folder, unpacked if it is not there yet. name: given to it; else it has those of its maker.
+    def add(
+        self, path: Path, *, name: str | None = None, named: bool = True, limit: int = LIMIT, report: Report = lambda said: None
+    ) -> Stored:
+        """The image of an archive or a folder, unpacked if it is not there yet.
 
+        name: given to it. named: whether it is given its maker's names, too. Another image that has one of these loses it.
         Raises ProviderError where it cannot be read, is damaged or not safe.
         """
         try:
-            number = self._number(path, limit, report)
+            number, names = self._unpacked(path, limit, report)
         except (BadArchive, tarfile.TarError, *BROKEN) as error:
             remedy = "Write it anew with `docker save -o`, `skopeo copy … oci-archive:…`, or as a tar of a root file system."
             raise ProviderError(f"image {path} cannot be unpacked: {error}", remedy=remedy) from error
@@ -87,8 +90,8 @@ class Store:
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             raise ProviderError(f"image {path} cannot be unpacked: {where}{error.strerror or error}") from error
-        if name is not None:
-            _write(self.root / "names" / _file_name(name), number)
+        for each in (*(names if named else ()), *([name] if name is not None else ())):
+            _write(self.root / "names" / _file_name(each), number)
         return self._stored(number)
 
     def find(self, image: str) -> Stored | None:
@@ -164,13 +167,14 @@ class Store:
                     removed.append("an unfinished image")
         return removed
 
-    def _number(self, path: Path, limit: int, report: Report) -> str:
+    def _unpacked(self, path: Path, limit: int, report: Report) -> tuple[str, list[str]]:
+        """The number of the image, and what its maker called it."""
         folder = path.is_dir()
         stamp = _stamp(path)
         key = None if folder else _file_digest(path, stamp)
-        number = key and _read(self.root / "archives" / key)
-        if number and self._whole(number):
-            return number
+        known = self._archive(key) if key else None
+        if known is not None and self._whole(known["image"]):
+            return known["image"], known["names"]
         (self.root / "sha256").mkdir(parents=True, exist_ok=True, mode=0o700)
         self.root.chmod(0o700)
         report("reading")
@@ -185,14 +189,18 @@ class Store:
                     about = {"kind": image.kind, "config": config if isinstance(config, dict) else {}, "size": size.bytes}
                     _write(part / "image.json", json.dumps(about | {"files": size.files, "added": time.time()}))
                     part.rename(target)
-            for name in image.names:
-                # unless it is given away already
-                if _read(self.root / "names" / _file_name(name)) is None:
-                    _write(self.root / "names" / _file_name(name), number)
+        names = list(image.names)
         # what was written over meanwhile is not what was digested
         if key and _stamp(path) == stamp:
-            _write(self.root / "archives" / key, number)
-        return number
+            _write(self.root / "archives" / key, json.dumps({"image": number, "names": names}))
+        return number, names
+
+    def _archive(self, key: str) -> dict[str, Any] | None:
+        try:
+            known: dict[str, Any] = json.loads(_read(self.root / "archives" / key) or "null")
+        except ValueError:
+            return None
+        return known
 
     def _folder(self, digest: str) -> Path:
         return self.root / "sha256" / digest.removeprefix("sha256:")
@@ -243,7 +251,8 @@ class Store:
         """Remove notes about what is gone."""
         self.unfinished()
         for path in _listed(self.root / "archives"):
-            if not self._whole(_read(path) or ""):
+            known = self._archive(path.name)
+            if known is None or not self._whole(known["image"]):
                 path.unlink(missing_ok=True)
         for path in _listed(self.root / "users"):
             with suppress(OSError, ValueError, KeyError, TypeError):

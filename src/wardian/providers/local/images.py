@@ -55,7 +55,8 @@ def base(image: str | None, folder: Path, user: Path, who: str, report: Callable
 
 def _stored(store: Store, image: str, path: Path, report: Callable[[str], None]) -> Stored:
     if path.exists():
-        return store.add(path, report=report)
+        # an experiment of somebody else's is not to say what `debian:12` is from now on
+        return store.add(path, named=False, report=report)
     named = None if is_path(image) else store.find(image)
     if named is None:
         remedy = "Write the path of a folder or an archive; or give an archive that name: wardian image add FILE --name " + image + "."
