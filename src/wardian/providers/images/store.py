@@ -159,13 +159,7 @@ class Store:
 
     def unfinished(self) -> list[str]:
         """Remove what was left half done; one line for each."""
-        removed = []
-        for part in sorted((self.root / "sha256").glob(".new-*")):
-            with _locked(part.with_name(part.name.removeprefix(".new-")), fcntl.LOCK_EX):
-                if part.exists():
-                    _remove_tree(part)
-                    removed.append("an unfinished image")
-        return removed
+        return ["an unfinished image"] * cleared(self.root / "sha256")
 
     def _unpacked(self, path: Path, limit: int, report: Report) -> tuple[str, list[str]]:
         """The number of the image, and what its maker called it."""
@@ -279,6 +273,17 @@ def making(target: Path) -> Iterator[Path | None]:
             yield part
         finally:
             _remove_tree(part)
+
+
+def cleared(folder: Path) -> int:
+    """Remove what was begun by `making` in a folder and is worked on no more; how many."""
+    count = 0
+    for part in sorted(folder.glob(".new-*")):
+        with suppress(BlockingIOError), _locked(part.with_name(part.name.removeprefix(".new-")), fcntl.LOCK_EX | fcntl.LOCK_NB):
+            if part.exists():
+                _remove_tree(part)
+                count += 1
+    return count
 
 
 @contextmanager

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ProviderError
-from ..images.store import Store, making
+from ..images.store import Store, cleared, making
 from . import images, processes, skeleton
 from .channel import LocalChannel
 from .internet import resolver
 from .mounts import layer_name
 from .spawner import spawn
-from .state import State, remove_tree
+from .state import State
 
 TAIL = 20
 """Lines of a failing script's output that its error shows."""
@@ -139,10 +139,4 @@ class Builder:
 
 def forget_unfinished(state: State) -> list[str]:
     """Remove what interrupted builds left; one line for each."""
-    removed = []
-    for part in sorted((state.root / "layers").glob(".new-*")):
-        with making(part.with_name(part.name.removeprefix(".new-"))):
-            if part.exists():
-                remove_tree(part)
-        removed.append("an unfinished layer")
-    return [*removed, *Store().unfinished()]
+    return [*["an unfinished layer"] * cleared(state.root / "layers"), *Store().unfinished()]
