@@ -16,6 +16,7 @@ from wardian.providers.local import doctor
 
 from .. import images, ordinary
 from ..ordinary import ROOT, User
+from ..stage import eventually
 from . import archives
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
@@ -28,6 +29,19 @@ links:
 nodes:
   server: {networks: [east], memory: 200MiB}
   client: {networks: [west], internet: true}
+"""
+
+
+MATRIX = """
+import asyncio
+from wardian.providers.local import LocalProvider, LocalSettings
+
+async def main():
+    provider = LocalProvider(LocalSettings())
+    (record,) = await provider.environments()
+    print(sorted(await provider.traffic_matrix(record.id)))
+
+asyncio.run(main())
 """
 
 
@@ -54,7 +68,7 @@ def test_the_contract(user: User) -> None:
 
 
 def test_an_environment_from_plan_to_down(user: User) -> None:
-    """The plan says what there is no limit for; nodes reach each other and the way out, have users, and leave nothing behind."""
+    """The plan says what there is no limit for; nodes reach each other and the way out, have users, are counted; nothing is left."""
     user.write("experiment.yaml", EXPERIMENT)
     # a file that would be taken for a module of Python's
     user.write("json.py", "raise SystemExit(1)")
@@ -64,6 +78,9 @@ def test_an_environment_from_plan_to_down(user: User) -> None:
         reached = user.wardian("exec", "client", "--", "sh", "-c", "ping -c 1 -W 20 server; ip route show default")
         assert " 0% packet loss" in reached
         assert "inet0" in reached
+        assert talking(user) == "[]"
+        user.wardian("exec", "client", "--", "ping", "-c", "1", "-W", "20", "server")
+        assert talking(user) == "[('client', 'server'), ('server', 'client')]"
         script = (
             "echo 1 > /etc/own; echo 2 >> /etc/hosts; useradd --no-create-home moss; touch /tmp/f; chown moss /tmp/f; "
             "stat -c 'owner %U' /tmp/f; hostname; id -u"
@@ -75,7 +92,7 @@ def test_an_environment_from_plan_to_down(user: User) -> None:
         way.unlink()
     finally:
         user.wardian("down", "--yes")
-    assert processes(user) == []
+    eventually(lambda: not processes(user), "all of it is gone")
     assert list((user.folder / ".local/state/wardian/environments").iterdir()) == []
 
 
@@ -124,7 +141,7 @@ def test_a_single_id_is_enough(user: User) -> None:
             single.wardian("down", "--yes")
         doctor_says = single.run(str(ordinary.BIN / "wardian"), "doctor").stdout
         assert f"usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {single.name}" in doctor_says
-        assert processes(single) == []
+        eventually(lambda: not processes(single), "all of it is gone")
 
 
 @pytest.mark.parametrize(
@@ -143,6 +160,13 @@ def test_what_refuses_user_namespaces(tmp_path: Path, setting: str, value: str, 
     finding = doctor.lacking("Operation not permitted", tmp_path)
     assert finding.state == "missing"
     assert remedy in (finding.remedy or "")
+
+
+def talking(user: User) -> str:
+    """Which nodes of his one environment have sent something to which since this was asked first."""
+    done = user.run(sys.executable, "-c", MATRIX)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def processes(user: User) -> list[str]:

@@ -21,6 +21,7 @@ class Traffic:
     def __init__(self) -> None:
         self._counted: tuple[float, Mapping[str, Mapping[str, int]], Mapping[tuple[str, str], int]] | None = None
         self._told: dict[str, Any] = {}
+        self._counting = False
 
     def to_json(self) -> dict[str, Any]:
         """`traffic`, by link and way, and `talk`, by sender and receiver, both in bits a second; only what is not nothing."""
@@ -31,6 +32,8 @@ class Traffic:
         now, before = time.monotonic(), self._counted
         if before and now - before[0] < SHORTEST:
             return
+        # known before it is so: whoever is ended amid the first count ends that, too
+        self._counting = True
         carried, matrix = await provider.traffic(identity), await provider.traffic_matrix(identity)
         self._counted = now, carried, matrix
         if before is None:
@@ -51,13 +54,13 @@ class Traffic:
 
     async def end(self, provider: Provider, identity: str) -> None:
         """Nobody wants to know any more."""
-        if self._counted:
+        if self._counting:
             self.forget()
             await provider.traffic_matrix(identity, counting=False)
 
     def forget(self) -> None:
         """What was counted is no more."""
-        self._counted, self._told = None, {}
+        self._counted, self._told, self._counting = None, {}, False
 
 
 def _rate(count: int, before: int, seconds: float) -> int:

@@ -20,12 +20,15 @@ MOST = 16384
 """Pairs that are counted at once; one that has sent nothing for two minutes makes room."""
 
 RULES = f"""
-add table bridge {TABLE}
+create table bridge {TABLE}
 add set bridge {TABLE} pairs {{ type ifname . ipv4_addr . ipv4_addr; size {MOST}; flags dynamic,timeout; timeout 2m; }}
 add chain bridge {TABLE} enter {{ type filter hook prerouting priority -300; }}
 add rule bridge {TABLE} enter iifname "n*" update @pairs {{ iifname . ip saddr . ip daddr counter }}
 """
-"""Names of nodes' ports alone begin so (`fabric.node_port`). What passes several bridges, or nodes that route, is known by its port."""
+"""Names of nodes' ports alone begin so (`fabric.node_port`). What passes several bridges, or nodes that route, is known by its port.
+
+Of two that begin at once one is refused as a whole: a rule that is there twice counts twice.
+"""
 
 
 def of(environment: EnvironmentFolder) -> dict[tuple[str, str], int]:

@@ -90,10 +90,9 @@ class LocalProvider(Provider):
         return await self._do(environment, work.traffic, environment)
 
     async def traffic_matrix(self, environment: str, *, counting: bool = True) -> Mapping[tuple[str, str], int]:
-        from . import matrix
-
-        folder = self.state.environment(environment)
-        return await self._work(lambda _: matrix.of(folder) if counting else matrix.end(folder)) or {}
+        if self.state.environment(environment).fabric_pid() is None:
+            return {}
+        return await self._do(environment, work.traffic_matrix, environment, counting)
 
     async def create(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
         if any(resource.kind == "node" and (resource.spec["internet"] or resource.spec["setup"]) for resource in resources):

@@ -70,6 +70,16 @@ def traffic(job: Job, environment: str) -> Mapping[str, Mapping[str, int]]:
     return carried.of(job.state.environment(environment))
 
 
+def traffic_matrix(job: Job, environment: str, counting: bool) -> Mapping[tuple[str, str], int]:
+    from . import matrix
+
+    folder = job.state.environment(environment)
+    if counting:
+        return matrix.of(folder)
+    matrix.end(folder)
+    return {}
+
+
 def keep(job: Job, environment: str) -> list[int]:
     from . import relays
 
