@@ -1,9 +1,11 @@
 """Secrets are taken out of texts, and what only looks like one stays."""
 
 import json
+import threading
 
 import pytest
 
+from wardian.journal import redact
 from wardian.journal.redact import REDACTED, Redactor, redact_text, redact_yaml, secrets_in
 
 TOKEN = "ghp_" + "a1B2" * 9
@@ -104,3 +106,23 @@ nodes:
 
     assert yaml.safe_load(redacted)["nodes"]["server"]["env"]["SECRET"] == REDACTED
     assert redact_yaml("a: [") == "a: ["
+
+
+def test_a_secret_told_while_its_text_is_searched(monkeypatch):
+    """A text that was searched while a secret in it became known is not taken for clean afterwards."""
+    redactor, searching, told = Redactor(), threading.Event(), threading.Event()
+
+    def held(text):
+        searching.set()
+        assert told.wait(60)
+        return text
+
+    with monkeypatch.context() as patched:
+        patched.setattr(redact, "redact_text", held)
+        thread = threading.Thread(target=redactor, args=("it is planted",))
+        thread.start()
+        assert searching.wait(60)
+        redactor.hide(["planted"])
+        told.set()
+        thread.join()
+    assert redactor("it is planted") == f"it is {REDACTED}"

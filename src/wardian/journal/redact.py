@@ -6,7 +6,7 @@ import json
 import re
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any
 
@@ -133,8 +133,7 @@ class Redactor:
 
     def __init__(self, hidden: Iterable[str] = ()) -> None:
         self._hidden: set[str] = set()
-        self._pattern: re.Pattern[str] | None = None
-        self._remembered = lru_cache(_REMEMBERED)(self._without)
+        self._look_for(None)
         self.hide(hidden)
 
     def hide(self, values: Iterable[str]) -> None:
@@ -144,8 +143,7 @@ class Redactor:
             return
         self._hidden |= added
         forms = {form for value in self._hidden for form in (value, json.dumps(value)[1:-1], urllib.parse.quote(value, safe=""))}
-        self._pattern = re.compile("|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True)))
-        self._remembered.cache_clear()
+        self._look_for(re.compile("|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))))
 
     def __call__(self, text: str) -> str:
         """A text without what it should not have."""
@@ -162,10 +160,14 @@ class Redactor:
         """The same of a document that has the versions of packages by name."""
         return json.dumps(redact_packages(json.loads(text), self), separators=(",", ":"))
 
-    def _without(self, text: str) -> str:
-        if self._pattern is not None:
-            text = self._pattern.sub(REDACTED, text)
-        return redact_text(text)
+    def _look_for(self, hidden: re.Pattern[str] | None) -> None:
+        self._pattern, self._without = hidden, partial(_without, hidden)
+        # a memory of its own: what another thread searches just now, for less than this, does not come into it
+        self._remembered = lru_cache(_REMEMBERED)(self._without)
+
+
+def _without(hidden: re.Pattern[str] | None, text: str) -> str:
+    return redact_text(text if hidden is None else hidden.sub(REDACTED, text))
 
 
 def _tells(value: Any) -> bool:
