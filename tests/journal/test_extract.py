@@ -96,6 +96,7 @@ def test_nothing_of_other_runs_changes(journal: Journal, tmp_path: Path) -> None
         (lambda lines: of(lines, "cells").update(source=7), "source: 7 is no str"),
         (lambda lines: of(lines, "cells").update(nodes="["), "line"),
         (lambda lines: of(lines, "runs").update(id="i" * 99), "longer than 36"),
+        (lambda lines: of(lines, "runs").update(status="\ud800"), "line .*surrogates"),
         (lambda lines: of(lines, "runs").update(more=1), "runs has no 'more'"),
         (lambda lines: of(lines, "runs").pop("parameters"), "parameters: None is no str"),
         (lambda lines: of(lines, "facts").update(blob="0"), "lacks '0'"),

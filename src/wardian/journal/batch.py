@@ -126,7 +126,7 @@ def _store_positions(connection: Connection, positions: dict[str, int]) -> None:
 
 _JSON = frozenset({"parameters", "detail", "targets", "nodes"})
 _OURS = frozenset({"id", "writer", "run", "status", "session", "source_digest"})
-"""Columns of which nothing comes from outside."""
+"""Columns of which nothing comes from outside but by an extract, which is checked."""
 
 
 def _clean(row: Mapping[str, Any], redactor: Redactor) -> Row:

@@ -172,6 +172,9 @@ def _checked(column: Column[Any], value: Any) -> Any:
         return None
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         raise ValueError(f"{column.name}: {value!r:.50} is no {kinds[-1].__name__}")
+    if isinstance(value, str):
+        # half a surrogate is no text, and no database takes it
+        value.encode()
     if isinstance(column.type, String) and column.type.length and len(str(value)) > column.type.length:
         raise ValueError(f"{column.name}: longer than {column.type.length}")
     return value
