@@ -112,6 +112,9 @@ def test_a_bundle_over_https(environment, tmp_path: Path, monkeypatch: pytest.Mo
         for name in wrong:
             with pytest.raises(BundleError):
                 origin.bring(f"{web.url}/{name}")
+        for address in ("https://127.0.0.1:port/x.zip", "https://127.0.0.1/a b.zip", "https://[::1/x.zip"):
+            with pytest.raises(BundleError):
+                origin.fetch(address)
         with pytest.raises(BundleError, match="without a password") as caught:
             origin.bring("https://me:planted-six@example.org/x.zip")
         assert "planted-six" not in str(caught.value)

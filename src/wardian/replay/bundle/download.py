@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import tempfile
 import urllib.error
 import urllib.parse
@@ -22,7 +23,10 @@ _CHUNK = 1 << 20
 
 def is_bundle_url(text: str) -> bool:
     """Whether this is the https address of a bundle: its path ends with .zip."""
-    return text.startswith("https://") and urllib.parse.urlsplit(text).path.endswith(".zip")
+    try:
+        return text.startswith("https://") and urllib.parse.urlsplit(text).path.endswith(".zip")
+    except ValueError:
+        return False
 
 
 @contextmanager
@@ -36,9 +40,9 @@ def downloaded(url: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="wardian-bundle-") as folder:
         path = Path(folder) / name
         try:
-            with _OPENER.open(url, timeout=_SECONDS) as answer, open(path, "wb") as file:
+            with urllib.request.build_opener(_OnlyHttps).open(url, timeout=_SECONDS) as answer, open(path, "wb") as file:
                 _copy(answer, file, Path(folder), int(answer.headers.get("Content-Length") or 0))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             why = getattr(error, "reason", None) or error
             remedy = "check the address; SSL_CERT_FILE names the authorities of a server of your own"
             raise BundleError(f"{redact_text(url)} cannot be fetched: {why}", remedy=remedy) from error
@@ -64,6 +68,3 @@ class _OnlyHttps(urllib.request.HTTPRedirectHandler):
         if not newurl.startswith("https://"):
             raise urllib.error.URLError(f"it leads on to {redact_text(newurl)}, which is not https")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-_OPENER = urllib.request.build_opener(_OnlyHttps)
