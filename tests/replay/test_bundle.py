@@ -19,7 +19,7 @@ import pytest
 from wardian.environment.environment import Environment
 from wardian.errors import BundleError, WardianError
 from wardian.journal import Journal
-from wardian.replay.bundle import JOURNAL, METADATA, origin, packing
+from wardian.replay.bundle import JOURNAL, METADATA, image_files, origin, packing
 from wardian.replay.bundle.unpacking import unpack
 
 from .. import images
@@ -222,6 +222,22 @@ def test_versions_of_a_lock_travel(environment: Environment, tmp_path: Path) -> 
     found = contents(pack(environment, tmp_path / "x.crate.zip").path)["experiment.lock"].decode()
     assert "passwd: '1.0'" in found
     assert "planted" not in found
+
+
+def test_an_image_is_whole_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of an image that may not be read is an error that names it, no image without what is in it."""
+    (tmp_path / "rootfs" / "root").mkdir(parents=True)
+    scandir = os.scandir
+
+    def refusing(path: Any) -> Any:
+        # root, who runs the tests, may read everything
+        if str(path).endswith("/root"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(BundleError, match="rootfs/root cannot be packed: Permission denied"):
+        image_files.pack_root(tmp_path / "rootfs", tmp_path / "image.tar")
 
 
 def test_no_secret_travels(environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

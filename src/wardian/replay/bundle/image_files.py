@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import BundleError
@@ -32,11 +33,11 @@ def named(experiment: Experiment, folder: Path) -> tuple[list[str], dict[str, Pa
 def pack_root(root: Path, target: Path) -> Path:
     """Write the root file system in a folder into a tar: the same bytes for the same files. Devices and sockets are no part of an image.
 
-    Raises BundleError for a file that cannot be read.
+    Raises BundleError for a file or folder that cannot be read.
     """
     try:
         with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as archive:
-            for path in sorted(root.rglob("*")):
+            for path in sorted(_within(root)):
                 member = archive.gettarinfo(path, arcname=path.relative_to(root).as_posix())
                 if member is None or member.ischr() or member.isblk() or member.isfifo():
                     continue
@@ -52,3 +53,12 @@ def pack_root(root: Path, target: Path) -> Path:
         said = f"image {root}: {error.filename or ''} cannot be packed: {error.strerror or error}"
         raise BundleError(said, remedy="pack it as the user who may read all of it") from error
     return target
+
+
+def _within(root: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise error
+
+    # not by rglob, which passes over folders that may not be read
+    for folder, folders, files in os.walk(root, onerror=refuse):
+        yield from (Path(folder, name) for name in (*folders, *files))
