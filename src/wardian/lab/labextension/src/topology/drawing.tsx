@@ -58,6 +58,8 @@ export function Topology(props: ITopologyProps): React.ReactElement {
     ...plan.links.map(({ name, ends: [one, other] }) => [`link:${name}`, middleOf(places, one, other, vertical)] as const)
   ]);
   const folded = new Map(plan.blocks.filter(block => block.folded).flatMap(({ id, nodes: of }) => of.map(node => [node, `group:${id}`])));
+  // what has just gone talked a moment ago
+  const symbolOf = (node: string): string | undefined => [folded.get(node), `node:${node}`].find(id => id && spots.has(id));
   const wanted = selection ? `${selection.kind}:${selection.name}` : '';
   const [focused, setFocused] = React.useState('');
   const reachable = [focused, wanted].find(id => spots.has(id)) ?? spots.keys().next().value;
@@ -200,7 +202,7 @@ export function Topology(props: ITopologyProps): React.ReactElement {
               />
             ))}
           {spots.has(wanted)
-            ? [...partnersOf(state.talk, wanted, node => folded.get(node) ?? `node:${node}`)].map(([id, value]) => (
+            ? [...partnersOf(state.talk, wanted, symbolOf)].map(([id, value]) => (
                 <TalkLine key={id} from={spots.get(wanted)!} to={spots.get(id)!} width={widthOf(value)} />
               ))
             : null}
