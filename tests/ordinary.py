@@ -78,7 +78,8 @@ def user(*, ids: bool = True) -> Iterator[User]:
     try:
         yield User(name)
     finally:
-        _alone("userdel", "--remove", name)
+        # also while the host's init has not taken note of the last of his processes yet
+        _alone("userdel", "--force", "--remove", name)
         for top in _hierarchies():
             for folder, _, _ in os.walk(top / name, topdown=False):
                 os.rmdir(folder)

@@ -10,6 +10,7 @@ import signal
 import stat
 import tarfile
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -186,10 +187,10 @@ def test_names_move(store: Store, tmp_path: Path) -> None:
     assert [store.find(name) for name in ("", ".", "..")] == [None] * 3
 
 
-def _add(root: Path, path: Path, queue: multiprocessing.Queue[str], stop: bool) -> None:
-    if stop:
+def _add(root: Path, path: Path, queue: multiprocessing.Queue[str], half: Connection | None = None) -> None:
+    if half:
         # stands still half way, with the lock
-        stores.flatten = lambda image, target, *_: (target.mkdir(), queue.put("half"), signal.pause())  # type: ignore[assignment]
+        stores.flatten = lambda image, target, *_: (target.mkdir(), half.send("half"), signal.pause())  # type: ignore[assignment]
     queue.put(Store(root).add(path).digest)
 
 
@@ -198,11 +199,13 @@ def test_two_at_once_and_one_that_is_killed(store: Store, tmp_path: Path) -> Non
     path = archives(tmp_path)[0]
     context = multiprocessing.get_context("fork")
     queue: multiprocessing.Queue[str] = context.Queue()
-    first = context.Process(target=_add, args=(store.root, path, queue, True))
+    # not by the queue: who is killed may hold its lock still
+    said, half = context.Pipe(duplex=False)
+    first = context.Process(target=_add, args=(store.root, path, queue, half))
     first.start()
-    assert queue.get(timeout=60) == "half"
+    assert said.poll(60)
     assert store.all() == []
-    others = [context.Process(target=_add, args=(store.root, path, queue, False)) for _ in range(2)]
+    others = [context.Process(target=_add, args=(store.root, path, queue)) for _ in range(2)]
     for process in others:
         process.start()
     assert first.pid is not None

@@ -103,6 +103,20 @@ def ssh(place: Path) -> Iterator[tuple[int, str]]:
     Path("/run/sshd").mkdir(exist_ok=True)
     for name in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(place / name)], check=True, timeout=60)
+    process, port = next((started for started in (_sshd(place) for _ in range(5)) if started[0].poll() is None), (None, 0))
+    assert process, "the server did not start"
+    try:
+        known = place / "known"
+        known.write_text(f"[127.0.0.1]:{port} {(place / 'host.pub').read_text()}")
+        options = f"-F none -i {place}/user -o UserKnownHostsFile={known} -o StrictHostKeyChecking=yes -o BatchMode=yes"
+        yield port, f"ssh {options}"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _sshd(place: Path) -> tuple[subprocess.Popen[str], int]:
+    """A server that listens, with its port; or one that has ended, since somebody else took the port first."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -111,15 +125,8 @@ def ssh(place: Path) -> Iterator[tuple[int, str]]:
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {place}/host\nAuthorizedKeysFile {place}/user.pub\nStrictModes no\nUsePAM no\n"
         "PidFile none\nPermitRootLogin yes\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
     )
-    known = place / "known"
-    known.write_text(f"[127.0.0.1]:{port} {(place / 'host.pub').read_text()}")
     process = subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", str(config)], stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr
-        line = next((line for line in process.stderr if "listening" in line), "")
-        assert line, "the server did not start"
-        options = f"-F none -i {place}/user -o UserKnownHostsFile={known} -o StrictHostKeyChecking=yes -o BatchMode=yes"
-        yield port, f"ssh {options}"
-    finally:
-        process.terminate()
+    assert process.stderr
+    if not any("listening" in line for line in process.stderr):
         process.wait(10)
+    return process, port
