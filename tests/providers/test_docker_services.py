@@ -53,7 +53,8 @@ def test_what_images_start(docker: Stage, engine: Daemon) -> None:
     for name, text in IMAGES.items():
         docker.write(text, f"{name}/Dockerfile")
     docker.write(EXPERIMENT)
-    docker.run("up", "-y")
+    # builds two images first
+    docker.run("up", "-y", timeout=200)
     wait = "until grep -q restarting /run/wardian/services/failing/state; do sleep 0.1; done; touch /mended; "
     wait += "until grep -q stopped /run/wardian/services/failing/state; do sleep 0.1; done; "
     assert docker.run("exec", "bare", "--", "sh", "-c", wait + STATE).stdout.split() == ["stopped", "0", "ready", "0", "ready", "0"]
