@@ -164,7 +164,7 @@ def test_what_refuses_user_namespaces(tmp_path: Path, setting: str, value: str, 
 
 def talking(user: User) -> str:
     """Which nodes of his one environment have sent something to which since this was asked first."""
-    done = user.run(sys.executable, "-c", MATRIX)
+    done = user.run(sys.executable, "-P", "-c", MATRIX)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
