@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+from abc import abstractmethod
 from functools import partial
 
 from .files import log, remove_file
@@ -51,9 +52,9 @@ class JupyterKernel(Kernel):
         self._subscribed = False
         self._timers: list[Timer] = []
 
+    @abstractmethod
     def argv(self, connection: str) -> Sequence[str]:
         """The command that runs it. connection: the path of its connection file. Raises Refused."""
-        raise NotImplementedError
 
     def start(self) -> None:
         import hmac

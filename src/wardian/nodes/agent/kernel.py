@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from abc import ABC, abstractmethod
 
 from .files import remove_folder
 from .processes import spawn
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from .protocol import Refused
 
 
-class Kernel:
+class Kernel(ABC):
     """What all kinds of kernel share: an id, a store, a client that is attached."""
 
     language = ""
@@ -40,13 +41,13 @@ class Kernel:
         self.sessions: list[int] = []
         self.starting: list[Request] = []
 
+    @abstractmethod
     def start(self) -> None:
         """Start its process; `ready` or `died` follows."""
-        raise NotImplementedError
 
+    @abstractmethod
     def input(self, channel: int, parts: list[bytes]) -> None:
         """A message from the client."""
-        raise NotImplementedError
 
     def interrupt(self) -> None:
         """SIGINT to its process group."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import select
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from . import fabric, netlink, player, processes, shaping
 from .kernel import is_running, process_identity
 from .netlink import Netlink
 from .shaping import Segment
-from .state import EnvironmentFolder, State, read_json, write_json
+from .state import EnvironmentFolder, State, alone, read_json, write_json
 
 PATIENCE = 10.0
 """Longest that a relay may take to open what it serves, seconds."""
@@ -88,7 +87,7 @@ def serve(
     for as long as it lives. seed: what losses are drawn from. variables: the environment of the processes, by which `members` finds
     those that were started but not written down. segments: those with a trace. Blocking; returns once what it started does its work.
     """
-    with Netlink.into(namespace) as wiring, _alone(folder):
+    with Netlink.into(namespace) as wiring, alone(folder / "relay.lock"):
         wanted = shaping.relay_config(wiring.links(), counters=str(folder / "relay.counters"), seed=seed, netns=netns, segments=segments)
         relay = wanted if wanted["pairs"] else None
         pids, changed = _have(RELAY, folder, relay, variables, members)
@@ -187,14 +186,3 @@ def _start(helper: Helper, folder: Path, variables: Mapping[str, str]) -> int:
     with suppress(FileNotFoundError):
         write_json(folder / f"{helper.name}.process.json", process_identity(pid))
     return pid
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    # a command and the keeper may look after it at once
-    descriptor = os.open(folder / "relay.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

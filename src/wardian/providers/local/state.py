@@ -85,6 +85,14 @@ class State:
 
 
 @contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold the lock of a file, after whoever holds it: a command and the keeper may look after the same thing at once."""
+    with _opened(path, os.O_RDWR | os.O_CREAT) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def _opened(path: Path, flags: int) -> Iterator[int]:
     descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
     try:

@@ -6,13 +6,11 @@ For everything else (`internet.py`) that namespace stands where root has the hos
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,7 +18,7 @@ from ...errors import ProviderError
 from ..base import Finding
 from . import processes
 from .kernel import is_running, process_identity
-from .state import EnvironmentFolder, read_json, write_json
+from .state import EnvironmentFolder, alone, read_json, write_json
 
 FILE = "way.process.json"
 INTERFACE = "out0"
@@ -50,7 +48,7 @@ def keep(environment: EnvironmentFolder) -> list[int]:
     outside, chosen = environment.outside_pid(), program()
     if outside is None or chosen is None:
         return []
-    with _alone(environment.outside):
+    with alone(environment.outside / "way.lock"):
         known = read_json(environment.outside / FILE)
         if known and is_running(known):
             return [known["pid"]]
@@ -121,14 +119,3 @@ def _leading(pid: int) -> set[int]:
             if place in arguments and os.path.basename(program).decode(errors="replace") in _STARTS:
                 found.add(int(name))
     return found
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    # a command and the keeper may look after it at once
-    descriptor = os.open(folder / "way.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
