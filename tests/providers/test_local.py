@@ -354,7 +354,6 @@ CREATE = """
 import asyncio, sys
 from itertools import groupby
 from pathlib import Path
-from wardian.providers.images.store import Store
 from wardian.providers.local import LocalProvider, LocalSettings
 from wardian.providers.testing import small_environment
 

@@ -62,8 +62,8 @@ def connect(url: str) -> tuple[Engine, str]:
         # one connection a process is kept: a server has a hundred, and a team many notebooks
         options = {"pool_size": 1, "max_overflow": 4, "pool_pre_ping": True, "hide_parameters": True}
         engine = create_engine(parsed, connect_args=arguments, **options)
-    except ModuleNotFoundError as error:
-        raise JournalError(f"{shown(url)}: Python has no module {error.name}", remedy=_INSTALL) from None
+    except ImportError as error:  # of psycopg itself, or of the library that it wraps
+        raise JournalError(f"{shown(url)}: {error}", remedy=_INSTALL) from None
     except (SQLAlchemyError, ValueError):
         raise JournalError(f"{shown(url)}: this is no address of a database", remedy=_ADDRESS) from None
     return engine, _shown(parsed)
@@ -80,7 +80,7 @@ async def told(url: str) -> AsyncIterator[None]:
         import psycopg
 
         parsed = _parsed(url).set(drivername="postgresql")
-    except (ModuleNotFoundError, SQLAlchemyError, ValueError):
+    except (ImportError, SQLAlchemyError, ValueError):
         # whoever opens the journal itself is told
         return
     arguments: dict[str, Any] = {name: value for name, value in _DEFAULTS.items() if name not in parsed.query}
