@@ -232,9 +232,11 @@ def test_what_a_full_node_drops_is_counted(host_nodes: Path, start: Callable[...
     router, done, begun = own.manager.provisioner.process.pid, tmp_path / "done", len("begun\n")
     written = begun + size + len("\nat the end\n")
     with nodes_are(own, "full", 1):
-        cell = own.send(f"%%on full --lang bash\necho begun; {FLOOD.format(size=size)}; touch {done}")
+        waiting = f"until [ -e {tmp_path}/deaf ]; do sleep 0.01; done"
+        cell = own.send(f"%%on full --lang bash\necho begun; {waiting}; {FLOOD.format(size=size)}; touch {done}")
         own.printed(cell, "begun")
         os.kill(router, signal.SIGSTOP)
+        (tmp_path / "deaf").touch()
         try:
             wait_until(done.exists)
         finally:
