@@ -57,6 +57,7 @@ def test_ended_while_the_page_was_away(server: Server, open_notebook: Callable[[
     assert later.cell(0).outputs == []
 
 
+@pytest.mark.long
 def test_a_second_browser(server: Server, open_notebook: Callable[[str], Notebook], tmp_path: Path) -> None:
     """A notebook that is opened in a second browser while its cell runs shows all of the output in both."""
     gate = tmp_path / "gate"
