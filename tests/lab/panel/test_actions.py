@@ -218,6 +218,7 @@ def test_files_both_ways(panel: Panel, stage: Stage, tmp_path: Path) -> None:
 def drag(page: Page, source: Locator, target: Locator) -> None:
     """Drag as JupyterLab does it, by the events of the mouse; again where JupyterLab drew its list anew and forgot the drag."""
     shown = re.compile("wardian-mod-over")
+    target.evaluate("element => element.scrollIntoView()")  # an earlier click may have scrolled its head away
     for _ in range(4):
         source.hover()
         page.mouse.down()
