@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from wardian.environment.keeper import stop
 
 from ..stage import Stage, eventually, require
 
@@ -122,6 +127,21 @@ def test_down_ends_the_keeper(kept: Stage) -> None:
     kept.run("down")
     kept.assert_nothing_left()
     assert list((kept.state / "keepers").iterdir()) == []
+
+
+def test_a_keeper_that_is_stopped_before_it_listens(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that only begins while its environment is torn down ends by itself, though nobody could tell it, and leaves no socket."""
+    stage.write("name: NAME\nnodes: [one]\n")
+    stage.run("up")
+    monkeypatch.setenv("WARDIAN_STATE", str(stage.state))
+    identity = stage.identity()
+    (stage.state / "keepers").mkdir(mode=0o700, exist_ok=True)
+    path = stage.state / "keepers" / f"{identity}.lock"
+    with path.open("w+b") as lock:
+        asyncio.run(stop(identity))
+        argv = [sys.executable, "-m", "wardian.environment.keeper", identity, "local", "{}", str(lock.fileno())]
+        subprocess.run(argv, pass_fds=[lock.fileno()], check=True, timeout=60)
+    assert list(path.parent.iterdir()) == []
 
 
 def events(stage: Stage) -> list[str]:

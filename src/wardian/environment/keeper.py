@@ -96,6 +96,10 @@ async def request(environment: str, message: dict[str, Any]) -> dict[str, Any] |
 async def stop(environment: str) -> None:
     """End the keeper, if there is one, and remove what it leaves. Does nothing when called by the keeper itself."""
     answer = await request(environment, {"op": "stop"})
+    if answer is None:
+        # one that does not listen yet looks for its lock as soon as it does: either it misses the lock, or it hears the second request
+        (_folder() / f"{environment}.lock").unlink(missing_ok=True)
+        answer = await request(environment, {"op": "stop"})
     if answer and answer["pid"] == os.getpid():
         return
     if answer:
@@ -170,9 +174,10 @@ _WHOLE = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 class Keeper:
     """The process itself."""
 
-    def __init__(self, environment: str, provider: Provider) -> None:
+    def __init__(self, environment: str, provider: Provider, lock: int) -> None:
         self.environment = environment
         self.provider = provider
+        self.lock = lock
         self.wake = asyncio.Event()
         self.stopping = False
         self.retry = RETRY
@@ -187,31 +192,43 @@ class Keeper:
         previous = os.umask(0o177)
         server = await asyncio.start_unix_server(self._serve, str(path))
         os.umask(previous)
-        async with server:
-            while not self.stopping:
-                self.wake.clear()
-                record = (await self.provider.observe(self.environment)).environment
-                if record is None:
+        try:
+            async with server:
+                await self._keep()
+        finally:
+            path.unlink(missing_ok=True)
+
+    async def _keep(self) -> None:
+        while not self.stopping and self._locked():
+            self.wake.clear()
+            record = (await self.provider.observe(self.environment)).environment
+            if record is None:
+                _forget(self.environment)
+                break
+            moment, holders = await self._tend_faults(record)
+            watched = self._watch([*await self.provider.keep(self.environment), *holders])
+            end = lease_end(record)
+            if end is not None and end <= time.time():
+                if await self._end_lease(record, end):
                     _forget(self.environment)
                     break
-                moment, holders = await self._tend_faults(record)
-                watched = self._watch([*await self.provider.keep(self.environment), *holders])
-                end = lease_end(record)
-                if end is not None and end <= time.time():
-                    if await self._end_lease(record, end):
-                        _forget(self.environment)
-                        break
-                    end = None
-                    if record.spec["lease"]["at_end"] == "down":
-                        end = time.time() + self.retry
-                        self.retry = min(2 * self.retry, LONGEST_RETRY)
-                end = min((when for when in (end, moment) if when is not None), default=None)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self.wake.wait(), None if end is None else max(0.0, end - time.time()))
-                for descriptor in watched:
-                    asyncio.get_running_loop().remove_reader(descriptor)
-                    os.close(descriptor)
-        path.unlink(missing_ok=True)
+                end = None
+                if record.spec["lease"]["at_end"] == "down":
+                    end = time.time() + self.retry
+                    self.retry = min(2 * self.retry, LONGEST_RETRY)
+            end = min((when for when in (end, moment) if when is not None), default=None)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.wake.wait(), None if end is None else max(0.0, end - time.time()))
+            for descriptor in watched:
+                asyncio.get_running_loop().remove_reader(descriptor)
+                os.close(descriptor)
+
+    def _locked(self) -> bool:
+        """Whether the file that we hold is still the keeper's lock; it is gone when we were told to stop before we listened."""
+        try:
+            return os.path.samestat(os.fstat(self.lock), (_folder() / f"{self.environment}.lock").stat())
+        except FileNotFoundError:
+            return False
 
     async def _tend_faults(self, record: EnvironmentRecord) -> tuple[float | None, list[int]]:
         """Undo faults that are over. Gives when to look again, and the processes with which others end."""
@@ -271,7 +288,7 @@ def main() -> None:
     """`python -m wardian.environment.keeper ENVIRONMENT PROVIDER SETTINGS LOCK`; LOCK is a descriptor, and held until we end."""
     environment, name, settings, lock = sys.argv[1:]
     os.set_inheritable(int(lock), False)
-    asyncio.run(Keeper(environment, registry.make(name, json.loads(settings))).run())
+    asyncio.run(Keeper(environment, registry.make(name, json.loads(settings)), int(lock)).run())
 
 
 if __name__ == "__main__":
