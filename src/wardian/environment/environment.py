@@ -309,10 +309,7 @@ class Environment:
 
     async def _find(self) -> tuple[EnvironmentRecord, Provider] | None:
         """The record and provider of the environment as it exists, whatever the file says now."""
-        for record, provider in await live.environments():
-            if record.file == str(self.file) and record.instance == self.instance:
-                return record, provider
-        return None
+        return await live.holder(str(self.file), self.instance)
 
     async def _observe(self, provider: Provider) -> Observed:
         found = await self._find()

@@ -150,6 +150,16 @@ async def environments() -> list[tuple[EnvironmentRecord, Provider]]:
     return [(record, provider) for provider, records in zip(providers, found, strict=True) for record in records]
 
 
+async def holder(file: str, instance: str) -> tuple[EnvironmentRecord, Provider] | None:
+    """The environment of a file and the provider that holds it; the providers after that one are neither loaded nor asked."""
+    for name in registry.nearest_first():
+        provider = registry.make(name)
+        for record in await provider.environments():
+            if (record.file, record.instance) == (file, instance):
+                return record, provider
+    return None
+
+
 async def find(file: Path | None, instance: str = "default", *, glance: bool = False) -> LiveEnvironment:
     """The environment grown from `file` under that instance name. Raises NotUpError if there is none.
 
@@ -158,13 +168,14 @@ async def find(file: Path | None, instance: str = "default", *, glance: bool = F
     if file is None:
         raise NotUpError(f"there is no {FILE} in this folder or above it", remedy=f"write one (`wardian init`), or name it with -f {FILE}")
     path = str(file.resolve())
-    for record, provider in await environments():
-        if record.file == path and record.instance == instance:
-            await keeper.revive(provider, record)
-            live = LiveEnvironment(record, provider)
-            await live.refresh(glance=glance)
-            return live
-    raise not_up(path, instance)
+    held = await holder(path, instance)
+    if held is None:
+        raise not_up(path, instance)
+    record, provider = held
+    await keeper.revive(provider, record)
+    live = LiveEnvironment(record, provider)
+    await live.refresh(glance=glance)
+    return live
 
 
 def not_up(file: str, instance: str) -> NotUpError:

@@ -31,6 +31,11 @@ def names() -> list[str]:
     return sorted(_references())
 
 
+def nearest_first() -> list[str]:
+    """The same names, those first whose environments are found with the least work."""
+    return list(_references())
+
+
 @cache
 def load(name: str) -> type[Provider]:
     """The class of a provider. Raises PlanError, naming those that exist, for an unknown one."""
