@@ -17,6 +17,9 @@ from wardian.environment.environment import Environment
 from wardian.errors import LockError
 from wardian.replay import lock
 
+from .. import images
+from ..engine import BARE, IMAGE, Daemon
+from ..providers import archives
 from ..stage import Stage, make_stage, require
 
 EXPERIMENT = """
@@ -188,4 +191,79 @@ def test_up_locked(stage: Stage) -> None:
     path.write_text(before.replace(f"      {name}: {version}\n", f"      {name}: 1.0\n"))
     said = stage.error("up", "--locked", code=13)
     assert re.search(rf"dpkg {re.escape(name)} of \S+: locked 1\.0, here \S+; apt-get install {re.escape(name)}=1\.0", said), said
+    stage.assert_nothing_left()
+
+
+@pytest.mark.root
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_locked_images_of_an_engine(stage: Stage, engine: Daemon) -> None:
+    """A container is made from the locked digest although its image's name means another by now, stays so, and is not begun without it."""
+    stage.env |= {"DOCKER_HOST": engine.address}
+    name, folder = f"wardian-test:{stage.name}", stage.folder
+
+    def tag(image: str) -> str:
+        engine.ask("POST", f"/images/{image}/tag", repo="wardian-test", tag=stage.name)
+        return str(engine.ask("GET", f"/images/{name}/json")["Id"])
+
+    def made_from() -> str:
+        return stage.run("exec", "one", "--", "sh", "-c", "command -v bash || echo none").stdout.split()[-1]
+
+    bare = tag(BARE)
+    stage.write(f"name: NAME\nprovider: docker\nnodes: {{one: {{image: '{name}'}}}}\n")
+    stage.run("up")
+    stage.run("lock")
+    stage.run("down")
+    assert tag(IMAGE) != bare
+    stage.run("up")
+    assert made_from() != "none"
+    assert f"{name}" in stage.run("up", "--locked", "-y").stdout, "a node of another image is made anew"
+    assert made_from() == "none"
+    assert "Nothing to do" in stage.run("up", "--locked").stdout
+    assert "Nothing to do" in stage.run("up").stdout, "what is pinned is not brought to what the name means by now"
+    assert stage.json("lock", "--check", "--json")["locked"]
+    stage.run("down")
+
+    path = folder / "experiment.lock"
+    absent = "sha256:" + "0" * 64
+    path.write_text(path.read_text().replace(bare, absent))
+    said = stage.error("up", "--locked", code=13)
+    assert f"image of one: locked {absent}, here without; `docker load` it" in said
+    assert "create" not in said, "nothing was begun"
+    engine.ask("DELETE", f"/images/{name}")
+
+
+@pytest.mark.root
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_locked_images_of_the_store(stage: Stage) -> None:
+    """A local node is made from the locked digest, out of its archive where the store lacks it; an archive that changed is refused at once."""
+    stage.env |= {"XDG_CACHE_HOME": str(stage.state / "cache")}
+    root = archives.packed(images.without_python(bash=False))
+    archive = stage.folder / "root.tar"
+
+    def write(word: str) -> None:
+        layers = [root, archives.tar([archives.entry("srv/word", word.encode())])]
+        archives.saved(archive, layers, archives.config(layers))
+
+    write("fern")
+    stage.write("name: NAME\nnodes: {one: {image: ./root.tar}}\n")
+    stage.run("up")
+    stage.run("lock")
+    stage.run("down")
+    write("moss")
+    stage.run("up", "--locked")
+    assert stage.run("exec", "one", "--", "cat", "/srv/word").stdout.endswith("fern"), "the store has it, whatever the archive is now"
+    stage.run("down")
+    stage.run("up")
+    assert stage.run("exec", "one", "--", "cat", "/srv/word").stdout.endswith("moss")
+    assert "sha256:" in stage.run("up", "--locked", "-y").stdout, "a node of another image is made anew"
+    assert stage.run("exec", "one", "--", "cat", "/srv/word").stdout.endswith("fern")
+    stage.run("down")
+
+    stage.run("image", "gc", "--all")
+    assert re.search(r"image of one: locked sha256:\w+, here without; \./root\.tar is sha256:\w+ now", stage.error("up", "--locked", code=13))
+    write("fern")
+    stage.run("up", "--locked")
+    stage.run("down")
     stage.assert_nothing_left()

@@ -89,7 +89,7 @@ def up_command(
     begun = time.monotonic()
     try:
         with watch(quiet=as_json) as listen:
-            plan = wait(_growing(target, provider, locked, strict=strict, confirm=agree, listen=listen))
+            plan = wait(_growing(target, provider, locked, as_json, strict=strict, confirm=agree, listen=listen))
     finally:
         target.close()
     if as_json:
@@ -100,12 +100,16 @@ def up_command(
         _print_plan(plan)
 
 
-async def _growing(target: Environment, provider: str | None, locked: bool, **options: Any) -> Plan:
+async def _growing(target: Environment, provider: str | None, locked: bool, quiet: bool, **options: Any) -> Plan:
     if not locked:
         return await target.up(**options)
     from ..replay import lock
 
-    return await lock.up(target, target.folder / lock.FILE, provider=provider, **options)
+    def report(said: str) -> None:
+        if not quiet:
+            click.echo(said, err=True)
+
+    return await lock.up(target, target.folder / lock.FILE, provider=provider, report=report, **options)
 
 
 @click.command("down")

@@ -56,6 +56,7 @@ class Environment:
     instance: name that tells several environments of one file apart; "default" unless given.
     parameters: values for the experiment's parameters.
     provider: a provider or site to use in place of the file's.
+    Its attribute `pins`, {node: digest}, says which images nodes are made from, whatever the names of these mean by now.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Environment:
         self.file = Path(file).resolve()
         self.instance = instance or live.default_instance()
         self.parameters = dict(parameters or {})
+        self.pins: dict[str, str] = {}
         self._provider_name = provider
         self._journal: Journal | None = None
 
@@ -321,7 +323,18 @@ class Environment:
                 f"this environment is up on {holder.name}, not on {provider.name}",
                 remedy="tear it down first (`wardian down`), or grow another beside it with -e NAME",
             )
-        return await services.observe(provider, record.id)
+        return await self._unlike_pins(await services.observe(provider, record.id), provider)
+
+    async def _unlike_pins(self, observed: Observed, provider: Provider) -> Observed:
+        """What exists, with nodes that are from other images than their pins said to be so: then a plan makes them anew."""
+        if not self.pins or observed.environment is None:
+            return observed
+        others = {}
+        for node, image in (await provider.images(observed.environment.id)).items():
+            item = observed.resources.get(("node", node))
+            if item is not None and self.pins.get(node, image["digest"]) != image["digest"]:
+                others[item.key] = replace(item, spec={**item.spec, "image": image["digest"]})
+        return replace(observed, resources={**observed.resources, **others})
 
     def _desired(self, experiment: Experiment) -> Desired:
         name = self._provider_name or experiment.provider
@@ -337,6 +350,7 @@ class Environment:
                     f"nodes.{group}.site: {wanted} is another place than {name}, and one environment grows in one place",
                     remedy="grow the groups of each site as an environment of its own, or give them one site",
                 )
+        provider.pins = self.pins
         return Desired(experiment, provider, self.file, self.instance)
 
 

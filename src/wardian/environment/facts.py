@@ -113,7 +113,7 @@ async def gather(live: LiveEnvironment, record: Record) -> None:
                 record(node, name, value)
 
     async with asyncio.TaskGroup() as group:
-        for work in (_images(live, record), _home(record), *(one(node) for node in live.nodes)):
+        for work in (_images(live, record), home(record), *(one(node) for node in live.nodes)):
             group.create_task(work)
 
 
@@ -161,7 +161,8 @@ async def _images(live: LiveEnvironment, record: Record) -> None:
         record(node, IMAGE, dict(image))
 
 
-async def _home(record: Record) -> None:
+async def home(record: Record) -> None:
+    """Record what the Python is that home's cells run with, and this host."""
     process = await asyncio.create_subprocess_exec(
         "/bin/sh", "-c", _SCRIPT, "sh", sys.executable, _PROGRAM, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
     )

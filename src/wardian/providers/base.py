@@ -164,6 +164,8 @@ class Provider(ABC):
 
     def __init__(self, settings: ProviderSettings | None = None) -> None:
         self.settings = settings or self.Settings()
+        self.pins: Mapping[str, str] = {}
+        """{node: digest of the image that `create` makes it from, whatever the name of its image means by now}."""
 
     @abstractmethod
     async def capabilities(self, desired: Sequence[Resource]) -> Capabilities:
@@ -262,6 +264,16 @@ class Provider(ABC):
         Asked once a run, for the record. The default knows none.
         """
         return {}
+
+    async def fetch_images(
+        self, environment: str | None, images: Sequence[Mapping[str, str]], folder: Path, report: Callable[[str], None]
+    ) -> dict[str, str]:
+        """See to it that these images, as `images` gives them, can be pinned here, and give {digest: why one cannot, and what to do}.
+
+        environment: the one that they are for, if it exists. folder: what paths of images are relative to. report: told what takes long.
+        Nothing is grown.
+        """
+        return {image["digest"]: f"{self.name} makes no nodes from images by their digests" for image in images}
 
     async def own_clocks(self, environment: str) -> bool:
         """Whether nodes may have other clocks than this host's; then how far they are off is measured. The default says no."""

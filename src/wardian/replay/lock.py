@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from ..errors import LockError, NotUpError
 from ..experiment.model import Experiment
 from ..experiment.plan import Plan
 from ..experiment.resources import digest
+from ..experiment.topology import members
 from ..journal.records import PACKAGES, RunRecord
 from ..journal.redact import REDACTED, redact_values
 from . import facts
@@ -169,22 +170,38 @@ def differences(locked: Mapping[str, Any], now: Mapping[str, Any], sections: Ite
     return found
 
 
-async def up(environment: Environment, path: Path, *, provider: str | None = None, **options: Any) -> Plan:
+async def up(
+    environment: Environment,
+    path: Path,
+    *,
+    provider: str | None = None,
+    report: Callable[[str], None] = lambda said: None,
+    **options: Any,
+) -> Plan:
     """`Environment.up`, but that it refuses to make anything else than what is locked.
 
-    Parameters that are not given are the locked ones. What was grown to find out that packages or images are others is torn down again.
-    path: of the lock. provider: the one asked for; that of the file when None. options: those of `Environment.up`.
-    Raises LockError naming every difference.
+    Parameters that are not given are the locked ones, and nodes are made from the locked images, which are fetched where they are not
+    here. What was grown to find out that packages of nodes are others is torn down again.
+    path: of the lock. provider: the one asked for; that of the file when None. report: told what is fetched. options: those of
+    `Environment.up`. Raises LockError naming every difference.
     """
     locked = load(path)
     if found := await _before(environment, locked, provider):
         raise refusal(path, found)
-    stood = (await environment.observe()).environment is not None
+    standing = (await environment.observe()).environment
+    wanted = _by_node(environment, locked["images"])
+    problems = await environment.provider().fetch_images(
+        standing.id if standing else None, list(wanted.values()), environment.folder, report
+    )
+    if problems:
+        images = {name: image["digest"] for name, image in locked["images"].items()}
+        raise refusal(path, [Drift(f"image of {name}", it, None, problems[it]) for name, it in images.items() if it in problems])
+    environment.pins = {node: image["digest"] for node, image in wanted.items()}
     plan = await environment.up(**options)
     known = await gathered(await environment.live())
     now = {"provider": locked.get("provider"), "images": _image_table(known), "packages": _package_table(known)}
     if found := differences(locked, now, ("images", "packages")):
-        if not stood:
+        if standing is None:
             await environment.down(force=True, gather=False)
         raise refusal(path, found)
     return plan
@@ -196,13 +213,24 @@ async def _before(environment: Environment, locked: Mapping[str, Any], provider:
     given = {name: item.default for name, item in declared.items() if name in environment.parameters}
     environment.parameters = given | _known(environment, locked["parameters"])
     experiment = environment.load()
+    home: list[tuple[str | None, str, Any]] = []
+    await nodes.home(lambda node, name, value: home.append((node, name, value)))
     now = {
         "provider": _provider(experiment, provider),
         "parameters": _values(experiment) | _plain(given),
         "experiment": _parts(experiment),
         "files": await _file_table(environment, experiment),
+        "packages": _package_table(home),
     }
-    return differences(locked, now, ("parameters", "experiment", "files"))
+    of_home = next((value for names, value in locked["packages"].items() if HERE in names.split(", ")), None)
+    known = {**locked, "packages": {HERE: of_home} if of_home else {}}
+    return differences(known, now, tuple(name for name in _SECTIONS if name != "images"))
+
+
+def _by_node(environment: Environment, images: Data) -> dict[str, dict[str, str]]:
+    """The locked image of each node that has one."""
+    found = {node.name: images.get(node.name) or images.get(node.group) for node in members(environment.load())}
+    return {node: image for node, image in found.items() if image}
 
 
 def refusal(path: Path, found: Sequence[Drift]) -> LockError:
@@ -293,9 +321,9 @@ def _by_group(values: Mapping[str, Any]) -> dict[str, Any]:
     for name in values:
         groups.setdefault(name.partition("[")[0], []).append(name)
     found: Data = {}
-    for group, members in groups.items():
-        same = all(values[member] == values[members[0]] for member in members)
-        found |= {group: values[members[0]]} if same else {member: values[member] for member in members}
+    for group, names in groups.items():
+        same = all(values[name] == values[names[0]] for name in names)
+        found |= {group: values[names[0]]} if same else {name: values[name] for name in names}
     return found
 
 
@@ -370,8 +398,8 @@ def _aligned(one: Data, other: Data) -> tuple[Data, Data]:
     def apart(table: Data, names: Iterable[str]) -> Data:
         found: Data = {}
         for name, value in table.items():
-            members = [member for member in names if member.partition("[")[0] == name != member]
-            found |= dict.fromkeys(members or [name], value)
+            of_group = [member for member in names if member.partition("[")[0] == name != member]
+            found |= dict.fromkeys(of_group or [name], value)
         return found
 
     return apart(tables[0], tables[1]), apart(tables[1], tables[0])

@@ -42,9 +42,12 @@ async def save(engine: Engine, wanted: Iterable[Mapping[str, str]], target: Path
 
 
 async def load(engine: Engine, archive: Path, names: Mapping[str, str]) -> list[str]:
-    """Have an Engine take the images of a file that it lacks, and give their names. names: {name: digest} of what is in it."""
+    """Have an Engine take the images of a file that it lacks, and give their names. names: {name: digest} of what is in it.
+
+    Where the Engine calls another image by a name, that keeps it, and the file's is known by its digest.
+    """
     known = {name: found["Id"] for name in names if (found := await _image(engine, name)) is not None}
-    lacking = [name for name in names if name not in known]
+    lacking = [name for name, number in names.items() if name not in known or await _image(engine, number) is None]
     if lacking:
         async for _ in engine.lines("POST", "/images/load", body=_chunks(archive), query={"quiet": True}):
             pass

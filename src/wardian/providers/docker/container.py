@@ -9,7 +9,7 @@ from typing import Any
 
 from ..local import nodespec
 from .engine import Engine, EngineError
-from .names import Identity, labels, uplink_name
+from .names import PINNED, Identity, labels, uplink_name
 
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "NET_RAW", "SETFCAP", "SETGID", "SETUID")
 """What root may do on a node: install packages, serve any port, ping. More has to be written in the file."""
@@ -60,7 +60,8 @@ def body(
         "Entrypoint": ["/bin/sh", "-c", _BEGIN, "sh", _init(), _SUITS, *IDLE],
         "Cmd": [],
         "StopSignal": "SIGKILL",
-        "Labels": labels(identity, "node", node, spec),
+        # made from a number and no name: what the name means from now on is nothing to it
+        "Labels": labels(identity, "node", node, spec) | ({PINNED: "yes"} if image["Name"] == image["Id"] else {}),
         "ExposedPorts": {f"{port['node']}/{port['protocol']}": {} for port in spec.get("ports", ())},
         "HostConfig": {
             "NetworkMode": mode,

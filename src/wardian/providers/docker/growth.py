@@ -29,14 +29,17 @@ _REMEDY = "Run `wardian up` again to make it anew."
 
 
 class Growth:
-    """The nodes of one environment, to be worked on. default: the image of those that name none."""
+    """The nodes of one environment, to be worked on. default: the image of those that name none. pins: see `Provider.pins`."""
 
-    def __init__(self, engine: Engine, identity: Identity, wiring: Wiring, default: str, progress: Progress) -> None:
+    def __init__(
+        self, engine: Engine, identity: Identity, wiring: Wiring, default: str, progress: Progress, pins: Mapping[str, str]
+    ) -> None:
         self._engine = engine
         self._identity = identity
         self._id = identity.record.id
         self._wiring = wiring
         self._default = default
+        self._pins = pins
         self._progress = progress
         self._records = Records(engine, self._id)
         self._gate = asyncio.Semaphore(PARALLEL)
@@ -60,7 +63,7 @@ class Growth:
     async def _create_node(self, resource: Resource, images: Images, tables: Mapping[str, Any]) -> None:
         name, spec = resource.name, resource.spec
         self._progress(name, "creating")
-        image = await images.image(name, spec, lambda state: self._progress(name, state))
+        image = await images.image(name, spec, lambda state: self._progress(name, state), self._pins.get(name))
         async with self._gate:
             endpoint = self._wiring.endpoint(self._identity, spec)
             body = container.body(self._identity, name, spec, image, endpoint, self._folder)

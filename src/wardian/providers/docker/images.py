@@ -54,21 +54,42 @@ class Images:
         self._tasks: dict[str, asyncio.Task[dict[str, Any]]] = {}
         self._with_shell: set[str] = set()
 
-    async def image(self, node: str, spec: Mapping[str, Any], report: Report) -> dict[str, Any]:
+    async def image(self, node: str, spec: Mapping[str, Any], report: Report, digest: str | None = None) -> dict[str, Any]:
         """What the Engine says of the image that this node is made from, made if need be. report: told what is done.
 
+        digest: that of the image that it has to be, with what a build or `setup:` made of it.
         Raises ProviderError saying what cannot be had.
         """
-        key = json.dumps([spec.get("build"), spec["image"], spec["setup"]])
+        key = digest or json.dumps([spec.get("build"), spec["image"], spec["setup"]])
         task = self._tasks.get(key)
         if task is None:
-            task = self._tasks[key] = asyncio.create_task(self._make(node, spec, report))
+            task = self._tasks[key] = asyncio.create_task(self._pinned(digest) if digest else self._make(node, spec, report))
         elif not task.done():
             report("waiting for its image")
         try:
             return await asyncio.shield(task)
         except ProviderError as error:
             raise ProviderError(error.message, resource=f"node {node}", remedy=error.remedy) from error
+
+    async def fetched(self, image: Mapping[str, str], report: Report) -> str | None:
+        """Have the Engine take an image that it lacks, from where it came; else why that cannot be, and what to do.
+
+        image: as of `Provider.images`.
+        """
+        digest, name, registry = image["digest"], image.get("name", ""), image.get("registry")
+        if await self._present(digest):
+            return None
+        try:
+            if registry:
+                report(f"pulling {registry}")
+                found = await self._pulled(registry, lambda state: None)
+            elif is_path(name):
+                found = await self._unpacked(self._folder / Path(name).expanduser(), report)
+            else:
+                return "`docker load` it: it was made on the Engine where it was locked, and is in no registry"
+        except ProviderError as error:
+            return f"{error.message}; {error.remedy}" if error.remedy else error.message
+        return None if found["Id"] == digest else f"{registry or name} is {found['Id']} now"
 
     async def require_shell(self, node: str, container: str, image: Mapping[str, Any]) -> None:
         """Raise ProviderError where an image, of which this is a container, has no shell; looked for once."""
@@ -95,6 +116,12 @@ class Images:
         else:
             image = await self._named(spec["image"] or self._default, report)
         return await self._prepared(image, spec, report) if spec["setup"] is not None else image
+
+    async def _pinned(self, digest: str) -> dict[str, Any]:
+        found = await self._present(digest)
+        if found is None:
+            raise ProviderError(f"the Engine has no image {digest} any more", remedy="Run `wardian up --locked` again to fetch it.")
+        return found
 
     async def _named(self, name: str, report: Report) -> dict[str, Any]:
         if is_path(name):

@@ -15,7 +15,7 @@ from typing import Any
 from ...experiment.resources import EnvironmentRecord, digest
 
 PREFIX = "wardian."
-ENVIRONMENT, KIND, NAME, SPEC, OWNER = (PREFIX + word for word in ("environment", "kind", "name", "spec", "owner"))
+ENVIRONMENT, KIND, NAME, SPEC, OWNER, PINNED = (PREFIX + word for word in ("environment", "kind", "name", "spec", "owner", "pinned"))
 
 BEGUN = ".new"
 """Follows the name of a container until it is complete: the last step of its making takes it away."""

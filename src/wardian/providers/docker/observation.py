@@ -11,7 +11,7 @@ from typing import Any
 from ...errors import ProviderError
 from ...experiment.resources import Observed, ObservedResource
 from .engine import Engine
-from .names import BEGUN, ENVIRONMENT, KIND, NAME, SPEC, Identity, carries, filters, identity_of, network_name
+from .names import BEGUN, ENVIRONMENT, KIND, NAME, PINNED, SPEC, Identity, carries, filters, identity_of, network_name
 from .records import Entry, Records
 
 RUNNING = ("running", "paused")
@@ -168,7 +168,7 @@ def _state(item: Container, wired: ObservedResource | None, seen: Snapshot) -> t
 def _with_image(spec: Mapping[str, Any], item: Container, images: Mapping[str, str]) -> Mapping[str, Any]:
     """The spec, with the number of its image where the name in it means another one by now."""
     name = spec["image"]
-    if name is None or spec["setup"] is not None or spec.get("build"):
+    if name is None or spec["setup"] is not None or spec.get("build") or PINNED in item.labels:
         return spec
     now = images.get(name) or images.get(f"{name}:latest")
     return spec if now in (None, item.image) else {**spec, "image": item.image}

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import os
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from itertools import groupby
 from pathlib import Path
@@ -141,6 +141,16 @@ class DockerProvider(Provider):
         numbers = {item.image for item in seen.containers}
         known = dict(zip(numbers, await asyncio.gather(*(observation.image_digest(engine, number) for number in numbers)), strict=True))
         return {item.node: {"name": str(item.spec.get("image") or "")} | known[item.image] for item in seen.containers}
+
+    async def fetch_images(
+        self, environment: str | None, images: Sequence[Mapping[str, str]], folder: Path, report: Callable[[str], None]
+    ) -> dict[str, str]:
+        from .images import Images
+
+        wanted = {image["digest"]: image for image in images}
+        at_hand = Images(self._engine(environment) if environment else self.engine, folder, default_image())
+        found = await asyncio.gather(*(at_hand.fetched(image, report) for image in wanted.values()))
+        return {digest: problem for digest, problem in zip(wanted, found, strict=True) if problem}
 
     async def image_command(self, environment: str, node: str) -> ImageCommand:
         engine = self._engine(environment)
@@ -342,7 +352,7 @@ class DockerProvider(Provider):
         from .growth import Growth
 
         default = self.settings.image or default_image()
-        return Growth(engine, identity, self._wiring(engine, identity.wiring), default, progress)
+        return Growth(engine, identity, self._wiring(engine, identity.wiring), default, progress, self.pins)
 
 
 def default_image() -> str:

@@ -24,10 +24,16 @@ _REMEDY = "Run `wardian up` again to make it anew, or `wardian down` to remove w
 
 
 class Growth:
-    """One environment, to be worked on. report: told about each resource as its state changes. stop: set to end what takes long."""
+    """One environment, to be worked on.
 
-    def __init__(self, state: State, environment: str, report: Progress, stop: Stop | None = None) -> None:
+    report: told about each resource as its state changes. stop: set to end what takes long. pins: see `Provider.pins`.
+    """
+
+    def __init__(
+        self, state: State, environment: str, report: Progress, stop: Stop | None = None, pins: Mapping[str, str] | None = None
+    ) -> None:
         self._stop = stop or Stop()
+        self._pins = pins or {}
         self._state = state
         self._id = environment
         self._report = report
@@ -126,7 +132,8 @@ class Growth:
         record = self._folder.record()
         beside = Path(record.file).parent if record else Path("/")
         try:
-            return images.base(spec["image"], beside, folder.path, f"{name} of {self._id}", lambda said: self._report(name, said))
+            image = self._pins.get(name, spec["image"])
+            return images.base(image, beside, folder.path, f"{name} of {self._id}", lambda said: self._report(name, said))
         except ProviderError as error:
             raise ProviderError(error.message, resource=f"node {name}", remedy=error.remedy) from error
 

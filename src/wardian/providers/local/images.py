@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import ProviderError
+from ..base import Progress
 from ..images import archive
 from ..images.archive import is_path
 from ..images.store import Store, Stored
@@ -64,6 +65,24 @@ def _stored(store: Store, image: str, path: Path, report: Callable[[str], None])
             remedy = "Write the path of a folder or an archive: of `docker save`, of an OCI image, or a tar of a root file system."
         raise ProviderError(f"there is no image {path if is_path(image) else image}", remedy=remedy)
     return named
+
+
+def fetched(image: Mapping[str, str], folder: Path, report: Progress) -> str | None:
+    """Have an image in the store, out of its archive if need be; else why that cannot be, and what to do.
+
+    image: as of `Provider.images`. folder: what a relative path starts from.
+    """
+    store, digest = Store(), image["digest"]
+    if store.find(digest) is not None:
+        return None
+    path = folder / Path(image["name"]).expanduser()
+    if not path.exists():
+        return "give it the archive: wardian image add FILE"
+    try:
+        now = store.add(path, named=False, report=lambda said: report(str(path), said)).digest
+    except ProviderError as error:
+        return error.message
+    return None if now == digest else f"{image['name']} is {now} now"
 
 
 def layer_path(root: Path, identity: str, script: str) -> Path:

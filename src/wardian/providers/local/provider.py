@@ -97,7 +97,7 @@ class LocalProvider(Provider):
     async def create(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
         if any(resource.kind == "node" and (resource.spec["internet"] or resource.spec["setup"]) for resource in resources):
             await self._work(lambda _: self._ground.lead_out(environment))
-        await self._do(environment, work.create, environment, resources, progress=progress)
+        await self._do(environment, work.create, environment, resources, self.pins, progress=progress)
 
     async def update(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
         await self._do(environment, work.update, environment, resources, progress=progress)
@@ -129,6 +129,14 @@ class LocalProvider(Provider):
             if image := known.get("facts", {}).get("image"):
                 found[folder.name] = {"name": known["spec"]["image"], "digest": image["digest"]}
         return found
+
+    async def fetch_images(
+        self, environment: str | None, images: Sequence[Mapping[str, str]], folder: Path, report: Callable[[str], None]
+    ) -> dict[str, str]:
+        def told(image: str, said: str) -> None:
+            report(f"{said} {image}")
+
+        return await self._do(None, work.fetch_images, images, folder, progress=told)
 
     def vantage(self, environment: str, link: str) -> tuple[Channel, str]:
         from . import vantage

@@ -28,10 +28,10 @@ class Job:
     stop: Stop = field(default_factory=Stop)
 
 
-def create(job: Job, environment: str, resources: Sequence[Resource]) -> None:
+def create(job: Job, environment: str, resources: Sequence[Resource], pins: Mapping[str, str]) -> None:
     from .growth import Growth
 
-    Growth(job.state, environment, job.report, job.stop).create(resources)
+    Growth(job.state, environment, job.report, job.stop, pins).create(resources)
 
 
 def update(job: Job, environment: str, resources: Sequence[Resource]) -> None:
@@ -114,6 +114,13 @@ def add_image(job: Job, path: Path, name: str | None, limit: int) -> Stored:
     from ..images.store import Store
 
     return Store().add(path, name=name, limit=limit, report=lambda said: job.report(str(path), said))
+
+
+def fetch_images(job: Job, images: Sequence[Mapping[str, str]], folder: Path) -> dict[str, str]:
+    from .images import fetched
+
+    found = {image["digest"]: fetched(image, folder, job.report) for image in images}
+    return {digest: problem for digest, problem in found.items() if problem}
 
 
 def remove_image(job: Job, stored: Stored) -> None:
