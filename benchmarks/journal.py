@@ -33,7 +33,7 @@ def measure(quick: bool) -> Table:
                         times.append(seconds)
         count = _recorded(folder)
     assert count >= len(KINDS) * blocks * BLOCK, f"the journal has {count} cells"
-    rows = [Row(what, "ms", with_it[what], "without a journal", without[what], Goal(1.02, ratio=True)) for what in KINDS]
+    rows = [Row(what, "ms", with_it[what], "without a journal", without[what], Goal(1.02, ratio=True), paired=True) for what in KINDS]
     return Table("journal", f"a short cell, mean of {BLOCK}, {blocks} times in turn: {blocks * BLOCK} cells of each kind", rows=rows)
 
 

@@ -24,7 +24,11 @@ class Goal:
 
 @dataclass(frozen=True)
 class Row:
-    """One thing measured. samples: seconds, bytes or lines a second; peer: the same of whoever it is compared with."""
+    """One thing measured.
+
+    samples: seconds, bytes or lines a second; peer: the same of whoever it is compared with. paired: each sample was taken beside the
+    peer's of the same place, so that what disturbed one disturbed the other.
+    """
 
     what: str
     unit: str
@@ -32,6 +36,7 @@ class Row:
     peer_name: str = ""
     peer: Sequence[float] = ()
     goal: Goal | None = None
+    paired: bool = False
 
     @property
     def median(self) -> float:
@@ -39,8 +44,13 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """Our median in units of the peer's."""
+        """Our median in units of the peer's; of pairs the median of their ratios."""
+        if self.paired:
+            return statistics.median(self._ratios())
         return self.median / statistics.median(self.peer) if self.peer else None
+
+    def _ratios(self) -> list[float]:
+        return [ours / theirs for ours, theirs in zip(self.samples, self.peer, strict=True)]
 
     @property
     def met(self) -> bool | None:
@@ -53,6 +63,9 @@ class Row:
     def cells(self) -> list[str]:
         """As the table shows it."""
         ratio = f"{self.ratio:.2f}×" if self.ratio is not None else ""
+        if self.paired and len(self.samples) > 2:
+            first, _, third = statistics.quantiles(self._ratios(), n=4, method="inclusive")
+            ratio += f" ({first:.2f}–{third:.2f})"
         peer = f"{self.peer_name}: {self._shown(self.peer)}" if self.peer else ""
         return [self.what, self._shown(self.samples), peer, ratio, self._goal()]
 
@@ -61,7 +74,7 @@ class Row:
         record: dict[str, Any] = {"what": self.what, "unit": self.unit, "median": self.median, "samples": list(self.samples)}
         if self.peer:
             record["peer"] = {"name": self.peer_name, "median": statistics.median(self.peer), "samples": list(self.peer)}
-            record["ratio"] = self.ratio
+            record |= {"ratio": self.ratio, "of": "pairs" if self.paired else "medians"}
         if self.goal:
             record["goal"] = {"limit": self.goal.limit, "of": "ratio" if self.goal.ratio else "median", "met": self.met}
         return record
