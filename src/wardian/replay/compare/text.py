@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import lru_cache
 
 from . import numbers
 from .numbers import Number
 from .results import Finding, Place, Verdict
 from .rules import Rules
+from .volatile import Volatile
 
 _MANY = 3000
 """So many lines that differ are aligned with one another; of more, each is held against that in its place."""
@@ -38,9 +40,15 @@ class Line:
 
 def take_apart(line: str, rules: Rules) -> Line:
     """A line's words, numbers and volatile parts."""
+    return _apart(line, rules.volatile)
+
+
+# comparing and the page that shows both sides take the same lines apart
+@lru_cache(maxsize=1 << 15)
+def _apart(line: str, volatile: Volatile) -> Line:
     parts: list[Part] = []
     position = 0
-    for begin, end, kind in rules.volatile.find(line):
+    for begin, end, kind in volatile.find(line):
         parts += _words_and_numbers(line, position, begin)
         parts.append(Part("volatile", kind, line[begin:end]))
         position = end

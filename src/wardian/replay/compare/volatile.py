@@ -58,7 +58,14 @@ class Volatile:
         """Raises re.error."""
         declared = [(IGNORED, pattern) for pattern in ignore]
         names = [("name of the run", re.escape(text)) for text in sorted(known, key=len, reverse=True) if text]
-        self._patterns = [(kind, re.compile(pattern)) for kind, pattern in [*declared, *names, *KINDS.items()]]
+        self._patterns = tuple((kind, re.compile(pattern)) for kind, pattern in [*declared, *names, *KINDS.items()])
+        self._hash = hash(self._patterns)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Volatile) and self._patterns == other._patterns
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def find(self, line: str) -> list[tuple[int, int, str]]:
         """Where the volatile parts of a line are: begin, end and kind, in order, none overlapping; earlier patterns go first."""
