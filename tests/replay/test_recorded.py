@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pytest
 
 from wardian.errors import JournalError, RunError
 from wardian.journal import Journal
+from wardian.journal.records import DOUBT
+from wardian.replay.compare import Comparison, Rules, compare
 from wardian.replay.recorded import baseline, environment, executed, gathered
-from wardian.replay.replaying import parameters_of
+from wardian.replay.replaying import Replay, parameters_of
 from wardian.replay.runner import REPLAY
 
 NOTEBOOK = Path("/study/study.ipynb")
@@ -34,6 +37,8 @@ def record(
     kernel: str = "6.1",
     measured: float | None = None,
     packages: Mapping[str, str] | None = None,
+    printed: str = "x",
+    doubt: tuple[float, float] | None = None,
 ) -> str:
     """A run of one cell on a node, and its id."""
     parameters = {"delay": delay, "names": ["a"], "password": "hush"}
@@ -49,9 +54,12 @@ def record(
     if replay:
         journal.event(kind=REPLAY, run=run.id, detail={"summary": "compared", "of": []})
     cell = journal.cell(source=source, cell="one", selector="client", nodes=["client[0]"], run=run.id)
-    cell.output("client[0]", "stream", {"name": "stdout", "text": "x"})
+    cell.output("client[0]", "stream", {"name": "stdout", "text": printed})
     cell.output("client[0]", "execute_reply", {"status": "ok"})
     cell.done()
+    if doubt is not None:
+        detail = {"summary": "busy, then", "why": "this host was busy", "from": doubt[0], "to": doubt[1]}
+        journal.event(kind=DOUBT, run=run.id, detail=detail)
     run.done(status)
     return run.id
 
@@ -142,3 +150,17 @@ def test_many_packages_are_counted(journal: Journal) -> None:
         "node client[0] packages.dpkg: numpy": "2.0",
         "node client[0] packages.dpkg: new": "1",
     }
+
+
+def test_what_was_measured_in_doubt(journal: Journal) -> None:
+    """A cell that differs is in doubt where a host saturated while it ran, then or now, and not where that was at another time."""
+    meanwhile, before = (0.0, time.time() + 3600), (0.0, 1.0)
+    then, now = record(journal, printed="rtt 10 ms", doubt=meanwhile), record(journal, printed="rtt 30 ms", doubt=before)
+    (cell,) = compare([executed(journal.show(then))], [executed(journal.show(now))], lambda cell: Rules()).cells
+    assert (cell.verdict.value, cell.in_doubt, str(cell.doubts)) == ("different", True, "recorded while this host was busy")
+    (cell,) = compare([executed(journal.show(now))], [executed(journal.show(then))], lambda cell: Rules()).cells
+    assert str(cell.doubts) == "run now while this host was busy"
+    (cell,) = compare([executed(journal.show(then))], [executed(journal.show(then))], lambda cell: Rules()).cells
+    assert not cell.in_doubt, "what is the same is in no doubt"
+    replay = Replay(NOTEBOOK, Comparison(cell.verdict, (cell,)), (journal.show(then),), (journal.show(now),))
+    assert replay.doubts == [f"recorded {then[-8:]}: busy, then", f"now {now[-8:]}: busy, then"]

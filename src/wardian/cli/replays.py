@@ -163,7 +163,7 @@ def _print(found: Replay, tolerance: str | None) -> None:
     from ..replay.recorded import gathered
 
     comparison = found.comparison
-    rows = [[str(cell.number or "-"), cell.verdict.value, _took(cell), cell.title[:70]] for cell in comparison.cells]
+    rows = [[str(cell.number or "-"), _verdict(cell), _took(cell), cell.title[:70]] for cell in comparison.cells]
     table(rows, ["cell", "verdict", "recorded → now", ""])
     for cell in comparison.cells:
         if not cell.verdict.fine:
@@ -171,7 +171,7 @@ def _print(found: Replay, tolerance: str | None) -> None:
     for title, lines in (
         ("The environments differ:", [f"{item.what}: {item.old} → {item.new}" for item in gathered(comparison.environment)]),
         ("Could not be honoured here:", list(comparison.unhonoured)),
-        ("In doubt:", list(found.doubts)),
+        ("In doubt:", found.doubts),
         ("Ended early:", list(found.failed)),
     ):
         if lines:
@@ -189,11 +189,17 @@ def _print_cell(cell: CellComparison) -> None:
     click.echo("\n" + style(f"cell {cell.number or '-'}: {cell.title[:100]}", bold=True) + (f"\n  {cell.words}" if cell.words else ""))
     for line in cell.edited.splitlines()[2:]:
         click.echo("    " + style(line, fg={"+": "green", "-": "red"}.get(line[:1])))
+    if cell.in_doubt:
+        click.echo(style("  in doubt: ", fg="yellow") + f"it was {cell.doubts}")
     shown = [item for item in cell.findings if not item.verdict.fine]
     for item in shown[:_FINDINGS]:
         click.echo(f"  {item}")
     if len(shown) > _FINDINGS:
         click.echo(f"  and {len(shown) - _FINDINGS} more, which the report has")
+
+
+def _verdict(cell: CellComparison) -> str:
+    return cell.verdict.value + (" (in doubt)" if cell.in_doubt else "")
 
 
 def _took(cell: CellComparison) -> str:
@@ -214,7 +220,12 @@ def _against(found: Replay) -> str:
 
 
 def _advice(found: Replay) -> str:
-    """What helps where only numbers differ that nothing is known of."""
+    """What helps where the host may be why something differs, or where only numbers differ that nothing is known of."""
+    wrong = [cell for cell in found.comparison.cells if not cell.verdict.fine]
+    if wrong and all(cell.in_doubt for cell in wrong):
+        again = "record" if all(cell.doubts.old for cell in wrong) else "replay"
+        command = f"wardian {'run' if again == 'record' else 'replay'} {found.notebook.name}"
+        return f"All that differs was measured while a host was saturated: {again} it again when that is quiet (`{command}`)."
     bad = [item for cell in found.comparison.cells for item in cell.findings if not item.verdict.fine]
     others = any(not cell.verdict.fine and (cell.edited or cell.moved or not cell.findings) for cell in found.comparison.cells)
     if not bad or others or any(item.kind != "number" or item.tolerances or item.test for item in bad):

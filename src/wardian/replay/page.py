@@ -14,11 +14,11 @@ from ..environment import display
 from ..environment.graph import Graph
 from ..errors import RunError
 from ..journal import Journal, LogEntry, RunRecord, telling
-from ..journal.records import DOUBT
 from ..kernel.cells.summary import compact
 from ..kernel.record import playback
 from . import timeline
 from .facts import NOTEBOOK, TOPOLOGY, WRITTEN
+from .recorded import doubts
 from .runner import read_notebook
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -81,7 +81,7 @@ def _told(document: NotebookNode, name: str, record: RunRecord | None) -> dict[s
         "id": run.id,
         "status": run.status,
         "took": telling.took(run),
-        "doubts": [entry.summary.removeprefix(f"{DOUBT}: ") for entry in record.of("event") if entry.summary.startswith(f"{DOUBT}:")],
+        "doubts": [item["summary"] for item in doubts(record)],
         "head": list(telling.head(record)),
         "topology": display.draw(drawn, f"Topology of {name}") if drawn else "",
         "links": list(_links(drawn)) if drawn else [],

@@ -9,10 +9,10 @@ from typing import Any
 
 from ..errors import RunError
 from ..experiment.resources import Caveat
-from ..journal import Journal, LogEntry, Output, RunRecord
+from ..journal import Journal, LogEntry, RunRecord
 from ..journal.differences import PARTS, differences, lines
 from ..journal.differences import Difference as Recorded
-from ..journal.records import PACKAGES
+from ..journal.records import DOUBT, PACKAGES
 from ..journal.redact import redact_values
 from ..kernel.record.recording import REPLY
 from .compare import Difference, ExecutedCell, ExecutedRun, Message
@@ -35,7 +35,7 @@ _PARTS = {"run": "", "parameters": "parameter", "links": "link", "measured": "me
 def executed(record: RunRecord) -> ExecutedRun:
     """A run as it is compared."""
     run = record.run
-    cells = tuple(_cell(entry, record.outputs.get(entry.id, ())) for entry in record.entries if entry.kind == "cell")
+    cells = tuple(_cell(record, entry) for entry in record.entries if entry.kind == "cell")
     caveats = [str(Caveat(**item)) for item in (record.fact(PLAN) or {}).get("caveats", ())]
     return ExecutedRun(
         id=run.id,
@@ -43,6 +43,15 @@ def executed(record: RunRecord) -> ExecutedRun:
         names=tuple(name for name in (run.environment, run.id) if name),
         caveats=tuple(caveats) if record.fact(PLAN) is not None else None,
     )
+
+
+def doubts(record: RunRecord, within: LogEntry | None = None) -> tuple[Mapping[str, Any], ...]:
+    """What saturated while a run ran, or while one entry of it did: {"why", "from", "to", "summary"}."""
+    found = (entry.detail for entry in record.of("event") if entry.summary.startswith(f"{DOUBT}:"))
+    if within is None:
+        return tuple(found)
+    ended = within.started + (within.seconds or 0.0)
+    return tuple(item for item in found if item["from"] < ended and item["to"] > within.started)
 
 
 def environment(old: RunRecord, new: RunRecord) -> tuple[Difference, ...]:
@@ -130,7 +139,8 @@ def _detail(entries: Sequence[LogEntry], kind: str) -> Mapping[str, Any] | None:
     return next((entry.detail for entry in entries if entry.kind == "event" and entry.summary.partition(":")[0] == kind), None)
 
 
-def _cell(entry: LogEntry, outputs: Sequence[Output]) -> ExecutedCell:
+def _cell(record: RunRecord, entry: LogEntry) -> ExecutedCell:
+    outputs = record.outputs.get(entry.id, ())
     return ExecutedCell(
         key=entry.detail.get("cell"),
         source=entry.detail["source"],
@@ -140,6 +150,7 @@ def _cell(entry: LogEntry, outputs: Sequence[Output]) -> ExecutedCell:
         messages=tuple(Message(item.node, item.message_type, item.content) for item in outputs),
         seconds=entry.seconds,
         node_seconds={item.node: item.time - entry.started for item in outputs if item.message_type == REPLY and item.node},
+        doubts=tuple(item["why"] for item in doubts(record, entry)),
     )
 
 

@@ -15,7 +15,7 @@ from ..journal import RunRecord
 from ..journal.redact import REDACTED
 from .compare import Comparison, ExecutedCell, RuleError, Rules, compare, rules
 from .facts import MEASURED
-from .recorded import baseline, executed
+from .recorded import baseline, doubts, executed
 from .recorded import environment as environment_of
 from .runner import Reporter, read_notebook, run_notebook, use_parameters
 
@@ -28,7 +28,7 @@ class Replay:
     """What a replay found.
 
     recorded, new: the runs, the first of them the one that the others are held against. failed: why a new run ended early, where one did.
-    doubts: why the numbers of new runs are in doubt. files: the executed notebooks.
+    files: the executed notebooks.
     """
 
     notebook: Path
@@ -36,8 +36,13 @@ class Replay:
     recorded: tuple[RunRecord, ...]
     new: tuple[RunRecord, ...]
     failed: tuple[str, ...] = ()
-    doubts: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
+
+    @property
+    def doubts(self) -> list[str]:
+        """Why numbers are in doubt, those of recorded runs and those of new ones."""
+        sides = (("recorded", self.recorded), ("now", self.new))
+        return [f"{side} {record.run.id[-8:]}: {item['summary']}" for side, runs in sides for record in runs for item in doubts(record)]
 
 
 async def replay_notebook(
@@ -67,7 +72,6 @@ async def replay_notebook(
     await _make_room(environment)
     new: list[RunRecord] = []
     failed: list[str] = []
-    doubts: list[str] = []
     files: list[Path] = []
     for number in range(1, repeat + 1):
         name = notebook.name if repeat == 1 else f"{notebook.stem}-{number}{notebook.suffix}"
@@ -84,7 +88,6 @@ async def replay_notebook(
                 replays=[record.run.id for record in recorded],
             )
             run, files = outcome.run, [*files, *outcome.files]
-            doubts += [str(doubt) for doubt in outcome.doubts]
         except RunError as error:
             if error.run is None:
                 raise
@@ -98,7 +101,6 @@ async def replay_notebook(
         tuple(recorded),
         tuple(new),
         tuple(failed),
-        tuple(doubts),
         tuple(files),
     )
 

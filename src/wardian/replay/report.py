@@ -35,7 +35,7 @@ def to_json(found: Replay) -> dict[str, Any]:
         "new": [_run(record) for record in found.new],
         "environment": plain(comparison.environment),
         "unhonoured": list(comparison.unhonoured),
-        "doubts": list(found.doubts),
+        "doubts": found.doubts,
         "failed": list(found.failed),
         "cells": plain(comparison.cells),
     }
@@ -46,8 +46,15 @@ def write(found: Replay, path: Path) -> list[Path]:
     page, data = (path, path.with_suffix(".json")) if path.suffix != ".json" else (path.with_suffix(".html"), path)
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(to_html(found), encoding="utf-8")
-    data.write_text(json.dumps(to_json(found), indent=2) + "\n", encoding="utf-8")
+    data.write_text(_json_text(to_json(found)), encoding="utf-8")
     return [page, data]
+
+
+def _json_text(told: dict[str, Any]) -> str:
+    """With each cell on a line of its own: there may be ten thousand findings, and indenting all takes as long as comparing them."""
+    whole = json.dumps(told | {"cells": []}, indent=2)
+    cells = ",\n".join(f"    {json.dumps(cell)}" for cell in told["cells"])
+    return whole.replace('"cells": []', f'"cells": [\n{cells}\n  ]') + "\n"
 
 
 def to_html(found: Replay) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 from .numbers import Number, Tolerance
+
+_SIMPLE = (str, int, float, bool)
 
 
 class Verdict(StrEnum):
@@ -114,6 +117,18 @@ class Times:
 
 
 @dataclass(frozen=True, slots=True)
+class Doubts:
+    """Why numbers are in doubt that were measured in recorded runs, and in new ones."""
+
+    old: tuple[str, ...] = ()
+    new: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        sides = (("recorded", self.old), ("run now", self.new))
+        return "; ".join(f"{side} while {' and '.join(causes)}" for side, causes in sides if causes)
+
+
+@dataclass(frozen=True, slots=True)
 class CellComparison:
     """One cell, recorded and new. number: its place among the code cells now, from 1; None for one that is gone.
 
@@ -130,6 +145,12 @@ class CellComparison:
     moved: tuple[str, str] | None = None
     times: Mapping[str | None, Times] = field(default_factory=dict)
     words: str = ""
+    doubts: Doubts = Doubts()
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether what differs may be the host's doing: it saturated meanwhile, then or now."""
+        return bool(not self.verdict.fine and not self.edited and not self.moved and (self.doubts.old or self.doubts.new))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,12 +182,19 @@ def shortened(text: str, length: int = 120) -> str:
     return flat if len(flat) <= length else flat[: length - 1] + "…"
 
 
+@cache
+def _fields(kind: type[Any]) -> tuple[str, ...]:
+    """The names of a dataclass's fields; none for others."""
+    return tuple(item.name for item in fields(kind)) if is_dataclass(kind) else ()
+
+
 def plain(value: Any) -> Any:
     """JSON of any of these."""
-    from dataclasses import fields, is_dataclass
-
-    if is_dataclass(value) and not isinstance(value, type):
-        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
+    kind: Any = type(value)
+    if value is None or kind in _SIMPLE:
+        return value
+    if names := _fields(kind):
+        return {name: plain(getattr(value, name)) for name in names}
     if isinstance(value, Mapping):
         return {("" if key is None else str(key)): plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from . import outputs, samples
 from .outputs import Message
-from .results import CellComparison, Comparison, Finding, Place, Times, Verdict, worst
+from .results import CellComparison, Comparison, Doubts, Finding, Place, Times, Verdict, worst
 from .rules import Rules, without_directives
 
 
@@ -18,7 +18,7 @@ class ExecutedCell:
     """One execution of a cell.
 
     key: its id in the notebook, or None. selector: where it was bound, None is home. nodes: where it ran.
-    seconds: of the whole; node_seconds: from its begin until each node had done.
+    seconds: of the whole; node_seconds: from its begin until each node had done. doubts: why numbers measured meanwhile are in doubt.
     """
 
     key: str | None
@@ -29,6 +29,7 @@ class ExecutedCell:
     messages: tuple[Message, ...] = ()
     seconds: float | None = None
     node_seconds: Mapping[str, float] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -167,7 +168,16 @@ def _cell(old: Sequence[ExecutedCell], new: Sequence[ExecutedCell], number: int 
             [_findings(reference, cell, rules) for cell in old[1:]], [_findings(reference, cell, rules) for cell in new]
         )
     return CellComparison(
-        latest.key or "", number, latest.title, Verdict.IDENTICAL, tuple(findings), edited, moved, _times(old, new), "; ".join(words)
+        latest.key or "",
+        number,
+        latest.title,
+        Verdict.IDENTICAL,
+        tuple(findings),
+        edited,
+        moved,
+        _times(old, new),
+        "; ".join(words),
+        Doubts(*(tuple(dict.fromkeys(why for cell in side for why in cell.doubts)) for side in (old, new))),
     )
 
 
