@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .cells.cell_queue import CellQueue
+from .cells.earlier import Earlier
 from .cells.told import sticky_as_told
 from .front.clients import Clients
 from .front.sockets import Client
@@ -21,7 +22,9 @@ Written = Callable[[], tuple[list[dict[str, Any]], list[str]]]
 class Overview:
     """Answers `wardian_watch_request`, and tells which nodes there are when that changes. Cells tell of themselves."""
 
-    def __init__(self, clients: Clients, home: HomePlace, reach: Reach, cells: CellQueue, written: Written | None) -> None:
+    def __init__(
+        self, clients: Clients, home: HomePlace, reach: Reach, cells: CellQueue, earlier: Earlier, written: Written | None
+    ) -> None:
         """written: None where there is no file."""
         self._clients = clients
         self._durations: dict[str, float] = {}
@@ -30,6 +33,7 @@ class Overview:
         self._home = home
         self._reach = reach
         self._cells = cells
+        self._earlier = earlier
         self._told: dict[str, Any] | None = None
         reach.on_read = self._nodes_read
         reach.on_stale = self._look
@@ -41,7 +45,7 @@ class Overview:
         told = {
             "environment": self._told,
             "sticky": sticky_as_told(self._cells.sticky),
-            "cells": self._cells.unfinished(),
+            "cells": [*self._earlier.unfinished(), *self._cells.unfinished()],
             "durations": self._durations,
         }
         self._clients.answer(client, request, {"status": "ok", "sequence": sequence, **told})

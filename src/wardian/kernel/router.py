@@ -15,6 +15,7 @@ from ..errors import WardianError
 from ..providers.preloaded import Preloaded
 from .cells.binding import HOME, Bound
 from .cells.cell_queue import CellQueue
+from .cells.earlier import Earlier
 from .cells.jobs import Jobs
 from .front.clients import Clients
 from .front.sockets import Client
@@ -92,7 +93,9 @@ class Router:
         self._reach = Reach(find, open_link, notebook, session, self, self._recorder)
         jobs = Jobs()
         self._cells = CellQueue(self._clients, self._home, self._reach, jobs, self._recorder, notebook, run)
-        self._overview = Overview(self._clients, self._home, self._reach, self._cells, written)
+        self._earlier = Earlier(self._clients, self._reach, self._cells)
+        self._reach.recovery.on_left = self._earlier.take_over
+        self._overview = Overview(self._clients, self._home, self._reach, self._cells, self._earlier, written)
         self._exchange = Exchange(self._reach)
         self._forwards = Forwards(self._reach)
         self._magics = Magics(self._reach, self._exchange, jobs, self._cells)
@@ -222,7 +225,12 @@ class Router:
             self._send(place, client, message)
 
     def _follow(self, client: Client, message: Message) -> None:
-        self._clients.follow(client, message)
+        async def follow() -> None:
+            # What an earlier kernel left is what the page of a kernel that was killed has missed.
+            await self._reach.recall()
+            self._clients.follow(client, message)
+
+        self._reach.spawn(follow())
 
     def _watch(self, client: Client, message: Message) -> None:
         self._overview.watch(client, message)

@@ -290,6 +290,8 @@ class _StockRouter(Router):
     def __init__(self, front: _StockFront, folder: Path, **arguments: Any) -> None:
         self._front = front
         super().__init__({"key": ""}, folder, **arguments)
+        # Its pages do not ask for what they have missed, and the numbers of its cells are the kernel's.
+        self._reach.recovery.on_left = lambda cell, left: None
 
     def _make_clients(self, connection: Mapping[str, Any]) -> Clients:
         return Clients(connection, self._request, self._front)

@@ -105,7 +105,9 @@ class CellQueue:
         self._count = number - 1
 
     def interrupt(self) -> None:
-        """Interrupt the cells that run, wherever they run."""
+        """Interrupt the cells that run, wherever they run; where there is none, those of an earlier kernel."""
+        if not self._active:
+            self._reach.interrupt_earlier()
         for cell in list(self._active):
             if cell.opening is not None and not cell.opening.done():
                 cell.opening.cancel()
@@ -113,6 +115,17 @@ class CellQueue:
             elif cell.run is not None:
                 cell.run.interrupt()
                 self._hurry(cell)
+
+    def next_number(self) -> int:
+        """The number of a cell that begins."""
+        self._count += 1
+        return self._count
+
+    def tell_busy(self) -> None:
+        """Say so again if cells run, after it was said that one has ended."""
+        if self._active:
+            # The last status that a front end hears is the one that it shows.
+            self._clients.status("busy", self._active[-1].request)
 
     def history(self) -> list[tuple[int, str]]:
         """Number and source of the cells on nodes that home's history lacks; whoever asks has to give them to it."""
@@ -319,9 +332,7 @@ class CellQueue:
         self._clients.reply(cell.client, cell.request, {**content, "execution_count": cell.number}, metadata)
         self._clients.status("idle", cell.request)
         self._active.remove(cell)
-        if self._active:
-            # The last status that a front end hears is the one that it shows.
-            self._clients.status("busy", self._active[-1].request)
+        self.tell_busy()
         if failed:
             while self._queue:
                 self._abort(self._queue.popleft())

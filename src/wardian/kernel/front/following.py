@@ -67,6 +67,14 @@ class Following:
         self._executions[request.id] = Execution(cell, str(request.content.get("code", "")), request.header)
         self._shrink()
 
+    def taken_over(self, request: Message) -> bool:
+        """A cell of an earlier kernel is shown on from here. False where no cell is named, or a newer execution of it is known."""
+        cell = request.metadata.get("cellId")
+        if cell is None or cell in self._latest:
+            return False
+        self.requested(request)
+        return True
+
     def published(self, message: Message) -> None:
         """All clients are sent a message."""
         kind = message.kind

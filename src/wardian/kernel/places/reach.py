@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from ...errors import NodeDownError, NotUpError, SelectorError, WardianError
 from ...providers.base import Channel
 from ..record.recording import Recorder
-from ..record.recovery import Recovery
+from ..record.recovery import OldCell, Recovery
 from ..wire import Message
 from . import alignment
 from .connection import Connection, Link
@@ -242,14 +242,20 @@ class Reach:
             environment = await self._current()
         except WardianError as error:
             log.info("earlier cells are not taken up: %s", error.message)
+            for cell in self.recovery.cells.values():
+                for node in cell.missing:
+                    cell.unreachable(node, error)
             return
-        places = [(node, language) for node, language in self.recovery.places(environment.select) if node in environment.nodes]
+        places = self.recovery.places(environment.select)
         await asyncio.gather(*(self._take_up(environment, node, language) for node, language in places))
 
     async def _take_up(self, environment: Environment, node: str, language: str) -> None:
-        if environment.nodes[node].state != "ready":
-            return
         try:
+            view = environment.nodes.get(node)
+            if view is None:
+                raise _none(node)
+            if view.state != "ready":
+                raise _down(node, view)
             connection = await self._connect(node)
             kernels = (await connection.request("kernel.list"))["kernels"]
             if f"{language}-{self._suffix}" in kernels:
@@ -257,8 +263,10 @@ class Reach:
                 return
         except WardianError as error:
             log.info("earlier cells on %s are not taken up: %s", node, error.message)
+            for cell in self.recovery.on(node, language):
+                cell.unreachable(node, error)
             return
-        place = Place(node, language, self._listener)
+        place = self.stand_in(node, language)
         for cell in self.recovery.on(node, language):
             cell.over(place)
 
@@ -314,6 +322,16 @@ class Reach:
         shells = [place.stop() for place in self._places.values() if isinstance(place, ShellPlace)]
         await asyncio.gather(*(connection.close() for connection in connections), *shells, return_exceptions=True)
 
+    def stand_in(self, node: str, language: str) -> Place:
+        """A place without a kernel."""
+        return Place(node, language, self._listener)
+
+    def interrupt_earlier(self) -> None:
+        """Interrupt what an earlier kernel of this notebook began and nodes still run."""
+        for place in self._places.values():
+            if isinstance(resumed := place.resumed, OldCell):
+                place.interrupt(resumed)
+
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run a request to an agent whose only possible failure is that the node is gone, which its link tells by itself."""
         task = asyncio.create_task(work)
@@ -330,7 +348,7 @@ class Reach:
             return found
         if not isinstance(found, WardianError):
             raise found
-        place = Place(name, language, self._listener)
+        place = self.stand_in(name, language)
         place.lose(found)
         return place
 
@@ -448,7 +466,7 @@ class Reach:
             except WardianError as error:
                 return error
             if view is None:
-                return NodeDownError(name, "there is no such node any more", remedy="`wardian up` makes what the experiment asks for")
+                return _none(name)
             return _down(name, view) if view.state not in ("ready", "unreachable") else None
 
         connection = Connection(name, open_link, missing, self._recorder, self._forget, lambda: self._ended(name), self._restarted)
@@ -489,6 +507,10 @@ class Reach:
 
     async def _left_behind(self, notebook: str) -> None:
         self.recovery.add(await self._recorder.unfinished(notebook))
+
+
+def _none(name: str) -> NodeDownError:
+    return NodeDownError(name, "there is no such node any more", remedy="`wardian up` makes what the experiment asks for")
 
 
 def _down(name: str, view: NodeState) -> NodeDownError:

@@ -239,7 +239,7 @@ class Recorder:
         outputs = journal.outputs(entry.id)
         record.recorded(outputs)
         replies = {output.node: dict(output.content) for output in outputs if output.message_type == REPLY and output.node}
-        return Unfinished(entry, record, replies)
+        return Unfinished(entry, record, replies, outputs)
 
     # --- on the loop
 
@@ -417,11 +417,12 @@ class Record:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A cell that an earlier kernel left. replies: how it ended on the nodes where that is known."""
+    """A cell that an earlier kernel left. replies: how it ended on the nodes where that is known. outputs: all that is recorded."""
 
     entry: LogEntry
     record: Record
     replies: dict[str, dict[str, Any]]
+    outputs: tuple[Output, ...]
 
 
 def _joined(turn: _Turn, next_turn: _Turn) -> bool:

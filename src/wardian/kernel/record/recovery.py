@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import SelectorError, WardianError
 from ..cells.summary import compact
@@ -11,11 +11,18 @@ from ..places.place import Place
 from ..wire import IOPUB, SHELL, STDIN, Message
 from .recording import Record, Recorder, Unfinished
 
-GONE = {"status": "error", "ename": "Lost", "evalue": "the kernel there does not run it any more"}
+if TYPE_CHECKING:
+    from ..cells.cell import Run
+
+_GONE = "the kernel there does not run it any more"
+GONE = {"status": "error", "ename": "Lost", "evalue": _GONE, "traceback": [f"\x1b[0;31mLost\x1b[0m: {_GONE}"]}
 
 
 class OldCell:
-    """A cell that an earlier kernel began. As an `Execution` it records what comes."""
+    """A cell that an earlier kernel began. As an `Execution` it records what comes.
+
+    shown: where it is shown in its notebook cell, the run that is given all that comes, and records it.
+    """
 
     def __init__(self, request: Message, source: str, language: str, record: Record, ended: Callable[[OldCell], None]) -> None:
         """ended: called once it has ended everywhere. Where it runs is added with `on`, and how it ended with `replies`."""
@@ -26,6 +33,8 @@ class OldCell:
         self.nodes: list[str] = []
         self.replies: dict[str, dict[str, Any]] = {}
         self.reply: dict[str, Any] | None = None
+        self.shown: Run | None = None
+        self._unreachable: set[str] = set()
         self._source = source
         self._done = ended
 
@@ -52,13 +61,26 @@ class OldCell:
         self.record.done(self.reply)
         self._done(self)
 
+    def unreachable(self, node: str, error: WardianError) -> None:
+        """What it still does there is not heard for now: whoever is shown it is told so. Nothing is recorded: it may be heard yet."""
+        run = self.shown
+        if run is None or node not in self.missing or node in self._unreachable:
+            return
+        self._unreachable.add(node)
+        record, run.cell.record = run.cell.record, None
+        run.lost(next(place for place in run.places if place.name == node), error)
+        run.cell.record = record
+
     def over(self, place: Place) -> None:
         """The place's kernel knows nothing of it (any more)."""
         self._end(place, GONE)
 
     def received(self, place: Place, channel: int, message: Message) -> None:
         """Record its output."""
-        if channel == IOPUB and message.kind == "execute_input":
+        run = self._shown(place)
+        if run is not None and channel == IOPUB:
+            run.received(place, channel, message)
+        elif channel == IOPUB and message.kind == "execute_input":
             self.record.begun()
         elif channel == IOPUB:
             self.record.output(place.name, message.kind, message.content_bytes)
@@ -79,8 +101,15 @@ class OldCell:
     def _end(self, place: Place, reply: dict[str, Any]) -> None:
         if place.name not in self.replies:
             self.replies[place.name] = reply
-            self.record.ended(place.name, reply)
+            run = self._shown(place)
+            if run is not None:
+                run.finished(place, Message.new("execute_reply", reply, ""))
+            else:
+                self.record.ended(place.name, reply)
             self.settle()
+
+    def _shown(self, place: Place) -> Run | None:
+        return None if place.name in self._unreachable else self.shown
 
 
 class Recovery:
@@ -92,15 +121,20 @@ class Recovery:
         self._notebook = notebook
         self._recorder = recorder
         self._news: list[str] = []
+        self.on_left: Callable[[OldCell, Unfinished], None] = lambda cell, left: None
+        """Called with each cell of the notebook that an earlier kernel left, the last of them where it was run more than once."""
 
     def add(self, unfinished: list[Unfinished]) -> None:
         """Take what the journal knows."""
+        latest = {item.entry.detail["cell"]: item for item in unfinished}
         for item in unfinished:
             detail = item.entry.detail
-            cell = self._cell(str(detail["request"]), str(detail["source"]), str(detail["language"]), item.record)
+            cell = self._cell(str(detail["request"]), str(detail["source"]), str(detail["language"]), item.record, detail["cell"])
             cell.selector = detail["selector"]
             cell.nodes = list(item.entry.nodes)
             cell.replies.update(item.replies)
+            if latest[detail["cell"]] is item:
+                self.on_left(cell, item)
             cell.settle()
 
     def found(self, place: Place, begun: Message) -> OldCell:
@@ -139,13 +173,16 @@ class Recovery:
         self._news.clear()
         return text
 
-    def _cell(self, request: str, source: str, language: str, record: Record) -> OldCell:
-        message = Message.new("execute_request", {"silent": False}, self._session)
+    def _cell(self, request: str, source: str, language: str, record: Record, cell_id: str | None = None) -> OldCell:
+        metadata = {"cellId": cell_id} if cell_id else None
+        message = Message.new("execute_request", {"code": source, "silent": False}, self._session, metadata=metadata)
         message.header["msg_id"] = request
         cell = self.cells[request] = OldCell(message, source, language, record, self._ended)
         return cell
 
     def _ended(self, cell: OldCell) -> None:
+        if cell.shown is not None:
+            return
         how = "well" if cell.reply and cell.reply["status"] == "ok" else f"with {(cell.reply or {}).get('ename')}"
         shown = f"; %output {cell.record.name} shows what it printed" if cell.record.name else ""
         self._news.append(f"[an earlier cell on {compact(cell.nodes)} ({cell.title}) has ended {how}{shown}]")

@@ -48,6 +48,12 @@ export class Followed implements Kernel.IShellFuture<Request, Reply> {
     }
   }
 
+  /** Nothing more will come. */
+  end(): void {
+    this._done.resolve(undefined as unknown as Reply);
+    this.isDisposed = true;
+  }
+
   sendInputReply(content: KernelMessage.IInputReplyMsg['content'], parent: KernelMessage.IInputReplyMsg['parent_header']): void {
     this._kernel.sendInputReply(content, parent);
   }

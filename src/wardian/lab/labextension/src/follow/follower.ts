@@ -1,6 +1,7 @@
 import type { CodeCell } from '@jupyterlab/cells';
 import type { NotebookPanel } from '@jupyterlab/notebook';
 import { type Kernel, KernelMessage } from '@jupyterlab/services';
+import { Signal } from '@lumino/signaling';
 
 import { Followed } from './followed';
 
@@ -20,13 +21,16 @@ export class Follower {
   private _followed = new Map<string, Followed>();
   private _waiting: KernelMessage.IMessage[] | null = null;
   private _heard = false;
+  private _restarted = false;
   private _request = '';
 
   constructor(panel: NotebookPanel, kernel: Kernel.IKernelConnection) {
     this._panel = panel;
     this._kernel = kernel;
     kernel.anyMessage.connect(this._receive, this);
-    panel.disposed.connect(() => kernel.anyMessage.disconnect(this._receive, this));
+    kernel.statusChanged.connect(this._status, this);
+    kernel.disposed.connect(this._end, this);
+    panel.disposed.connect(() => Signal.disconnectBetween(kernel, this));
   }
 
   /** Ask the kernel what this page has missed, show it, and go on from there. */
@@ -49,6 +53,23 @@ export class Follower {
     const waiting = this._waiting;
     this._waiting = null;
     waiting.forEach(message => this._take(message));
+  }
+
+  /** A kernel that died and was started anew knows what nodes go on with. */
+  private _status(_: Kernel.IKernelConnection, status: Kernel.Status): void {
+    if (status === 'autorestarting') {
+      this._end();
+      this._restarted = true;
+    } else if (this._restarted && (status === 'idle' || status === 'busy')) {
+      this._restarted = false;
+      void this.begin();
+    }
+  }
+
+  /** The kernel has gone, and with it what is followed. */
+  private _end(): void {
+    this._followed.forEach(followed => followed.end());
+    this._followed.clear();
   }
 
   private _receive(_: Kernel.IKernelConnection, { msg, direction }: Kernel.IAnyMessageArgs): void {
@@ -79,7 +100,8 @@ export class Follower {
 
   private _show(execution: IExecution): void {
     const cell = this._panel.content.widgets.find(widget => widget.model.id === execution.cell) as CodeCell | undefined;
-    if (cell?.model.type !== 'code' || cell.outputArea.future || !wanted(cell, execution)) {
+    const known = cell?.outputArea?.future;
+    if (cell?.model.type !== 'code' || (known && !known.isDisposed) || !wanted(cell, execution)) {
       return;
     }
     const model = cell.model;
