@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from wardian.journal import Journal, LogEntry
 
-from .conftest import TIMEOUT, Notebook, Result
+from .conftest import TIMEOUT, Notebook, Result, lanes, write_nodes
 
 pytestmark = pytest.mark.slow
 
@@ -194,6 +196,72 @@ def test_a_cell_waits_for_what_an_earlier_kernel_left(recorded: Callable[[], Not
     assert entry is not None
     assert entry.status == "ok"
     assert printed(journal, entry, "server") == "begun\nafter\n"
+
+
+def followed(notebook: Notebook) -> dict[str, dict[str, Any]]:
+    """What a page that opens now is told of each cell, by the cell's id."""
+    request = notebook.client.session.msg("wardian_follow_request", {"since": 0})
+    notebook.client.shell_channel.send(request)
+    cells = notebook.reply(request["header"]["msg_id"])["content"]["cells"]
+    # what came before is in the reply
+    rest(notebook, request["header"]["msg_id"])
+    return {told["cell"]: told for told in cells}
+
+
+def leave(notebook: Notebook, code: str, cell: str, journal: Path) -> None:
+    """Run a cell until it has printed "begun" and is recorded, and kill the kernel."""
+    number = notebook.send(code, {"cellId": cell})
+    notebook.printed(number, "begun")
+    wait_until(lambda: any(entry.detail["request"] == number for entry in cells_on_nodes(journal)))
+    notebook.kill()
+
+
+def rest(notebook: Notebook, number: str) -> list[dict[str, Any]]:
+    """The messages of a cell from now to its end."""
+    messages = []
+    notebook.until(number, lambda message: messages.append(message) or message["content"].get("execution_state") == "idle")
+    return messages
+
+
+def texts(messages: list[dict[str, Any]]) -> str:
+    return "".join(message["content"]["text"] for message in messages if message["header"]["msg_type"] == "stream")
+
+
+def test_a_killed_kernel_shows_its_cells_on(recorded: Callable[[], Notebook], host_nodes: Path, journal: Path) -> None:
+    """A page finds the cell of a killed kernel in that kernel's successor: what it printed, all that it prints on, its result, its end."""
+    gate = f"gate-{time.time()}"
+    leave(recorded(), f"%%on client\n{GATED.replace('GATE', gate)}\n{COUNT}\n6 * 7", "counts", journal)
+    second = recorded()
+    told = followed(second)["counts"]
+    assert told["ended"] is None
+    assert told["code"].startswith("%%on client")
+    for node in ("client-0", "client-1"):
+        (host_nodes / node / gate).touch()
+    came = rest(second, told["header"]["msg_id"])
+    shown = lanes(texts([*told["messages"], *came]))
+    assert shown == {"client[0]": f"begun\n{EXPECTED}", "client[1]": f"begun\n{EXPECTED}"}
+    assert any("client[0:2] │ 42" in message["content"].get("data", {}).get("text/plain", "") for message in came)
+    assert second.run("1").text("stderr") == ""
+
+
+def test_a_shown_cell_is_interrupted_or_out_of_reach(recorded: Callable[[], Notebook], host_nodes: Path, journal: Path) -> None:
+    """A cell of a killed kernel that is shown on can be interrupted; where the environment is down it ends with an error that says so."""
+    code = f"%%on server\n{GATED.replace('GATE', 'never')}"
+    leave(recorded(), code, "waits", journal)
+    second = recorded()
+    request = followed(second)["waits"]["header"]["msg_id"]
+    second.interrupt()
+    assert [message["content"]["ename"] for message in rest(second, request) if message["msg_type"] == "error"] == ["KeyboardInterrupt"]
+    leave(second, code, "waits", journal)
+    known = json.loads((host_nodes / "nodes.json").read_text())
+    write_nodes(host_nodes, None)
+    try:
+        third = recorded()
+        told = followed(third)["waits"]
+        messages = told["messages"] if told["ended"] else [*told["messages"], *rest(third, told["header"]["msg_id"])]
+        assert "NotUpError" in [message["content"].get("ename") for message in messages]
+    finally:
+        write_nodes(host_nodes, known)
 
 
 def test_a_cell_whose_node_kernel_is_gone(recorded: Callable[[], Notebook], journal: Path) -> None:

@@ -327,10 +327,16 @@ class Reach:
         return Place(node, language, self._listener)
 
     def interrupt_earlier(self) -> None:
-        """Interrupt what an earlier kernel of this notebook began and nodes still run."""
+        """Interrupt what an earlier kernel of this notebook began, now or as soon as its node is reached."""
+        for cell in self.recovery.cells.values():
+            cell.unwanted = True
         for place in self._places.values():
-            if isinstance(resumed := place.resumed, OldCell):
-                place.interrupt(resumed)
+            self._interrupt_unwanted(place)
+
+    def _interrupt_unwanted(self, place: Place) -> None:
+        resumed = place.resumed
+        if isinstance(resumed, OldCell) and resumed.unwanted:
+            place.interrupt(resumed)
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run a request to an agent whose only possible failure is that the node is gone, which its link tells by itself."""
@@ -430,6 +436,7 @@ class Reach:
         if place.error is not None:
             raise place.error
         self._places[name, language] = place
+        self._interrupt_unwanted(place)
         self.on_read()
         return place
 

@@ -21,7 +21,7 @@ GONE = {"status": "error", "ename": "Lost", "evalue": _GONE, "traceback": [f"\x1
 class OldCell:
     """A cell that an earlier kernel began. As an `Execution` it records what comes.
 
-    shown: where it is shown in its notebook cell, the run that is given all that comes, and records it.
+    shown: where it is shown in its notebook cell, the run that is given all that comes, and records it. unwanted: it is to be interrupted.
     """
 
     def __init__(self, request: Message, source: str, language: str, record: Record, ended: Callable[[OldCell], None]) -> None:
@@ -34,6 +34,7 @@ class OldCell:
         self.replies: dict[str, dict[str, Any]] = {}
         self.reply: dict[str, Any] | None = None
         self.shown: Run | None = None
+        self.unwanted = False
         self._unreachable: set[str] = set()
         self._source = source
         self._done = ended
