@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.stage import Stage
+from tests.stage import Stage, eventually
+from wardian.journal import Journal
 
 from ..conftest import CURRENT, Notebook, Server
 from ..test_switch import switch
@@ -128,3 +132,35 @@ def test_a_split_cell_stays_where_it_was(notebook: Notebook) -> None:
     page.keyboard.type("third = 3; ")
     sources = [page.evaluate(f"{CURRENT}.widgets[{index}].model.sharedModel.getSource()") for index in (3, 4)]
     assert sources == ["%%on server --timeout 30s\nfirst = 1", "%%on server --timeout 30s\nthird = 3; second = 2"]
+
+
+@pytest.mark.long
+def test_a_cell_streams_on_when_what_it_runs_through_is_killed(notebook: Notebook, server: Server, stage: Stage) -> None:
+    """A page whose server dies, and one whose kernel dies, shows its cell to the end once there is another, each line once."""
+    for killed in ("server", "kernel"):
+        code = f"%%on server\nimport os, time\nprint('first')\nwhile not os.path.exists('/tmp/{killed}'): time.sleep(0.05)\n"
+        cell = notebook.start(code + "for number in range(300): print('line', number, flush=True)\nprint('last')")
+        cell.printed("first")
+        eventually(lambda number=cell.id: number in recorded(stage), "it is recorded")
+        if killed == "server":
+            server.start(server.kill())
+        else:
+            os.kill(router(server), signal.SIGKILL)
+        stage.run("exec", "server", "--", "touch", f"/tmp/{killed}")
+        text = cell.printed("last").wait().text
+        assert text.splitlines() == ["first", *(f"line {number}" for number in range(300)), "last"]
+        notebook.picture(f"cells-{killed}-killed")
+    notebook.run("%%on server\nprint('next')").printed("next")
+
+
+def recorded(stage: Stage) -> set[str]:
+    """The ids of the notebook cells that the journal has."""
+    with Journal.open(stage.folder / ".wardian" / "journal.db") as journal:
+        return {entry.detail["cell"] for entry in journal.entries(kinds=["cell"])}
+
+
+def router(server: Server) -> int:
+    """The process of the server's kernel."""
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    (kernel,) = (child for child in children if b"wardian.kernel" in Path(f"/proc/{child}/cmdline").read_bytes())
+    return int(kernel)
