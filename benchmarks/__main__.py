@@ -22,6 +22,7 @@ MEASURES = (
     "memory",
     "lab",
     "switch",
+    "start",
     "replay",
 )
 

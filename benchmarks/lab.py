@@ -77,13 +77,30 @@ def open_browser() -> Iterator[Browser]:
 
 @contextmanager
 def open_page(browser: Browser, folder: Path, kernel: str, cells: list[str], *, extension: bool) -> Iterator[Page]:
-    """A page of a server of its own, with a notebook of these cells. extension: whether the server has ours."""
+    """A page of a server of its own, with a notebook of these cells. extension: whether server and page have ours."""
     name = f"lab-{kernel}.ipynb"
     code = [nbformat.v4.new_code_cell(cell) for cell in cells]
     nbformat.write(nbformat.v4.new_notebook(cells=code, metadata={"kernelspec": {"name": kernel, "display_name": kernel}}), folder / name)
+    with open_server(folder, extension=extension) as (url, token):
+        page = browser.new_page()
+        page.set_default_timeout(TIMEOUT * 1000)
+        page.goto(f"{url}/lab/tree/{name}?token={token}", wait_until="commit")
+        page.wait_for_function(READY)
+        yield page
+        page.close()
+        for running in json.loads(_request(f"{url}/api/kernels", token)):
+            _request(f"{url}/api/kernels/{running['id']}", token, "DELETE")
+
+
+@contextmanager
+def open_server(folder: Path, *, extension: bool) -> Iterator[tuple[str, str]]:
+    """The address and the token of a server, with our extensions or without any of them."""
     token = secrets.token_hex(16)
     with tempfile.TemporaryDirectory() as private:
         log = Path(private) / "server.log"
+        page_config = Path(private) / "labconfig" / "page_config.json"
+        page_config.parent.mkdir()
+        page_config.write_text(json.dumps({"disabledExtensions": {"wardian": not extension}}))
         with log.open("wb") as output:
             server = subprocess.Popen(
                 [
@@ -91,21 +108,19 @@ def open_page(browser: Browser, folder: Path, kernel: str, cells: list[str], *, 
                     *("--ServerApp.ip=127.0.0.1", "--ServerApp.port=0", f"--ServerApp.root_dir={folder}"),
                     f"--ServerApp.jpserver_extensions={{'wardian.lab': {extension}}}",
                 ],
-                env={**os.environ, "JUPYTER_TOKEN": token, "JUPYTER_RUNTIME_DIR": private, "JUPYTERLAB_SETTINGS_DIR": private},
+                env={
+                    **os.environ,
+                    "JUPYTER_TOKEN": token,
+                    "JUPYTER_RUNTIME_DIR": private,
+                    "JUPYTERLAB_SETTINGS_DIR": private,
+                    "JUPYTER_CONFIG_DIR": private,
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
         try:
-            url = _url(server, log)
-            page = browser.new_page()
-            page.set_default_timeout(TIMEOUT * 1000)
-            page.goto(f"{url}/lab/tree/{name}?token={token}", wait_until="commit")
-            page.wait_for_function(READY)
-            yield page
-            page.close()
-            for running in json.loads(_request(f"{url}/api/kernels", token)):
-                _request(f"{url}/api/kernels/{running['id']}", token, "DELETE")
+            yield _url(server, log), token
         finally:
             server.terminate()
             server.wait()
