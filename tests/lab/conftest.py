@@ -11,13 +11,15 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
 
 from tests.kernel.conftest import ROOT, host_nodes, write_nodes  # noqa: F401
 from tests.stage import eventually, require
@@ -34,6 +36,9 @@ FLAGS = [
 ]
 TIMEOUT = 60_000
 """How long a page may take for anything, milliseconds."""
+
+_SHOWN = 4000
+"""How much of a page's text the report of a test that failed has, characters."""
 
 expect.set_options(timeout=TIMEOUT)
 
@@ -267,6 +272,18 @@ class Notebook:
         path = ARTEFACTS / f"{name}.png"
         self.page.screenshot(path=path)
         return path
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Adds to the report of a test that failed what its pages show: a picture does not leave the machine that it ran on."""
+    report = yield
+    browser = getattr(item, "funcargs", {}).get("browser")
+    if report.failed and report.when == "call" and isinstance(browser, Browser):
+        for page in (page for context in browser.contexts for page in context.pages):
+            with suppress(PlaywrightError):
+                report.sections.append((f"page {page.url.partition('?')[0]}", page.locator("body").inner_text(timeout=5_000)[-_SHOWN:]))
+    return report
 
 
 @pytest.fixture(scope="module")

@@ -135,7 +135,9 @@ def test_picked_with_the_keyboard(up: Notebook) -> None:
     cell.shows("2 nodes")
     assert cell.metadata == {"on": "client[0],server"}
     up.page.keyboard.press("Control+Shift+O")
+    expect(cell.option("origin")).to_be_visible()
     up.page.keyboard.type("origin")
+    expect(cell.options).to_have_count(1)
     up.page.keyboard.press("Enter")
     cell.shows("origin")
     assert cell.metadata == {"on": "origin"}
