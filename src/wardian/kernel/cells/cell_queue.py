@@ -105,7 +105,7 @@ class CellQueue:
         self._count = number - 1
 
     def interrupt(self) -> None:
-        """Interrupt the cells that run, wherever they run; where there is none, those of an earlier kernel."""
+        """Interrupt the cells that run, wherever they run; where there is none, those of an earlier kernel that are shown on."""
         if not self._active:
             self._reach.interrupt_earlier()
         for cell in list(self._active):

@@ -327,9 +327,9 @@ class Reach:
         return Place(node, language, self._listener)
 
     def interrupt_earlier(self) -> None:
-        """Interrupt what an earlier kernel of this notebook began, now or as soon as its node is reached."""
+        """Interrupt the cells of an earlier kernel that are shown on, now or as soon as their nodes are reached."""
         for cell in self.recovery.cells.values():
-            cell.unwanted = True
+            cell.unwanted = cell.shown is not None
         for place in self._places.values():
             self._interrupt_unwanted(place)
 
