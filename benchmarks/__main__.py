@@ -23,6 +23,7 @@ MEASURES = (
     "lab",
     "switch",
     "start",
+    "panel",
     "replay",
 )
 
