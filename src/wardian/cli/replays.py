@@ -23,6 +23,8 @@ _FINDINGS = 6
 """Most findings shown of one cell."""
 _LINES = 20
 """Most differences shown of the environments."""
+_ASKED = ("parameter ", "link ", "experiment file", "provider")
+"""What differences of environments begin with that are reason enough for other results."""
 
 
 def complete_target(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -222,7 +224,8 @@ def _against(found: Replay) -> str:
 def _advice(found: Replay) -> str:
     """What helps where the host may be why something differs, or where only numbers differ that nothing is known of."""
     wrong = [cell for cell in found.comparison.cells if not cell.verdict.fine]
-    if wrong and all(cell.in_doubt for cell in wrong):
+    same = not any(item.what.startswith(_ASKED) for item in found.comparison.environment)
+    if wrong and same and all(cell.in_doubt for cell in wrong):
         again = "record" if all(cell.doubts.old for cell in wrong) else "replay"
         command = f"wardian {'run' if again == 'record' else 'replay'} {found.notebook.name}"
         return f"All that differs was measured while a host was saturated: {again} it again when that is quiet (`{command}`)."
