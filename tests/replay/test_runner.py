@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,12 @@ def test_what_is_no_notebook(stage: Stage) -> None:
     (stage.folder / "junk.ipynb").write_bytes(b"\x00\xff junk")
     assert "junk.ipynb" in stage.error("run", "junk.ipynb", code=9)
     assert stage.environments() == []
+
+
+def test_notebooks_are_read_without_compiling_a_grammar() -> None:
+    """What checks notebooks does not load what it has for addresses, which takes longer than all else of a command."""
+    code = "import sys, wardian.replay.runner; print('nbformat' in sys.modules, 'lark' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "True False\n"
 
 
 @pytest.mark.parametrize("tool", ["nbconvert", "papermill"])
