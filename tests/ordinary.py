@@ -22,6 +22,7 @@ from wardian.providers.local.kernel import CLONE_NEWNS, MS_PRIVATE, MS_REC, bind
 from .stage import BIN, require
 
 ROOT = Path(__file__).parents[1]
+POLICY = Path("/etc/wardian/policy.yaml")
 
 
 class User:
@@ -43,11 +44,17 @@ class User:
             command, cwd=ROOT, env={**self.env, **({"TESTS_DELEGATE": "1"} if groups else {})}, capture_output=True, text=True, check=False
         )
 
-    def wardian(self, *argv: str, cwd: Path | None = None) -> str:
+    def wardian(self, *argv: str, cwd: Path | None = None, groups: bool = False) -> str:
         """The output of a `wardian` command that has to succeed."""
-        done = self.run(str(BIN / "wardian"), *argv, cwd=cwd)
+        done = self.run(str(BIN / "wardian"), *argv, cwd=cwd, groups=groups)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def policy(self, text: str) -> None:
+        """Have his commands find this as the policy of the host, as of now."""
+        path = Path(f"{self.folder}.policy.yaml")
+        path.write_text(text)
+        self.env["TESTS_POLICY"] = str(path)
 
     def write(self, path: str, text: str) -> Path:
         """A file of his, below his home."""
@@ -80,7 +87,8 @@ def user(*, ids: bool = True) -> Iterator[User]:
     finally:
         # also while the host's init has not taken note of the last of his processes yet
         _alone("userdel", "--force", "--remove", name)
-        for top in _hierarchies():
+        Path(f"/home/{name}.policy.yaml").unlink(missing_ok=True)
+        for top in hierarchies():
             for folder, _, _ in os.walk(top / name, topdown=False):
                 os.rmdir(folder)
 
@@ -92,14 +100,15 @@ def _alone(*command: str) -> None:
         subprocess.run(command, capture_output=True, check=True)
 
 
-def _hierarchies() -> list[Path]:
+def hierarchies() -> list[Path]:
+    """The tops of those of control groups that a user may be given a part of."""
     rows = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
     return [Path(row[1]) for row in rows if row[2] == "cgroup2" or (row[2] == "cgroup" and "cpuset" not in row[3].split(","))]
 
 
 def _delegate(name: str, user: int) -> None:
     """Hand this process a part of each hierarchy of control groups, as systemd does for a user's session."""
-    for top in _hierarchies():
+    for top in hierarchies():
         group = top / name
         for folder in (group, group / "session"):
             folder.mkdir(exist_ok=True)
@@ -123,6 +132,14 @@ def _show(paths: Sequence[str]) -> None:
         bind(f"/proc/self/fd/{descriptor}", path)
 
 
+def _rule(policy: str) -> None:
+    """Have /etc/wardian/policy.yaml be this file, in this mount namespace."""
+    kept = os.open(policy, os.O_PATH)
+    mount("tmpfs", str(POLICY.parent), "tmpfs", options="mode=755,size=1m")
+    POLICY.touch(mode=0o644)
+    bind(f"/proc/self/fd/{kept}", str(POLICY))
+
+
 def main() -> None:
     """`python -m tests.ordinary USER FOLDER COMMAND …`, as root."""
     name, folder, *argv = sys.argv[1:]
@@ -132,6 +149,8 @@ def main() -> None:
     _show(sorted({sys.prefix, sys.base_prefix, str(ROOT)}))
     if mounted := os.environ.pop("TESTS_MOUNTED", ""):
         bind(mounted, mounted)
+    if policy := os.environ.pop("TESTS_POLICY", ""):
+        _rule(policy)
     if os.environ.pop("TESTS_DELEGATE", ""):
         _delegate(name, entry.pw_uid)
     os.setgroups(os.getgrouplist(name, entry.pw_gid))

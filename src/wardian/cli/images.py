@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from ..experiment.units import approximate_size
 from .common import count, json_option, print_json, style, table
 from .progress import show_words
 
@@ -33,7 +34,7 @@ class _Image(click.ParamType[str]):
         except ProviderError:
             return []
         names = [(name, stored) for stored in found for name in stored.names or (stored.digest[7:19],)]
-        return [CompletionItem(name, help=_size(stored.size)) for name, stored in names if name.startswith(incomplete)]
+        return [CompletionItem(name, help=approximate_size(stored.size)) for name, stored in names if name.startswith(incomplete)]
 
 
 @click.group("image")
@@ -75,7 +76,7 @@ def add_command(source: Path, name: str | None, limit: str | None, as_json: bool
         print_json(_facts(stored))
     else:
         called = f", called {', '.join(stored.names)}" if stored.names else ""
-        click.echo(f"{style(stored.digest, bold=True)}{called}: {_size(stored.size)} in {count(stored.files, 'file')}")
+        click.echo(f"{style(stored.digest, bold=True)}{called}: {approximate_size(stored.size)} in {count(stored.files, 'file')}")
 
 
 @image_command.command("ls")
@@ -97,7 +98,13 @@ def ls_command(as_json: bool) -> None:
         click.echo("There are none; `wardian image add` unpacks one, and so does a node with `image:`.")
         return
     rows = [
-        [", ".join(stored.names) or "-", stored.digest[7:19], _size(stored.size), time.strftime("%F %R", time.localtime(stored.used)), who]
+        [
+            ", ".join(stored.names) or "-",
+            stored.digest[7:19],
+            approximate_size(stored.size),
+            time.strftime("%F %R", time.localtime(stored.used)),
+            who,
+        ]
         for stored in found
         for who in [count(len(stored.users), "node") if stored.users else "-"]
     ]
@@ -161,7 +168,9 @@ def gc_command(named: bool, unused: str, dry_run: bool, as_json: bool) -> None:
         print_json([_facts(stored) for stored in gone])
         return
     for stored in gone:
-        click.echo(f"{'would remove' if dry_run else 'removed'} {', '.join(stored.names) or stored.digest[7:19]}: {_size(stored.size)}")
+        click.echo(
+            f"{'would remove' if dry_run else 'removed'} {', '.join(stored.names) or stored.digest[7:19]}: {approximate_size(stored.size)}"
+        )
     if not gone:
         click.echo("nothing to remove")
 
@@ -179,7 +188,3 @@ def _done(function: Callable[..., _T], *arguments: Any, report: Callable[[str], 
 def _facts(stored: Stored) -> dict[str, Any]:
     keys = ("digest", "names", "kind", "size", "files", "added", "used", "users")
     return {key: getattr(stored, key) for key in keys} | {"rootfs": str(stored.rootfs)}
-
-
-def _size(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB" if size < 2**30 else f"{size / 2**30:.1f} GiB"

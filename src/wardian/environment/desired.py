@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import PlanError
@@ -14,7 +14,7 @@ from ..experiment.plan import Plan, reconcile
 from ..experiment.resources import Observed, Resource
 from ..experiment.topology import expand, names_known
 from ..providers.base import Provider
-from . import sources
+from . import quota, sources
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,13 @@ class Desired:
     instance: str
 
     async def plan(self, observed: Observed, *, strict: bool) -> Plan:
-        """What brings what exists to it. With `strict`, a caveat is a PlanError."""
+        """What brings what exists to it. With `strict`, a caveat is a PlanError, and what exceeds a quota always is."""
         digests = sources.file_digests(self.experiment, self.file.parent) | sources.build_digests(self.experiment, self.file.parent)
         tables = sources.read_tables(self.experiment, self.file.parent, str(self.file))
         resources = [self._environment(observed), *expand(self.experiment, observed, digests, tables)]
         self._require_images(resources)
-        plan = reconcile(resources, observed, await self.provider.capabilities(resources))
+        used = await quota.shares(resources, observed.environment)
+        plan = replace(reconcile(resources, observed, await self.provider.capabilities(resources)), quota=used)
         if strict and plan.caveats:
             caveats = "\n".join(f"  {caveat}" for caveat in plan.caveats)
             raise PlanError(f"not everything can be honoured here:\n{caveats}", remedy="leave out --strict to accept the stand-ins")

@@ -26,7 +26,7 @@ from ..nodes.files import Transfer
 from ..nodes.run import Result, run_on
 from ..providers import registry
 from ..providers.base import Provider
-from . import clocks, faults, fidelity, keeper, links, live, services, sources
+from . import clocks, faults, fidelity, keeper, links, live, quota, services, sources
 from .apply import Event, Listener, apply
 from .clocks import Offset
 from .collect import collect
@@ -232,11 +232,12 @@ class Environment:
             wanted = [links.changed(item, changes, way, self.folder) for item in items]
             return await self._reshape(environment, items, wanted, "link set")
 
-    async def extend_lease(self, duration: float | str) -> float:
+    async def extend_lease(self, duration: float | str, *, bounded: bool = True) -> float:
         """Hold the environment for longer, until the next `up`, which brings the lease back to the file; gives when it ends now.
 
         duration: what is added to what is left, seconds or as in the file ("30min").
-        Raises PlanError where it has no lease, NotUpError, BusyError.
+        bounded: whether a policy bounds it.
+        Raises PlanError where it has no lease, or a longer one than a policy allows, NotUpError, BusyError.
         """
         added = parsed("duration", parse_duration, duration)
         environment = await self.live()
@@ -251,8 +252,11 @@ class Environment:
                 )
             end = max(end, time.time()) + added
             spec = {**record.spec, "lease": {**record.spec["lease"], "duration": end - record.created}}
+            wanted = Resource("environment", record.name, spec)
+            if bounded:
+                quota.check_lease(wanted)
             item = ObservedResource("environment", record.name, record.spec)
-            await self._reshape(environment, [item], [Resource("environment", record.name, spec)], f"lease extend {format_duration(added)}")
+            await self._reshape(environment, [item], [wanted], f"lease extend {format_duration(added)}")
             return end
 
     async def restart_traces(self, name: str) -> Plan:

@@ -115,15 +115,19 @@ class Document:
         return place
 
 
-def read(text: str | bytes, source: str) -> Document:
-    """Read one YAML text. Raises ExperimentFileError when it is no YAML, or not of the kind that is accepted here."""
+def read(text: str | bytes, source: str, what: str = "an experiment", fields: str = "name and nodes") -> Document:
+    """Read one YAML text that is to be a mapping with these fields, called `what`.
+
+    Raises ExperimentFileError when it is no YAML, or not of the kind that is accepted here.
+    """
     reader = _Reader(_decode(text, source), source)
     root = reader.document()
     if isinstance(root, Scalar) and root.value is None:
-        raise _error(source, "the file is empty", expected="an experiment, such as the ones that `wardian init` writes")
+        hint = ", such as the ones that `wardian init` writes" if what == "an experiment" else f": a mapping with {fields}"
+        raise _error(source, "the file is empty", expected=what + hint)
     if not isinstance(root, Mapping):
-        what = "a list" if isinstance(root, Sequence) else repr(root.text[:60])
-        raise _error(source, "not an experiment file", root.mark, expected="a mapping with name and nodes", got=what)
+        got = "a list" if isinstance(root, Sequence) else repr(root.text[:60])
+        raise _error(source, f"not {what} file", root.mark, expected=f"a mapping with {fields}", got=got)
     _check_expansion(root, source)
     return Document(source, root, reader.problems)
 

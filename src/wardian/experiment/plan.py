@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from . import units
+from .policy import Share
 from .resources import KINDS, SHAPE, Capabilities, Caveat, Observed, ObservedResource, Resource, digest
 
 Action = Literal["create", "update", "delete"]
@@ -54,10 +55,14 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What has to be done, in an order that works, and what cannot be honoured here."""
+    """What has to be done, in an order that works, and what cannot be honoured here.
+
+    quota: what its user has then of what a policy allows, if there is one.
+    """
 
     operations: tuple[Operation, ...] = ()
     caveats: tuple[Caveat, ...] = ()
+    quota: tuple[Share, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.operations)
@@ -75,7 +80,10 @@ class Plan:
         return "\n".join(lines)
 
     def summary(self) -> str:
-        """`4 to create, 1 to change, 0 to delete`, counting resources."""
+        """`4 to create, 1 to change, 0 to delete`, counting resources, and what is used of quotas then."""
+        return "\n".join([self._counts(), *([f"Of your quota then: {', '.join(map(str, self.quota))}"] if self.quota else [])])
+
+    def _counts(self) -> str:
         if not self.operations:
             return "Nothing to do: the environment is as the file says."
         counts = {action: sum(len(item.targets) for item in self.operations if item.action == action) for action in _SIGNS}
@@ -106,6 +114,7 @@ class Plan:
                 for item in self.operations
             ],
             "caveats": [asdict(caveat) for caveat in self.caveats],
+            "quota": [asdict(share) for share in self.quota],
         }
 
 

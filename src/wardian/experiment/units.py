@@ -111,6 +111,11 @@ def format_size(size: int) -> str:
     return f"{size}B"
 
 
+def approximate_size(size: int) -> str:
+    """`1536000000` as `1.4 GiB`: for people, not for a file."""
+    return f"{size / 2**20:.1f} MiB" if size < 2**30 else f"{size / 2**30:.1f} GiB"
+
+
 def format_fraction(fraction: float) -> str:
     """`0.0005` as `0.05%`."""
     return _plain(_exact(fraction) * 100) + "%"

@@ -113,12 +113,17 @@ CAVEAT = shape(
     {"resource": TEXT, "field": TEXT, "message": TEXT, "stand_in": {"type": ["string", "null"]}},
 )
 
+SHARE = shape(
+    "How much of what a policy allows is used: nodes, bytes of memory or disk, or seconds of the lease.",
+    {"what": {"enum": ["nodes", "memory", "disk", "lease"]}, "used": {"type": "number"}, "most": {"type": "number"}},
+)
+
 PLAN = shape(
     "What `up` would do. `digest` is what a request to do it names; `text` is the plan as people read it; `removes` names nodes and "
     "networks that run well now and would not afterwards.",
     {
         **{"digest": TEXT, "text": TEXT, "summary": TEXT, "removes": each(TEXT)},
-        **{"operations": each(ref("Operation")), "caveats": each(ref("Caveat"))},
+        **{"operations": each(ref("Operation")), "caveats": each(ref("Caveat")), "quota": each(ref("Share"))},
     },
 )
 
@@ -173,6 +178,7 @@ COMPONENTS: dict[str, Schema] = {
     "Graph": GRAPH,
     "Operation": OPERATION,
     "Caveat": CAVEAT,
+    "Share": SHARE,
     "Plan": PLAN,
     "Entry": ENTRY,
 }
