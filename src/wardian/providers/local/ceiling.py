@@ -60,7 +60,7 @@ def measure(state: Path) -> Ceiling:
     with _between() as (sender, receiver, address):
         rates = [_carried(sender, receiver, address, size) for size in (FULL, SMALL)]
     found = Ceiling(round(rates[0] * (FULL + HEADERS) * 8, -6), round(rates[1], -2))
-    state.mkdir(parents=True, exist_ok=True)
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_json(state / FILE, asdict(found))
     return found
 

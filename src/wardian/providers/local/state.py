@@ -68,6 +68,8 @@ class State:
     def lock(self, file: str, instance: str, purpose: str) -> Iterator[None]:
         """The lock of (file, instance). Raises BusyError naming who holds it."""
         folder = self.root / "locks"
+        # of parents, mkdir makes what everybody may look into
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with _opened(folder / f"{_lock_name(file, instance)}.lock", os.O_RDWR | os.O_CREAT) as descriptor:
             try:
