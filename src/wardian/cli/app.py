@@ -43,6 +43,7 @@ COMMANDS = {
     "image": "images",
     "lab": "lab",
     "lease": "leases",
+    "admin": "admin",
     "log": "records",
     "doctor": "records",
 }

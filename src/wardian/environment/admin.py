@@ -1,0 +1,305 @@
+"""Who holds what on this host, for root; and its end.
+
+Root opens none of a user's files and listens to none of his processes, but one: a fresh interpreter that has become that user for good
+before it looks at anything of his. It is in his control groups and has his limits, and nothing of root's but a pipe, so whatever waits
+for it there, links, sockets or a debugger, gets no more than he has. What it writes is a claim of his: bounded, and printed as plain text.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import resource
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import NotUpError, WardianError
+
+LONGEST_ANSWER = 1 << 20
+PATIENCE = 120.0
+"""Seconds until who does not answer is given up; an end may have files to collect."""
+
+MOST_STATES = 8
+"""State folders of one user that are looked at: processes name them, and he starts as many as he likes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A user's state folder. processes: those of his that name it, {number: the environment that it names}."""
+
+    user: str
+    uid: int
+    state: str
+    processes: dict[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """An environment as its user's side says. memory: bytes used now; lease_end, created: seconds since the epoch."""
+
+    user: str
+    id: str
+    instance: str
+    provider: str
+    file: str
+    created: float
+    nodes: int
+    memory: int
+    lease_end: float | None
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """A place of which nothing is known, and why."""
+
+    place: Place
+    reason: str
+
+
+def holdings(user: str | None = None) -> tuple[list[Holding], list[Unanswered]]:
+    """Everything that a user, or anyone, holds on this host, and where that could not be had."""
+    places = [place for place in _places() if user in (None, place.user)]
+    found: list[Holding] = []
+    silent: list[Unanswered] = []
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        for place, answer in zip(places, pool.map(_tried, places), strict=True):
+            if isinstance(answer, str):
+                silent.append(Unanswered(place, answer))
+            else:
+                found += answer
+    return found, silent
+
+
+def end(identity: str, user: str | None = None, *, force: bool = False) -> Holding | None:
+    """Collect what an environment's file names and tear it down, as its user.
+
+    force: kill all that runs in it first, and collect nothing: where a user's processes leave no room to do anything as him.
+    Gives what it was, or None where only its processes were left to kill. Raises NotUpError, and WardianError with what went wrong.
+    """
+    killed = _kill(identity, user) if force else 0
+    try:
+        holding = _find(identity, user)
+    except NotUpError:
+        if killed:
+            return None
+        raise
+    _ask(holding.place, "end", holding.id, *([] if force else ["collect"]))
+    return holding
+
+
+def extend(identity: str, seconds: float, user: str | None = None) -> float:
+    """Hold an environment for longer, also beyond the policy; gives when its lease ends then. Raises as `end` does."""
+    holding = _find(identity, user)
+    if not holding.place.processes:
+        raise NotUpError(f"nothing of {identity} runs", remedy="its user has it again with `wardian up`")
+    answer = _ask(holding.place, "extend", holding.id, f"{seconds}s")
+    if not isinstance(answer, float):
+        raise WardianError(f"{holding.user}: its answer makes no sense")
+    return answer
+
+
+def _find(identity: str, user: str | None) -> Holding:
+    found, _ = holdings(user)
+    fitting = [holding for holding in found if holding.id == identity]
+    if not fitting:
+        raise NotUpError(f"nobody here holds an environment {identity!r}", remedy="`wardian admin ls` shows who holds what")
+    if len({holding.place.uid for holding in fitting}) > 1:
+        names = ", ".join(sorted({holding.user for holding in fitting}))
+        raise WardianError(f"several users say that they hold {identity}: {names}", remedy="say whose with --user")
+    return fitting[0]
+
+
+def _places() -> list[Place]:
+    """All state folders that are known of: those that processes name, and the usual one of each user of the host."""
+    places: dict[tuple[int, str], dict[int, str]] = {(0, "/var/lib/wardian"): {}}
+    for pid, uid, variables in _processes():
+        places.setdefault((uid, variables["WARDIAN_STATE"]), {})[pid] = variables["WARDIAN_ENVIRONMENT"]
+    for entry in pwd.getpwall():
+        state = os.path.join(entry.pw_dir, ".local/state/wardian")
+        if entry.pw_uid and os.path.lexists(os.path.join(state, "environments")):
+            places.setdefault((entry.pw_uid, state), {})
+    counts: dict[int, int] = {}
+    kept = []
+    for (uid, state), processes in sorted(places.items()):
+        counts[uid] = counts.get(uid, 0) + 1
+        if counts[uid] <= MOST_STATES:
+            kept.append(Place(_name(uid), uid, state, processes))
+    return kept
+
+
+def _processes() -> Iterator[tuple[int, int, dict[str, str]]]:
+    """Processes outside of nodes that name their environment: number, user, and what they name."""
+    for name in os.listdir("/proc"):
+        with suppress(OSError):
+            if name.isdigit() and (variables := _named(int(name))):
+                yield int(name), _uid(int(name)), variables
+
+
+def _named(pid: int) -> dict[str, str] | None:
+    with open(f"/proc/{pid}/environ", "rb") as file:
+        given = dict(part.split(b"=", 1) for part in file.read(LONGEST_ANSWER).split(b"\0") if b"=" in part)
+    found = {name: os.fsdecode(given[name.encode()]) for name in ("WARDIAN_ENVIRONMENT", "WARDIAN_STATE") if name.encode() in given}
+    return found if len(found) == 2 and os.path.isabs(found["WARDIAN_STATE"]) else None
+
+
+def _uid(pid: int) -> int:
+    """The real user of a process, as this namespace sees him."""
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("Uid:"))
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _tried(place: Place) -> list[Holding] | str:
+    try:
+        answer = _ask(place, "list")
+        return [_claimed(place, item) for item in answer]
+    except WardianError as error:
+        return _plain(error.message)
+    except (TypeError, KeyError, ValueError, OverflowError):
+        return "its answer makes no sense"
+
+
+def _claimed(place: Place, item: Any) -> Holding:
+    texts = {name: _plain(str(item[name])) for name in ("id", "instance", "provider", "file")}
+    lease_end = None if item["lease_end"] is None else float(item["lease_end"])
+    created, nodes, memory = float(item["created"]), int(item["nodes"]), int(item["memory"])
+    return Holding(place.user, **texts, created=created, nodes=nodes, memory=memory, lease_end=lease_end, place=place)
+
+
+def _plain(text: str) -> str:
+    """Text that does nothing to a terminal."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text[:500])
+
+
+def _kill(identity: str, user: str | None) -> int:
+    """Kill an environment's processes outside of nodes, with which those on its nodes end."""
+    killed = 0
+    for pid, uid, variables in _processes():
+        if variables["WARDIAN_ENVIRONMENT"] == identity and user in (None, _name(uid)):
+            with suppress(OSError):
+                descriptor = os.pidfd_open(pid)
+                try:
+                    # of a number that was given anew meanwhile, the descriptor is of another process
+                    if _named(pid) == variables:
+                        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                        killed += 1
+                finally:
+                    os.close(descriptor)
+    return killed
+
+
+def _ask(place: Place, *command: str) -> Any:
+    """Have `holdings.py` do something as the user of a place. Raises WardianError with its words, or that it has none."""
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-m", __name__, str(place.uid), place.state, str(_anchor(place)), *command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        start_new_session=True,
+    )
+    try:
+        answer = json.loads(_read(process))
+    except (OSError, ValueError, RecursionError):
+        running = ", ".join(sorted({_plain(name) for name in place.processes.values()})[:MOST_STATES]) or "nothing"
+        raise WardianError(f"{place.user} does not answer from {_plain(place.state)}, where there runs {running}") from None
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if not isinstance(answer, dict) or "done" not in answer:
+        said = answer.get("failed") if isinstance(answer, dict) else None
+        raise WardianError(f"{place.user}: {_plain(str(said or 'its answer makes no sense'))}")
+    return answer["done"]
+
+
+def _read(process: subprocess.Popen[bytes]) -> bytes:
+    assert process.stdout is not None  # noqa: S101 (asked for as a pipe)
+    deadline, answer = time.monotonic() + PATIENCE, b""
+    with process.stdout as stream:
+        while not answer.endswith(b"\n"):
+            ready, _, _ = select.select([stream], [], [], max(0.0, deadline - time.monotonic()))
+            part = os.read(stream.fileno(), 1 << 16) if ready else b""
+            answer += part
+            if not part or len(answer) > LONGEST_ANSWER:
+                raise OSError
+    return answer
+
+
+def _anchor(place: Place) -> int:
+    """The process of a user in whose control group and with whose limits we act as him; 0 where he has none, and nobody to lie in wait."""
+    own = []
+    for name in os.listdir("/proc") if place.uid else ():
+        with suppress(OSError):
+            if name.isdigit() and _uid(int(name)) == place.uid:
+                own.append(int(name))
+    return min(own, key=lambda pid: (_in_node(pid), pid not in place.processes), default=0)
+
+
+def _in_node(pid: int) -> bool:
+    """Whether a process is in a node's control group, whose limits are the node's."""
+    with suppress(OSError):
+        return "/wardian/" in Path(f"/proc/{pid}/cgroup").read_text(errors="replace")
+    return True
+
+
+def _become(uid: int, state: str, anchor: int) -> dict[str, str]:
+    """Become a user for good, where a process of his is and with its limits; gives the variables to go on with."""
+    if anchor and uid:
+        for kind in {value for name, value in vars(resource).items() if name.startswith("RLIMIT_")}:
+            with suppress(ValueError, OSError):
+                resource.setrlimit(kind, resource.prlimit(anchor, kind))
+        _join(anchor)
+    try:
+        entry = pwd.getpwuid(uid)
+        name, group, home = entry.pw_name, entry.pw_gid, entry.pw_dir
+        groups: Sequence[int] = os.getgrouplist(name, group)
+    except KeyError:
+        name, group, home, groups = str(uid), uid, "/", []
+    os.setgroups(groups)
+    os.setresgid(group, group, group)
+    os.setresuid(uid, uid, uid)
+    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    return {"HOME": home, "USER": name, "LOGNAME": name, "PATH": path, "LANG": "C.UTF-8", "WARDIAN_STATE": state}
+
+
+def _join(anchor: int) -> None:
+    """Enter the control groups of a process, in each hierarchy that is mounted."""
+    tops: dict[str, Path] = {}
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, point, kind, options, *_ = line.split(" ")
+        if kind in ("cgroup", "cgroup2"):
+            tops |= {name: Path(point) for name in (options.split(",") if kind == "cgroup" else [""])}
+    for line in Path(f"/proc/{anchor}/cgroup").read_text().splitlines():
+        _, names, group = line.split(":", 2)
+        top = tops.get(names.split(",")[0])
+        if top is not None:
+            (top / group.lstrip("/") / "cgroup.procs").write_text("0")
+
+
+def main() -> None:
+    """`python -m wardian.environment.admin UID STATE ANCHOR COMMAND …`, as root: go on as that user. Fails where that cannot be."""
+    uid, state, anchor, *command = sys.argv[1:]
+    variables = _become(int(uid), state, int(anchor))
+    os.execve(sys.executable, [sys.executable, "-I", "-m", f"{__package__}.holdings", *command], variables)  # noqa: S606
+
+
+if __name__ == "__main__":
+    main()
