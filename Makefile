@@ -24,6 +24,8 @@ test: $(STAMP)   ## what CI runs
 test-all: $(STAMP) ## the same, with soak and chaos at length
 	scripts/system-packages test
 	scripts/system-packages long
+	$(BIN)/pip install --quiet "jupyterhub>=5.2"
+	npm install --silent --prefix $(VENV)/hub configurable-http-proxy
 	$(MAKE) --no-print-directory lab lint compiled
 	$(BIN)/python -m pytest
 
