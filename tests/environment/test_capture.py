@@ -6,11 +6,12 @@ import json
 import signal
 import struct
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from wardian.environment.capture import Records
+from wardian.environment.capture import SNIFFER, Records
 
 from ..stage import WARDIAN, Stage, eventually, require
 
@@ -66,6 +67,18 @@ def test_records_of_something_else() -> None:
     """What is no pcap file is refused."""
     with pytest.raises(ValueError, match="pcap"):
         Records().feed(b"tcpdump: you don't have permission")
+
+
+@pytest.mark.root
+def test_reader_without_rights_over_the_network() -> None:
+    """Our own reader serves where it may see packets and nothing more, as in a container."""
+    restricted = [require("setpriv"), "--inh-caps=-net_admin", "--bounding-set=-net_admin", sys.executable, str(SNIFFER), "lo", ""]
+    with subprocess.Popen(restricted, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.read(24)[:4] == struct.pack("=I", 0xA1B23C4D)
+        reader.send_signal(signal.SIGINT)
+        _, said = reader.communicate(timeout=60)
+    assert reader.returncode == 0, said
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 
 SNAP = 262144
 ETHERNET, COOKED = 1, 113
-SO_ATTACH_FILTER, SO_TIMESTAMPNS = 26, 35
+SO_ATTACH_FILTER, SO_RCVBUFFORCE, SO_TIMESTAMPNS = 26, 33, 35
 SOL_PACKET, PACKET_STATISTICS = 263, 6
 ETH_P_ALL = 3
 
@@ -29,7 +29,11 @@ def main() -> None:
     cooked = interface == "any"
     kind, protocol = (socket.SOCK_DGRAM, socket.htons(ETH_P_ALL)) if cooked else (socket.SOCK_RAW, 0)
     packets = socket.socket(socket.AF_PACKET, kind, protocol)
-    packets.setsockopt(socket.SOL_SOCKET, 33, 1 << 25)  # SO_RCVBUFFORCE
+    try:
+        packets.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 25)
+    except PermissionError:
+        # containers have no CAP_NET_ADMIN; what the kernel gives everybody then has to do
+        packets.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 25)
     packets.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     attach(packets, program)
     if not cooked:
