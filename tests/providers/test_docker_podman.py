@@ -9,6 +9,8 @@ import pytest
 from .. import engine as engines
 from ..engine import Daemon, Podman
 from ..stage import Stage
+from .containers import Grown, node
+from .test_docker import empty, provider  # noqa: F401 - fixtures
 from .test_docker_contract import HARMLESS, keep
 from .test_docker_contract import TestDockerProvider as _Contract
 from .test_docker_notebook import docker  # noqa: F401 - a fixture
@@ -45,6 +47,16 @@ keep(TestPodman, HARMLESS | TELLING)
 @pytest.mark.long
 class TestWholePodman(_Contract):
     """Every promise of the contract, kept by Podman's containers."""
+
+
+async def test_ways_out(empty: Grown) -> None:  # noqa: F811
+    """What leads out of a node stands beside the interfaces that the file gives it, also on nodes that come later."""
+    port = {"node": 8080, "host": None, "address": "127.0.0.1", "protocol": "tcp"}
+    await empty.grow(node("a", ports=[port]))
+    await empty.create(node("b", "10.74.0.3", internet=True))
+    for name in ("a", "b"):
+        assert "dev inet0" in await empty.sh(name, "ip route show default")
+    await empty.sh("b", "ping -c 1 -W 5 -I eth0 10.74.0.2")
 
 
 @pytest.mark.long

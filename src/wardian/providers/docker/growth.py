@@ -105,7 +105,8 @@ class Growth:
         try:
             await self._engine.post("/networks/create", body)
         except EngineError as error:
-            if error.status != 409:
+            # Podman has another status for one that is there
+            if error.status != 409 and "already exists" not in error.message:
                 raise
 
     # Changing

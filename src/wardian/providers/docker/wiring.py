@@ -26,6 +26,7 @@ from ..local.provider import LocalProvider, LocalSettings
 from ..local.state import write_json
 from .engine import Engine, EngineError
 from .names import ENVIRONMENT, KIND, NAME, SPEC, Identity, carries, filters, labels, network_name
+from .uplink import make_way
 
 Key = tuple[str, str]
 
@@ -173,7 +174,7 @@ class HostWiring(Wiring):
         try:
             write_json(self.process(environment, node), process_identity(pid))
             with Fabric(fabric) as wires:
-                wires.add_nodes([(node, pid, spec)])
+                wires.add_nodes([(node, pid, spec)], first=make_way(pid))
         except OSError as error:
             raise ProviderError(f"its interfaces cannot be made: {error.strerror or error}", resource=f"node {node}") from error
         folder.complete(spec)

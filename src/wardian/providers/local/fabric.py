@@ -99,8 +99,11 @@ class Fabric:
                 ]
             )
 
-    def add_nodes(self, nodes: Iterable[tuple[str, int, Mapping[str, Any]]]) -> None:
-        """Give nodes (name, process number of their init, spec) their interfaces, addresses and routes."""
+    def add_nodes(self, nodes: Iterable[tuple[str, int, Mapping[str, Any]]], *, first: int = _INDEX) -> None:
+        """Give nodes (name, process number of their init, spec) their interfaces, addresses and routes.
+
+        first: index of a node's first interface; it and the following ones are free there.
+        """
         bridges = {link.name: link.index for link in self._netlink.links() if link.kind == "bridge"}
         with ExitStack() as stack:
             prepared = [(name, _open_namespace(pid, stack), spec) for name, pid, spec in nodes]
@@ -109,7 +112,7 @@ class Fabric:
                 stack.enter_context(socket)
             outside: list[Request] = []
             for name, namespace, spec in prepared:
-                for index, interface in enumerate(spec["interfaces"], _INDEX):
+                for index, interface in enumerate(spec["interfaces"], first):
                     port = node_port(name, interface["network"])
                     if bridge(interface["network"]) not in bridges:
                         raise OSError(ENODEV, f"node {name}: there is no network {interface['network']}")
@@ -127,7 +130,7 @@ class Fabric:
             self._netlink.send(outside)
             for (_, _, spec), socket in zip(prepared, sockets, strict=True):
                 inside = [netlink.change("lo", up=True)]
-                for index, interface in enumerate(spec["interfaces"], _INDEX):
+                for index, interface in enumerate(spec["interfaces"], first):
                     inside += [netlink.change(index, up=True), netlink.address(index, interface["address"])]
                 socket.send(inside + [netlink.route(route["to"], via=route["via"]) for route in spec["routes"]])
 
