@@ -143,14 +143,20 @@ def test_flap(up: Stage) -> None:
 
 
 def test_slow(up: Stage) -> None:
-    """A slowed node gets its share of processor time and no more; afterwards there is no limit."""
+    """A slowed node gets its share of processor time and no more, also when its `cpus` change; afterwards there is what the file says."""
     burn = "import time; end = time.monotonic() + 1; \nwhile time.monotonic() < end: pass\nprint(time.process_time())"
     up.run("fault", "slow", "a", "--cpu", "5%")
     used = float(up.run("exec", "a", "--", sys.executable, "-c", burn).stdout)
     assert used < 0.1 * (os.cpu_count() or 1) + 0.1, "it was given more than its share"
     group = next(_groups(up, "a", "cpu.cfs_quota_us", "cpu.max"))
     assert group.read_text().split()[0] not in ("-1", "max")
+    up.edit("a: {networks: [east]}", "a: {networks: [east], cpus: 1}")
+    up.run("up", "-y")
+    assert group.read_text().split()[0] == "5000", "a share of what it has now, of 100000"
     up.run("fault", "undo")
+    assert group.read_text().split()[0] == "100000"
+    up.edit(", cpus: 1}", "}")
+    up.run("up", "-y")
     assert group.read_text().split()[0] in ("-1", "max")
 
 

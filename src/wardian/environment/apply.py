@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ..errors import WardianError
 from ..experiment.plan import Operation, Plan
 from ..providers.base import Progress, Provider
-from . import services
+from . import faults, services
 
 if TYPE_CHECKING:
     from ..journal import Journal
@@ -101,5 +101,7 @@ async def _carry_out(operation: Operation, provider: Provider, environment: str,
         await provider.create(environment, operation.targets, progress)
     elif operation.action == "update":
         await provider.update(environment, operation.targets, progress)
+        if operation.kind == "node":
+            await faults.renew(provider, environment, operation.names)
     else:
         await provider.delete(environment, [target.key for target in operation.targets], progress)

@@ -13,7 +13,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -195,6 +195,14 @@ async def tend(provider: Provider, environment: str, journal: Callable[[], Journ
     now = time.time()
     moments = [item.until for item in left if item.until is not None] + [item.phase(now)[1] for item in flapping]
     return min(moments, default=None), [item.holder["pid"] for item in left if item.holder is not None]
+
+
+async def renew(provider: Provider, environment: str, nodes: Collection[str]) -> None:
+    """Slow nodes that changed as before: their share is one of the processors that they have now."""
+    async with _alone(environment):
+        current = await in_force(provider, environment)
+        slowing = [item.fault for item in current if item.fault.kind == "slow" and not set(nodes).isdisjoint(item.nodes)]
+        await _bring_about(provider, environment, slowing, current)
 
 
 def paused(notes: Mapping[str, Mapping[str, Any]]) -> bool:
