@@ -18,6 +18,7 @@ BUILT_IN = {
     "local": "wardian.providers.local:LocalProvider",
     "docker": "wardian.providers.docker:DockerProvider",
     "ssh": "wardian.providers.ssh:SshProvider",
+    "openstack": "wardian.providers.openstack:OpenStackProvider",
 }
 
 

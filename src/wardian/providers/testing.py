@@ -25,7 +25,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from itertools import groupby
 from typing import Any
 
@@ -97,8 +97,8 @@ def small_environment(instance: str = "default", provider: str = "memory") -> li
     return resources
 
 
-class ProviderContract(ABC):
-    """What a provider promises in `base.py`, promise by promise."""
+class ResourceContract(ABC):
+    """What a provider promises of resources, promise by promise: all that can be seen without starting anything on a node."""
 
     # What a provider's suite gives
 
@@ -118,6 +118,17 @@ class ProviderContract(ABC):
     @abstractmethod
     async def stop_node(self, provider: Provider, environment: str, node: str) -> None:
         """Let a node die, from outside of the provider."""
+
+    async def check_node(self, provider: Provider, environment: str, node: str) -> None:  # noqa: B027
+        """See that a node can be used. Where there is no channel, being observed as ready is all that can be seen."""
+
+    @asynccontextmanager
+    async def undisturbed(self, provider: Provider, environment: str, node: str) -> AsyncIterator[None]:
+        """See that what runs on a node meanwhile goes on."""
+        yield
+
+    async def check_apart(self, provider: Provider, first: str, second: str, node: str) -> None:  # noqa: B027
+        """See that what is done on a node of one environment does not show on that of the other."""
 
     # What the tests share
 
@@ -211,21 +222,18 @@ class ProviderContract(ABC):
         try:
             await create(provider, second, self.resources("second"))
             assert {grown, second} <= {record.id for record in await provider.environments()}
-            await run(provider, second, "client[0]", "echo second > here.txt")
+            await self.check_apart(provider, second, grown, "client[0]")
         finally:
             await provider.destroy(second, quiet)
         assert states(await provider.observe(grown)) == {resource.key: "ready" for resource in self.resources()}
-        code, _, _ = await run(provider, grown, "client[0]", "cat here.txt")
-        assert code != 0
 
     # Updating
 
     async def test_update_changes_just_that(self, provider: Provider, grown: str) -> None:
         """Each key that can change in place does, while all else and what runs on the nodes stays as it is."""
-        running = await provider.channel(grown, "client[0]").start(["cat"])
         in_place = (await provider.capabilities(self.resources())).in_place
         expected = {resource.key: dict(resource.spec) for resource in self.resources()}
-        try:
+        async with self.undisturbed(provider, grown, "client[0]"):
             for kind, key in sorted(in_place & VARIATIONS.keys()):
                 resource = next(resource for resource in self.resources() if resource.kind == kind)
                 expected[resource.key][key] = VARIATIONS[kind, key]
@@ -234,10 +242,6 @@ class ProviderContract(ABC):
                 assert {key: (item.state, item.spec) for key, item in observed.resources.items()} == {
                     key: ("ready", spec) for key, spec in expected.items()
                 }
-            output, _ = await converse(running, b"still here\n")
-            assert output == b"still here\n"
-        finally:
-            await running.close()
 
     # Deleting
 
@@ -265,7 +269,7 @@ class ProviderContract(ABC):
         await provider.delete(grown, [("node", "client[1]")], quiet)
         await create(provider, grown, again)
         assert states(await provider.observe(grown)) == {resource.key: "ready" for resource in self.resources()}
-        assert (await run(provider, grown, "client[1]", "echo back"))[1] == b"back\n"
+        await self.check_node(provider, grown, "client[1]")
 
     async def test_destroy_is_complete_and_repeatable(self, provider: Provider, grown: str) -> None:
         """After destroy nothing carries the id, nothing lists it, and destroying it again is no error."""
@@ -325,6 +329,71 @@ class ProviderContract(ABC):
         assert observed["node", "client[0]"] == "stopped"
         assert observed["node", "client[1]"] == observed["node", "server"] == "ready"
 
+    async def test_a_stopped_node_can_be_made_anew(self, provider: Provider, grown: str) -> None:
+        """Deleting and creating a stopped node brings it back."""
+        again = [resource for resource in self.resources() if resource.name in ("client[0]", "client[0]/west")]
+        await self.stop_node(provider, grown, "client[0]")
+        await provider.delete(grown, [("access", "client[0]/west")], quiet)
+        await provider.delete(grown, [("node", "client[0]")], quiet)
+        await create(provider, grown, again)
+        assert states(await provider.observe(grown)) == {resource.key: "ready" for resource in self.resources()}
+        await self.check_node(provider, grown, "client[0]")
+
+    # Looking after it
+
+    async def test_keep_and_diagnose(self, provider: Provider, grown: str) -> None:
+        """What must run can be started twice, and every finding says what it is about and what was seen."""
+        assert await provider.keep(grown) == await self.fresh(provider).keep(grown)
+        findings = await provider.diagnose()
+        assert findings
+        for finding in findings:
+            assert finding.state in ("ok", "limited", "missing")
+            assert finding.what
+            assert finding.detail
+
+    async def test_garbage_collection_spares_what_lives(self, provider: Provider, grown: str) -> None:
+        """An environment that lives is not garbage."""
+        await provider.collect_garbage(quiet)
+        assert states(await provider.observe(grown)) == {resource.key: "ready" for resource in self.resources()}
+
+    async def _cut_short(self, provider: Provider, environment: str) -> None:
+        """Begin to create, and be cancelled once the first node is being made."""
+        begun = asyncio.Event()
+        nodes = {resource.name for resource in self.resources() if resource.kind == "node"}
+
+        def progress(name: str, state: str) -> None:
+            if name in nodes:
+                begun.set()
+
+        making = asyncio.create_task(create(provider, environment, self.resources(), progress))
+        waiting = asyncio.create_task(begun.wait())
+        await asyncio.wait([making, waiting], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        making.cancel()
+        await asyncio.wait([making])
+
+
+class ProviderContract(ResourceContract):
+    """What a provider promises in `base.py`, promise by promise."""
+
+    async def check_node(self, provider: Provider, environment: str, node: str) -> None:
+        assert (await run(provider, environment, node, "echo back"))[1] == b"back\n"
+
+    @asynccontextmanager
+    async def undisturbed(self, provider: Provider, environment: str, node: str) -> AsyncIterator[None]:
+        running = await provider.channel(environment, node).start(["cat"])
+        try:
+            yield
+            output, _ = await converse(running, b"still here\n")
+            assert output == b"still here\n"
+        finally:
+            await running.close()
+
+    async def check_apart(self, provider: Provider, first: str, second: str, node: str) -> None:
+        await run(provider, first, node, "echo first > here.txt")
+        code, _, _ = await run(provider, second, node, "cat here.txt")
+        assert code != 0
+
     async def test_a_command_on_a_node_that_dies_says_so(self, provider: Provider, grown: str) -> None:
         """Waiting for a command whose node goes away raises NodeDownError, and the other nodes go on."""
         process = await provider.channel(grown, "client[0]").start(["sleep", "600"])
@@ -345,16 +414,6 @@ class ProviderContract(ABC):
             with pytest.raises(NodeDownError) as caught:
                 await provider.channel(environment, node).start(["true"])
             assert caught.value.node == node
-
-    async def test_a_stopped_node_can_be_made_anew(self, provider: Provider, grown: str) -> None:
-        """Deleting and creating a stopped node brings it back."""
-        again = [resource for resource in self.resources() if resource.name in ("client[0]", "client[0]/west")]
-        await self.stop_node(provider, grown, "client[0]")
-        await provider.delete(grown, [("access", "client[0]/west")], quiet)
-        await provider.delete(grown, [("node", "client[0]")], quiet)
-        await create(provider, grown, again)
-        assert states(await provider.observe(grown)) == {resource.key: "ready" for resource in self.resources()}
-        assert (await run(provider, grown, "client[0]", "echo back"))[1] == b"back\n"
 
     # Faults
 
@@ -564,39 +623,6 @@ class ProviderContract(ABC):
         for number, (code, output, _) in enumerate(results):
             assert code == number
             assert output == b"".join(b"%d\n" % item for item in range(number, number + 1000))
-
-    # Looking after it
-
-    async def test_keep_and_diagnose(self, provider: Provider, grown: str) -> None:
-        """What must run can be started twice, and every finding says what it is about and what was seen."""
-        assert await provider.keep(grown) == await self.fresh(provider).keep(grown)
-        findings = await provider.diagnose()
-        assert findings
-        for finding in findings:
-            assert finding.state in ("ok", "limited", "missing")
-            assert finding.what
-            assert finding.detail
-
-    async def test_garbage_collection_spares_what_lives(self, provider: Provider, grown: str) -> None:
-        """An environment that lives is not garbage."""
-        await provider.collect_garbage(quiet)
-        assert states(await provider.observe(grown)) == {resource.key: "ready" for resource in self.resources()}
-
-    async def _cut_short(self, provider: Provider, environment: str) -> None:
-        """Begin to create, and be cancelled once the first node is being made."""
-        begun = asyncio.Event()
-        nodes = {resource.name for resource in self.resources() if resource.kind == "node"}
-
-        def progress(name: str, state: str) -> None:
-            if name in nodes:
-                begun.set()
-
-        making = asyncio.create_task(create(provider, environment, self.resources(), progress))
-        waiting = asyncio.create_task(begun.wait())
-        await asyncio.wait([making, waiting], return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        making.cancel()
-        await asyncio.wait([making])
 
 
 def new_id() -> str:

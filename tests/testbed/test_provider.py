@@ -1,0 +1,103 @@
+"""The provider `openstack` against the testbed that runs: `scripts/openstack-testbed start`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openstack
+import pytest
+from openstack_testbed.layout import default_folder, existing
+from openstack_testbed.services import answers
+
+from wardian.errors import ProviderError
+from wardian.providers.base import Provider
+from wardian.providers.openstack import OpenStackProvider, OpenStackSettings
+from wardian.providers.testing import ResourceContract, create, new_id, quiet, small_environment
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def clouds() -> Path:
+    """The clouds.yaml of the testbed."""
+    layout = existing(default_folder())
+    if layout is None or not answers(layout, "compute"):
+        if os.environ.get("WARDIAN_REQUIRE_ALL"):
+            pytest.fail("run `scripts/openstack-testbed start` first")
+        pytest.skip("needs `scripts/openstack-testbed start`")
+    return layout.clouds
+
+
+@pytest.fixture(autouse=True)
+def place(clouds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test has a state folder of its own, and is told of the cloud by a variable."""
+    monkeypatch.setenv("WARDIAN_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(clouds))
+
+
+@pytest.fixture
+def cloud(place: None) -> Iterator[Any]:
+    """The cloud, past the provider."""
+    connection = openstack.connect(cloud="testbed")
+    yield connection
+    connection.close()
+
+
+SETTINGS = OpenStackSettings(cloud="testbed", image="tiny", flavor="small")
+
+
+class TestOpenStackProvider(ResourceContract):
+    """What is seen of resources through the cloud's own services."""
+
+    @pytest.fixture
+    def provider(self) -> Provider:
+        return OpenStackProvider(SETTINGS)
+
+    async def stop_node(self, provider: Provider, environment: str, node: str) -> None:
+        connection = openstack.connect(cloud="testbed")
+        server = connection.compute.find_server(f"wardian-{environment}-{node.replace('[', '-').rstrip(']')}")
+        connection.compute.stop_server(server.id)
+        connection.compute.wait_for_server(connection.compute.get_server(server.id), status="SHUTOFF", wait=300)
+
+
+async def test_a_cloud_without_a_trace(cloud: Any) -> None:
+    """What is made has the addresses of its specs and the identity of its environment; destroyed, nothing of any kind is left."""
+    provider, environment = OpenStackProvider(SETTINGS), new_id()
+    try:
+        await create(provider, environment, small_environment())
+        servers = {server.name: server for server in cloud.compute.servers() if environment in server.name}
+        assert {
+            name: server.addresses[f"wardian-{environment}-{net}"][0]["addr"]
+            for name, server, net in (
+                (f"wardian-{environment}-server", servers[f"wardian-{environment}-server"], "east"),
+                (f"wardian-{environment}-client-1", servers[f"wardian-{environment}-client-1"], "west"),
+            )
+        } == {f"wardian-{environment}-server": "10.61.0.2", f"wardian-{environment}-client-1": "10.62.0.3"}
+        assert {server.metadata["wardian-node"] for server in servers.values()} == {"server", "client[0]", "client[1]"}
+    finally:
+        await OpenStackProvider(SETTINGS).destroy(environment, quiet)
+    kinds = (
+        cloud.compute.servers,
+        cloud.compute.keypairs,
+        *(getattr(cloud.network, kind) for kind in ("networks", "subnets", "ports", "routers", "security_groups")),
+    )
+    assert [item.name for kind in kinds for item in kind() if environment in item.name] == []
+
+
+async def test_a_refusal_is_in_the_services_own_words() -> None:
+    """An error carries the reason that the service gave, and the request's number; what names nothing says what there is."""
+    provider, environment = OpenStackProvider(SETTINGS), new_id()
+    resources = small_environment()
+    try:
+        await create(provider, environment, resources[:2])
+        with pytest.raises(ProviderError, match=r"network west.*\(4\d\d\); request req-") as caught:
+            await create(provider, environment, [type(resources[2])("network", "west", {**resources[2].spec, "subnet": "10.62.0.0/33"})])
+        assert "10.62.0.0/33" in str(caught.value)
+        lacking = OpenStackProvider(OpenStackSettings(cloud="testbed", image="nothing"))
+        with pytest.raises(ProviderError, match=r"no image nothing\n.*there are: tiny"):
+            await lacking.create(environment, [resources[3]], quiet)
+    finally:
+        await provider.destroy(environment, quiet)
