@@ -39,7 +39,7 @@ def of(
     networks = [item.name for item in desired if item.kind == "network"]
     if len(networks) > 1:
         yield Caveat(f"network {compact(networks)}", "networks", "nothing keeps hosts of different networks apart")
-    yield from _links(desired, routes, seen)
+    yield from links(desired, routes, seen)
     unnamed = [node for node, host in facts.items() if not host.names]
     if unnamed and len(facts) > 1:
         yield Caveat(f"node {compact(unnamed)}", "names", "names of nodes do not resolve there: /etc/hosts may not be written")
@@ -55,7 +55,7 @@ def _limits(nodes: Sequence[Resource], unlimited: Mapping[str, Mapping[str, str]
         yield Caveat(f"node {compact(names)}", field, f"its host cannot limit it: {reason}", "all that the host has")
 
 
-def _links(desired: Sequence[Resource], routes: Routes, seen: Mapping[str, Look]) -> Iterator[Caveat]:
+def links(desired: Sequence[Resource], routes: Routes, seen: Mapping[str, Look]) -> Iterator[Caveat]:
     """Parts of links that are not as written, one caveat for each reason."""
     senders, wanted = routes.senders(), routes.wanted()
     groups: dict[tuple[str, str, str, str | None], list[str]] = {}

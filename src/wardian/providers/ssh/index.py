@@ -2,7 +2,7 @@
 
 The truth about a node is on its host (`marker.py`); this says where to look, and is made again from there when it is lost.
 
-    ssh/environments/ID.json    {"record", "resources": [{"kind", "name", "spec"}], "nodes": {name: {"host", "address", "spec", "able"}}}
+    ssh/environments/ID.json    {"record", "resources": [{"kind", "name", "spec"}], "nodes": {name: {"host", "address", "spec", …}}}
     ssh/leftovers/ID.json       {"hosts"}: hosts that could not be reached when something of an environment was to be removed there
     ssh/locks/HASH.lock
 """
@@ -25,14 +25,23 @@ from .routes import Routes
 class Placed:
     """A node on its host.
 
-    address: that of the host, as the others reach it. spec: the node's, as last written there. able: queueing disciplines that its kernel
-    lets us use, none where we may not.
+    address: that of the host, as we reach it. spec: the node's, as last written there. able: queueing disciplines that its kernel
+    lets us use, none where we may not. wired: whether the host has an interface on each of the node's networks, with the address that the
+    spec says.
     """
 
     host: Host
     address: str = ""
     spec: Mapping[str, Any] = field(default_factory=dict)
     able: tuple[str, ...] = ()
+    wired: bool = False
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where the other nodes reach it: one address, unless it is wired."""
+        if self.wired:
+            return tuple(part["address"].partition("/")[0] for part in self.spec.get("interfaces", ()))
+        return (self.address,) if self.address else ()
 
 
 @dataclass(slots=True)
@@ -45,7 +54,7 @@ class Entry:
 
     def routes(self) -> Routes:
         """The ways between its nodes."""
-        return Routes(self.resources.values(), {name: (placed.spec, placed.address) for name, placed in self.nodes.items()})
+        return Routes(self.resources.values(), {name: (placed.spec, placed.addresses) for name, placed in self.nodes.items()})
 
     def behind(self, host: Host) -> list[tuple[str, int]]:
         """Address and port of the SSH servers of nodes that are reached through this host."""
@@ -73,7 +82,7 @@ class Index:
             return None
         resources = [Resource(item["kind"], item["name"], item["spec"]) for item in value["resources"]]
         nodes = {
-            name: Placed(Host.of_json(item["host"]), item["address"], item["spec"], tuple(item.get("able", ())))
+            name: Placed(Host.of_json(item["host"]), item["address"], item["spec"], tuple(item.get("able", ())), item.get("wired", False))
             for name, item in value["nodes"].items()
         }
         return Entry(EnvironmentRecord(**value["record"]), {item.key: item for item in resources}, nodes)
@@ -85,7 +94,13 @@ class Index:
         record = {**asdict(entry.record), "spec": dict(entry.record.spec)}
         resources = [{"kind": item.kind, "name": item.name, "spec": dict(item.spec)} for item in entry.resources.values()]
         nodes = {
-            name: {"host": item.host.to_json(), "address": item.address, "spec": dict(item.spec), "able": list(item.able)}
+            name: {
+                "host": item.host.to_json(),
+                "address": item.address,
+                "spec": dict(item.spec),
+                "able": list(item.able),
+                "wired": item.wired,
+            }
             for name, item in entry.nodes.items()
         }
         write_json(path, {"record": record, "resources": resources, "nodes": nodes})

@@ -50,6 +50,15 @@ async def _adrift(entry: Entry) -> dict[Key, str]:
     return found
 
 
+async def notes(entry: Entry) -> dict[str, dict[str, dict[str, Any]]]:
+    """All notes of hosts that answer: {node: {name: value}}."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for outcome in await each([placed.host for placed in entry.nodes.values()], lambda host: marker.read(host, entry.record.id)):
+        if not isinstance(outcome, HostError):
+            found |= {item.name: dict(item.notes) for item in outcome if item.notes}
+    return found
+
+
 def glance(entry: Entry) -> Observed:
     """The same without asking the hosts."""
     nodes = [_resource(name, placed, placed.spec, "ready", f"on {placed.host}") for name, placed in entry.nodes.items()]
@@ -76,5 +85,5 @@ def _node(name: str, placed: Placed, outcome: Marker | HostError) -> ObservedRes
 
 
 def _resource(name: str, placed: Placed, spec: Mapping[str, Any], state: str, detail: str) -> ObservedResource:
-    addresses = {part["network"]: placed.address for part in spec.get("interfaces", ()) if placed.address}
+    addresses = {part["network"]: placed.address for part in spec.get("interfaces", ()) if placed.address and not placed.wired}
     return ObservedResource("node", name, spec, state, detail, addresses)

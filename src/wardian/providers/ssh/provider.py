@@ -19,7 +19,7 @@ from .channel import SshChannel
 from .hosts import each
 from .index import Entry, Index
 from .inventory import Host, hosts
-from .observation import glance, observe
+from .observation import glance, notes, observe
 from .placement import LostError, Placement
 from .refusals import HostError
 from .routes import Routes
@@ -65,7 +65,7 @@ class SshProvider(Provider):
             await adoption.adopt(self.index, self._places, Path(environment["file"]).parent)
             raise
         facts = {node: said for node, (_, said) in places.items()}
-        routes = Routes(desired, {node: (nodes[node], said.address) for node, said in facts.items()})
+        routes = Routes(desired, {node: (nodes[node], (said.address,)) for node, said in facts.items()})
         wanted = list(routes.wanted().items())
         identity = entry.record.id if entry else "none"
 
@@ -121,12 +121,7 @@ class SshProvider(Provider):
 
     async def notes(self, environment: str) -> dict[str, dict[str, dict[str, Any]]]:
         entry = self.index.read(environment)
-        places = [placed.host for placed in entry.nodes.values()] if entry else []
-        found: dict[str, dict[str, dict[str, Any]]] = {}
-        for outcome in await each(places, lambda host: marker.read(host, environment)):
-            if not isinstance(outcome, HostError):
-                found |= {item.name: dict(item.notes) for item in outcome if item.notes}
-        return found
+        return await notes(entry) if entry else {}
 
     def channel(self, environment: str, node: str) -> Channel:
         return SshChannel(node, marker.place(environment, node), lambda: self._host(environment, node), self._spawners)

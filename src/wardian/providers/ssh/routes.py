@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
@@ -25,16 +25,16 @@ class Way:
 
 
 class Routes:
-    """The ways between nodes. resources: networks, links and access links; nodes: {name: (spec, address of its host)}."""
+    """The ways between nodes. resources: networks, links and access links; nodes: {name: (spec, addresses of its host)}."""
 
-    def __init__(self, resources: Iterable[Resource], nodes: Mapping[str, tuple[Mapping[str, Any], str]]) -> None:
+    def __init__(self, resources: Iterable[Resource], nodes: Mapping[str, tuple[Mapping[str, Any], Sequence[str]]]) -> None:
         listed = list(resources)
         self.shapes = {item.key: item.spec for item in listed if item.kind in WAYS}
-        self.addresses = {name: address for name, (_, address) in nodes.items()}
+        self.addresses = {name: tuple(addresses) for name, (_, addresses) in nodes.items()}
         found = [ObservedResource(item.kind, item.name, item.spec) for item in listed]
         found += [ObservedResource("node", name, spec) for name, (spec, _) in nodes.items()]
         self._resources = {item.key: item for item in found}
-        self._connected = [name for name, (spec, address) in nodes.items() if address and spec.get("interfaces")]
+        self._connected = [name for name, (spec, addresses) in nodes.items() if addresses and spec.get("interfaces")]
 
     def wanted(self) -> dict[str, dict[str, Way]]:
         """{node: {address of another: what happens to what it sends there}}, without those where nothing does."""
@@ -44,7 +44,8 @@ class Routes:
             shape = routes.together(shapes.values())
             if shape and self.addresses[source] != self.addresses[target]:
                 slowest = min(shapes, key=lambda name: shapes[name].get("rate", float("inf")))
-                result.setdefault(source, {})[self.addresses[target]] = Way(shape, slowest if "rate" in shape else "")
+                way = Way(shape, slowest if "rate" in shape else "")
+                result.setdefault(source, {}).update(dict.fromkeys(self.addresses[target], way))
         return result
 
     def ways(self) -> Iterator[tuple[str, str, list[Stretch]]]:
@@ -69,8 +70,8 @@ class Routes:
         result: dict[str, set[str]] = {}
         for source, target, stretches in self.ways():
             if any(stretch.key == key for stretch in stretches):
-                result.setdefault(source, set()).add(self.addresses[target])
-                result.setdefault(target, set()).add(self.addresses[source])
+                result.setdefault(source, set()).update(self.addresses[target])
+                result.setdefault(target, set()).update(self.addresses[source])
         return result
 
     def concerned(self, source: str, addresses: Iterable[str]) -> set[Key]:
@@ -79,7 +80,7 @@ class Routes:
         return {
             stretch.key
             for node, target, stretches in self.ways()
-            if node == source and self.addresses[target] in wanted
+            if node == source and not wanted.isdisjoint(self.addresses[target])
             for stretch in stretches
             if self._shape(stretch)
         }

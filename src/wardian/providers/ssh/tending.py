@@ -20,12 +20,13 @@ from .settings import SshSettings
 
 
 class Tending:
-    """Work on one environment, by who holds its lock."""
+    """Work on one environment, by who holds its lock. wired: see `Placed`."""
 
-    def __init__(self, index: Index, settings: SshSettings, environment: str) -> None:
+    def __init__(self, index: Index, settings: SshSettings, environment: str, *, wired: bool = False) -> None:
         self._index = index
         self._settings = settings
         self._environment = environment
+        self._wired = wired
 
     async def create(self, resources: Sequence[Resource], progress: Progress) -> None:
         """Make these, all of one kind. Raises ProviderError, PlanError."""
@@ -61,7 +62,8 @@ class Tending:
         entry = self._index.read(self._environment)
         if entry is None:
             return
-        nodes = [name for kind, name in resources if kind == "node" and name in entry.nodes]
+        # a wired host is made for its node, and goes with it
+        nodes = [name for kind, name in resources if kind == "node" and name in entry.nodes and not entry.nodes[name].wired]
         await self._clean({entry.nodes[name].host.name: entry.nodes[name].host for name in nodes}.values(), progress)
         entry = self._entry()
         for kind, name in resources:
@@ -97,7 +99,7 @@ class Tending:
             progress(node, f"going to {host}")
             await self._clear_left(host)
             # written down first: what is begun there is found again however this ends
-            self._place(node, Placed(host, "", specs[node]))
+            self._place(node, Placed(host, "", specs[node], wired=self._wired))
             try:
                 complete, alone = node not in unfinished, not self._settings.shared
                 facts = await marker.put(host, record, node, specs[node], complete=complete, alone=alone)
@@ -106,7 +108,7 @@ class Tending:
                     self._index.leave(self._environment, host)
                 self._forget(node)
                 raise
-            self._place(node, Placed(replace(host, shell=facts.shell), facts.address, specs[node]))
+            self._place(node, Placed(replace(host, shell=facts.shell), facts.address, specs[node], wired=self._wired))
             return host
 
         taken = {placed.host.name for name, placed in entry.nodes.items() if name not in specs}
@@ -152,7 +154,7 @@ class Tending:
             if any(specs[name][field] != entry.nodes[name].spec[field] for field in limits.CONTROLLERS):
                 await self._limit(name, host, specs[name], progress)
             facts = await marker.put(host, entry.record, name, specs[name], complete=True)
-            self._place(name, Placed(replace(host, shell=facts.shell), facts.address, specs[name], entry.nodes[name].able))
+            self._place(name, Placed(replace(host, shell=facts.shell), facts.address, specs[name], entry.nodes[name].able, self._wired))
 
         outcomes = await each([name for name in specs if name in entry.nodes], write)
         if strict:
@@ -170,7 +172,7 @@ class Tending:
         entry = self._entry()
         names = entry.resources.get(("names", "hosts"))
         addresses = {
-            part["address"].partition("/")[0]: placed.address
+            part["address"].partition("/")[0]: part["address"].partition("/")[0] if placed.wired else placed.address
             for placed in entry.nodes.values()
             for part in placed.spec.get("interfaces", ())
         }
