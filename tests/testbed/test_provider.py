@@ -46,7 +46,7 @@ def cloud(place: None) -> Iterator[Any]:
     connection.close()
 
 
-SETTINGS = OpenStackSettings(cloud="testbed", image="tiny", flavor="small")
+SETTINGS = OpenStackSettings(cloud="testbed", image="tiny", flavor="small", external="public", ready="active")
 
 
 class TestOpenStackProvider(ResourceContract):
@@ -96,7 +96,7 @@ async def test_a_refusal_is_in_the_services_own_words() -> None:
         with pytest.raises(ProviderError, match=r"network west.*\(4\d\d\); request req-") as caught:
             await create(provider, environment, [type(resources[2])("network", "west", {**resources[2].spec, "subnet": "10.62.0.0/33"})])
         assert "10.62.0.0/33" in str(caught.value)
-        lacking = OpenStackProvider(OpenStackSettings(cloud="testbed", image="nothing"))
+        lacking = OpenStackProvider(OpenStackSettings(cloud="testbed", image="nothing", ready="active"))
         with pytest.raises(ProviderError, match=r"no image nothing\n.*there are: tiny"):
             await lacking.create(environment, [resources[3]], quiet)
     finally:

@@ -1,9 +1,9 @@
-"""One cloud, through openstacksdk: requests in threads, a bounded number at once, errors in the service's own words."""
+"""One cloud, through openstacksdk: requests in threads, a bounded number at once, again where that is safe; errors in its words."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -16,8 +16,11 @@ T = TypeVar("T")
 CONCURRENCY = 8
 """Requests under way at once: a cloud answers more with 429."""
 
-LIMIT = 300.0
-"""Longest that one request may take, seconds."""
+PAUSES = (0.5, 2.0, 5.0)
+"""Before a request is sent again, seconds, where the service does not say how long."""
+
+LONGEST_PAUSE = 60.0
+"""That a service is granted by `Retry-After`."""
 
 
 class Cloud:
@@ -26,20 +29,65 @@ class Cloud:
     def __init__(self, settings: OpenStackSettings) -> None:
         self._settings = settings
         self._threads = ThreadPoolExecutor(CONCURRENCY, "openstack")
+        self._gate = threading.Lock()
+        self._connection: Any = None
 
-    @functools.cached_property
-    def _connection(self) -> Any:
-        try:
-            import openstack
-        except ImportError:
-            raise MissingToolError("openstacksdk is not installed", remedy="pip install 'wardian[openstack]'") from None
-        return openstack.connect(cloud=self._settings.cloud, region_name=self._settings.region, api_timeout=LIMIT)
+    def _connected(self) -> Any:
+        """The connection that all threads use, so that there is one token."""
+        with self._gate:
+            if self._connection is None:
+                import openstack
+
+                settings = self._settings
+                self._connection = openstack.connect(cloud=settings.cloud, region_name=settings.region, api_timeout=settings.timeout)
+                # else each of the threads asks for a token of its own
+                self._connection.authorize()
+            return self._connection
 
     async def ask(self, resource: str, request: Callable[[Any], T]) -> T:
-        """Do what `request` does with a connection. Cancelled, it is done all the same: the cloud does what it was asked, heard or not.
+        """What `request` gives for a connection; it has to be one that may be sent twice.
 
-        resource: what it is about, for errors. Raises ProviderError.
+        resource: what it is about, for errors. Cancelled, it is done all the same: the cloud does what it was asked, heard or not.
+        Raises ProviderError.
         """
+        for pause in (*PAUSES, None):
+            try:
+                return await self._once(resource, request)
+            except UncertainError as error:
+                if pause is None:
+                    raise
+                await asyncio.sleep(error.pause or pause)
+        raise AssertionError
+
+    async def all(self, resource: str, request: Callable[[Any], Iterable[T]]) -> list[T]:
+        """As `ask`, of what comes in pages."""
+        return await self.ask(resource, lambda connection: list(request(connection)))
+
+    async def make(self, resource: str, request: Callable[[Any], Any], find: Callable[[Any], Iterable[Any]]) -> Any:
+        """As `ask`, of what makes something: before it is sent again, what it may have made all the same is looked for.
+
+        find: lists what is there of it.
+        """
+        for pause in (*PAUSES, None):
+            try:
+                return await self._once(resource, request)
+            except UncertainError as error:
+                if pause is None:
+                    raise
+                await asyncio.sleep(error.pause or pause)
+                if found := await self.all(resource, find):
+                    return found[0]
+        raise AssertionError
+
+    async def gone(self, resource: str, request: Callable[[Any], Any]) -> None:
+        """As `ask`, where it is no error that there is nothing."""
+        try:
+            await self.ask(resource, request)
+        except RefusedError as error:
+            if error.status != 404:
+                raise
+
+    async def _once(self, resource: str, request: Callable[[Any], T]) -> T:
         loop = asyncio.get_running_loop()
         asked = loop.run_in_executor(self._threads, self._call, resource, request)
         try:
@@ -48,50 +96,69 @@ class Cloud:
             await asyncio.gather(asked, return_exceptions=True)
             raise
 
-    async def all(self, resource: str, request: Callable[[Any], Iterable[T]]) -> list[T]:
-        """As `ask`, of what comes in pages."""
-        return await self.ask(resource, lambda connection: list(request(connection)))
-
-    async def gone(self, resource: str, request: Callable[[Any], Any]) -> None:
-        """As `ask`, where it is no error that there is nothing."""
-        from openstack.exceptions import NotFoundException
-
-        def ignoring(connection: Any) -> None:
-            try:
-                request(connection)
-            except NotFoundException:
-                return
-
-        await self.ask(resource, ignoring)
-
     def _call(self, resource: str, request: Callable[[Any], T]) -> T:
-        connection = self._connection
-        from keystoneauth1.exceptions import ClientException
-        from openstack.exceptions import SDKException
-
         try:
-            return request(connection)
+            from keystoneauth1.exceptions import ClientException
+            from openstack.exceptions import SDKException
+        except ImportError:
+            raise MissingToolError("openstacksdk is not installed", remedy="pip install 'wardian[openstack]'") from None
+        try:
+            return request(self._connected())
         except (SDKException, ClientException) as error:
             raise refusal(resource, error) from error
 
 
-def refusal(resource: str, error: Exception) -> ProviderError:
+class RefusedError(ProviderError):
+    """A service refused a request. status: that of HTTP, or None where there was no answer."""
+
+    def __init__(self, message: str, *, resource: str, remedy: str | None, status: int | None) -> None:
+        super().__init__(message, resource=resource, remedy=remedy)
+        self.status = status
+
+
+class UncertainError(RefusedError):
+    """Nobody knows whether it was done, and it may be asked for again. pause: seconds that the service wants to be left alone, or 0."""
+
+    pause = 0.0
+
+
+def refusal(resource: str, error: Exception) -> RefusedError:
     """A service's refusal as ours: its reason, and the number by which its operators find it."""
+    from keystoneauth1.exceptions import ConnectionError, RetriableConnectionFailure
+
     status = getattr(error, "status_code", None) or getattr(error, "http_status", None)
-    reason = getattr(error, "details", None) or str(error)
+    reason = str(getattr(error, "details", None) or error)
     number = getattr(error, "request_id", None)
     text = f"{reason}{f' ({status})' if status else ''}{f'; request {number}' if number else ''}"
-    return ProviderError(text, resource=resource, remedy=_remedy(status, str(reason)))
+    uncertain = (
+        isinstance(error, (ConnectionError, RetriableConnectionFailure)) or status in (408, 429) or (status is not None and status >= 500)
+    )
+    kind = UncertainError if uncertain else RefusedError
+    made = kind(text, resource=resource, remedy=_remedy(status, reason.lower()), status=status)
+    if isinstance(made, UncertainError):
+        made.pause = _retry_after(error)
+    return made
+
+
+def _retry_after(error: Exception) -> float:
+    response = getattr(error, "response", None)
+    said = response.headers.get("Retry-After", "") if response is not None else ""
+    return min(float(said), LONGEST_PAUSE) if said.isdigit() else 0.0
 
 
 def _remedy(status: int | None, reason: str) -> str | None:
-    lowered = reason.lower()
-    if "quota" in lowered:
+    if "quota" in reason:
         return "Remove what is not needed (`wardian ls`, `wardian gc`), or ask the site for a larger quota."
     if status == 401:
         return "Check the credentials: clouds.yaml, or the OS_* variables."
-    if "no valid host" in lowered:
-        return "Choose a smaller flavour, or reserve hosts."
-    if status is not None and status >= 500:
-        return "The service failed; run the command again, or ask the site with the number of the request."
+    if "no more ip addresses" in reason or "externalipaddressexhausted" in reason:
+        return "Its pool is empty: release floating IPs that are not needed, name another network by `external:`, or set `floating: false`."
+    if status is None:
+        return "Is the cloud's address right, and can it be reached from here?"
+    if status >= 500:
+        return "The service failed, several times: try again later, or ask the site with the number of the request."
     return None
+
+
+NO_HOST = "Choose a smaller flavour, or reserve hosts: the cloud has none free that fits."
+"""What to do about a server for which Nova found no valid host."""

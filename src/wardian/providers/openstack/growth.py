@@ -1,10 +1,9 @@
-"""Making an environment's resources on a cloud, and removing them."""
+"""Making an environment's servers on a cloud, and removing them."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,14 +12,19 @@ from ...errors import ProviderError
 from ...experiment.resources import Resource
 from ..base import Progress
 from ..docker.concurrency import all_of
-from .cloud import Cloud
+from . import choice, keys
+from .cloud import NO_HOST, Cloud
 from .index import Index
-from .names import metadata, name
+from .names import HOST_KEY, NODE, OWNER, access, bastion, metadata, name
 from .observation import Snapshot, fault, servers, snapshot
 from .settings import OpenStackSettings
+from .wiring import Wiring
 
 INTERVAL = 1.0
 """Between two looks at servers that are being made or removed, seconds: one request for all of them."""
+
+TAIL = 15
+"""Lines of a server's console that an error shows."""
 
 
 class Growth:
@@ -32,130 +36,122 @@ class Growth:
         self._settings = settings
         self._environment = environment
         self._progress = progress
+        self._owner = index.owner
+        self._about = f"environment {environment}"
+        self.wiring = Wiring(cloud, settings, environment, f"wardian {self._owner}", progress)
 
     # The environment itself
 
-    async def create_environment(self, resource: Resource) -> None:
-        """Its security group, whose members hear one another and nobody else, and its key."""
+    async def create_environment(self) -> None:
+        """Its security groups, and its key."""
         ours = name(self._environment)
-        said = f"{resource.spec['name']} ({resource.spec['instance']}) of {resource.spec['user']} on {resource.spec['host']}"[:255]
-        group = await self._ask(resource, lambda cloud: cloud.network.create_security_group(name=ours, description=said))
-        inward = {"security_group_id": group.id, "direction": "ingress", "ethertype": "IPv4", "remote_group_id": group.id}
-        await self._ask(resource, lambda cloud: cloud.network.create_security_group_rule(**inward))
-        public = self._key()
-        await self._ask(resource, lambda cloud: cloud.compute.create_keypair(name=ours, public_key=public))
+        private, public = keys.pair()
+        self._index.write_private(self._index.key(self._environment), private)
+
+        async def create_key() -> None:
+            # what is left there of a try that was cut short goes with another private half
+            await self._cloud.gone(self._about, lambda cloud: cloud.compute.delete_keypair(ours))
+            await self._cloud.make(
+                self._about,
+                lambda cloud: cloud.compute.create_keypair(name=ours, public_key=public),
+                lambda cloud: [key for key in cloud.compute.keypairs() if key.name == ours],
+            )
+
+        await all_of([self.wiring.create_groups(Snapshot()), create_key()])
 
     async def delete_environment(self, seen: Snapshot) -> None:
         """What belongs to no network and no node."""
-        about = f"environment {self._environment}"
-        await all_of(self._gone(about, lambda cloud, item=item: cloud.network.delete_router(item.id)) for item in seen.routers)
-        await all_of(self._gone(about, lambda cloud, item=item: cloud.network.delete_security_group(item.id)) for item in seen.groups)
-        await all_of(self._gone(about, lambda cloud, item=item: cloud.compute.delete_keypair(item.name)) for item in seen.keys)
+        await self.wiring.delete_access(seen)
+        await all_of(self._gone(lambda cloud, item=item: cloud.compute.delete_keypair(item.name)) for item in seen.keys)
 
-    # Networks
+    async def destroy(self, seen: Snapshot) -> None:
+        """All of it, the servers first."""
+        await self.delete_servers(seen.servers)
+        after = await snapshot(self._cloud, self._environment)
+        await self.wiring.delete_networks([item for item in after.networks if item != access(self._environment)], after)
+        await self.delete_environment(after)
 
-    async def create_networks(self, resources: Sequence[Resource]) -> None:
-        """Networks and subnets, and the router that joins those that links join."""
-        router: Any = None
-        if any(resource.spec["gateway"] for resource in resources):
-            seen = await snapshot(self._cloud, self._environment)
-            ours = name(self._environment)
-            router = (
-                seen.routers[0] if seen.routers else await self._ask(resources[0], lambda cloud: cloud.network.create_router(name=ours))
-            )
-        await all_of(self._create_network(resource, router) for resource in resources)
-
-    async def _create_network(self, resource: Resource, router: Any) -> None:
-        self._progress(resource.name, "creating")
-        ours, spec = name(self._environment, resource.name), resource.spec
-        mtu = {"mtu": spec["mtu"]} if "mtu" in spec else {}
-        network = await self._ask(resource, lambda cloud: cloud.network.create_network(name=ours, **mtu))
-        wanted = {"name": ours, "network_id": network.id, "ip_version": 4, "cidr": spec["subnet"], "gateway_ip": spec["gateway"]}
-        subnet = await self._ask(resource, lambda cloud: cloud.network.create_subnet(**wanted))
-        if spec["gateway"]:
-            await self._ask(resource, lambda cloud: cloud.network.add_interface_to_router(router, subnet.id))
-        self._progress(resource.name, "ready")
-
-    async def delete_networks(self, names: Sequence[str], seen: Snapshot) -> None:
-        """Networks with all that is on them."""
-        await all_of(self._delete_network(what, seen) for what in names)
-
-    async def _delete_network(self, what: str, seen: Snapshot) -> None:
-        network = seen.networks.get(name(self._environment, what))
-        if network is None:
-            return
-        about = f"network {what}"
-        for port in seen.interfaces(network):
-            await self._gone(about, lambda cloud, port=port: cloud.network.remove_interface_from_router(port.device_id, None, port.id))
-        await self._gone(about, lambda cloud: cloud.network.delete_network(network.id))
-        self._progress(what, "gone")
-
-    # Nodes
+    # Servers
 
     async def create_nodes(self, resources: Sequence[Resource]) -> None:
-        """Ports with their addresses by one request, a server each, and one look a second at all of them until they are ready."""
-        seen = await snapshot(self._cloud, self._environment)
-        # of an attempt that was cut short between its ports and its servers
-        await self.delete_ports([port for item in resources for port in seen.ports_of(self._environment, item.spec["hostname"])])
-        flavors, image = await asyncio.gather(self._cloud.all("flavours", lambda cloud: cloud.compute.flavors()), self._image(resources[0]))
-        ports = await self._create_ports(resources, seen)
-        await all_of(self._create_server(resource, ports[resource.name], flavors, image) for resource in resources)
-        await self._wait({resource.name: name(self._environment, resource.spec["hostname"]) for resource in resources})
+        """A server each, and one look a second at all of them until they are ACTIVE; then the way to them."""
+        seen, flavors, images = await asyncio.gather(
+            snapshot(self._cloud, self._environment),
+            self._cloud.all("flavours", lambda cloud: cloud.compute.flavors()),
+            self._cloud.all("images", lambda cloud: cloud.image.images(status="active")),
+        )
+        made_from = {
+            item.name: (
+                choice.image(item.name, item.spec, self._settings, images),
+                choice.flavor(item.name, item.spec, self._settings, flavors),
+            )
+            for item in resources
+        }
+        network = await self.wiring.create_access(seen)
+        first = self._first(resources, seen)
+        wanted = {item.name: self._server(item, made_from[item.name], network, seen, item.name == first) for item in resources}
+        await all_of(self._create_server(item, wanted[item.name]) for item in resources)
+        await self._wait({node: server["name"] for node, server in wanted.items()})
+        await self.choose_bastion()
 
-    async def _create_ports(self, resources: Sequence[Resource], seen: Snapshot) -> dict[str, list[Any]]:
-        wanted, owners = [], []
-        for resource in resources:
-            for interface in resource.spec["interfaces"]:
-                network = seen.networks.get(name(self._environment, interface["network"]))
-                if network is None or not network.subnet_ids:
-                    raise ProviderError(f"there is no network {interface['network']}", resource=str(resource))
-                address = interface["address"].partition("/")[0]
-                wanted.append(
-                    {
-                        "name": name(self._environment, f"{resource.spec['hostname']}-port"),
-                        "network_id": network.id,
-                        "fixed_ips": [{"subnet_id": network.subnet_ids[0], "ip_address": address}],
-                        "security_groups": [group.id for group in seen.groups],
-                    }
-                )
-                owners.append(resource.name)
-        made: dict[str, list[Any]] = {resource.name: [] for resource in resources}
-        if wanted:
-            created = await self._cloud.all("ports", lambda cloud: cloud.network.create_ports(wanted))
-            for owner, port in zip(owners, created, strict=True):
-                made[owner].append(port)
-        return made
+    def _first(self, resources: Sequence[Resource], seen: Snapshot) -> str | None:
+        """The node that gets the floating IP, where no server has it yet."""
+        if not self._settings.floating or any(item.port_id for item in seen.floating):
+            return None
+        names = [item.name for item in resources]
+        chosen = self._settings.bastion
+        return chosen if chosen in names else names[0] if not chosen or not seen.servers else None
 
-    async def _create_server(self, resource: Resource, ports: Sequence[Any], flavors: Sequence[Any], default: Any) -> None:
-        self._progress(resource.name, "creating")
+    def _server(self, resource: Resource, made_from: tuple[Any, Any], outer: Any, seen: Snapshot, first: bool) -> dict[str, Any]:
+        """The request for a node's server. Ports are made with it, and go with it."""
         spec = resource.spec
-        image = default if spec["image"] is None else await self._image(resource)
-        wanted = {
+        networks = [{"uuid": outer.id}]
+        for interface in spec["interfaces"]:
+            network = seen.networks.get(name(self._environment, interface["network"]))
+            if network is None or not network.subnet_ids:
+                raise ProviderError(f"there is no network {interface['network']}", resource=str(resource))
+            networks.append({"uuid": network.id, "fixed_ip": interface["address"].partition("/")[0]})
+        image, flavor = made_from
+        host_key = keys.pair()
+        login = next((key.public_key for key in seen.keys), "")
+        groups = [name(self._environment), *([bastion(self._environment)] if first else [])]
+        return {
             "name": name(self._environment, spec["hostname"]),
             "image_id": image.id,
-            "flavor_id": self._flavor(resource, flavors).id,
-            "networks": [{"port": port.id} for port in ports] or "none",
+            "flavor_id": flavor.id,
+            "networks": networks,
+            "security_groups": [{"name": group} for group in groups],
             "key_name": name(self._environment),
-            "metadata": metadata(resource.name, spec),
-            "user_data": base64.b64encode(_user_data(spec).encode()).decode(),
+            "metadata": {**metadata(resource.name, spec), OWNER: self._owner, HOST_KEY: host_key[1]},
+            "user_data": base64.b64encode(keys.user_data(spec, self._settings.user, login, host_key).encode()).decode(),
         }
-        await self._ask(resource, lambda cloud: cloud.compute.create_server(**wanted))
+
+    async def _create_server(self, resource: Resource, wanted: Mapping[str, Any]) -> None:
+        self._progress(resource.name, "creating")
+        pattern = f"^{wanted['name']}$"
+        await self._cloud.make(
+            str(resource), lambda cloud: cloud.compute.create_server(**wanted), lambda cloud: cloud.compute.servers(name=pattern)
+        )
 
     async def _wait(self, wanted: Mapping[str, str]) -> None:
         """Until these servers, {node: name}, are ACTIVE. Raises ProviderError with Nova's reason as soon as one is in ERROR."""
         end = time.monotonic() + self._settings.patience
         told: dict[str, str] = {}
         while True:
-            found = {server.name: server for server in await servers(self._cloud, self._environment)}
+            listed = await servers(self._cloud, self._environment)
+            found: dict[str, Any] = {}
+            for server in listed:
+                if found.setdefault(server.name, server) is not server:
+                    # a request that was believed to be lost was done as well
+                    await self._gone(lambda cloud, server=server: cloud.compute.delete_server(server.id))
             states = {node: found[server].status if server in found else "gone" for node, server in wanted.items()}
             for node, now in states.items():
                 if told.get(node) != now:
-                    self._progress(node, "ready" if now == "ACTIVE" else now)
+                    self._progress(node, now)
             told = states
             for node, now in states.items():
                 if now not in ("ACTIVE", "BUILD"):
-                    reason = fault(found[wanted[node]]) if now == "ERROR" else ""
-                    raise ProviderError(f"its server is {now}{f': {reason}' if reason else ''}", resource=f"node {node}")
+                    raise await self._failed(node, now, found.get(wanted[node]))
             if all(now == "ACTIVE" for now in states.values()):
                 return
             if time.monotonic() > end:
@@ -165,70 +161,69 @@ class Growth:
                 )
             await asyncio.sleep(INTERVAL)
 
+    async def _failed(self, node: str, now: str, server: Any) -> ProviderError:
+        reason = fault(server) if server is not None else ""
+        console = await self.console(server) if server is not None and now != "ERROR" else ""
+        remedy = NO_HOST if "no valid host" in reason.lower() else "Run `wardian up` again: it is made anew."
+        return ProviderError(f"its server is {now}{f': {reason}' if reason else ''}{console}", resource=f"node {node}", remedy=remedy)
+
+    async def console(self, server: Any) -> str:
+        """The last lines of a server's console, for an error; nothing where its cloud shows none."""
+        try:
+            said = await self._cloud.ask(self._about, lambda cloud: cloud.compute.get_server_console_output(server.id, length=TAIL))
+        except ProviderError:
+            return ""
+        lines = str((said or {}).get("output") or "").splitlines()[-TAIL:]
+        return "\n  its console:" + "".join(f"\n    {line}" for line in lines) if lines else ""
+
+    async def choose_bastion(self) -> None:
+        """Have one server be reached from outside: the one that was, while it is there."""
+        if not self._settings.floating:
+            return
+        seen = await snapshot(self._cloud, self._environment)
+        ports = {port.id: port.device_id for port in seen.ports}
+        there = {server.id: server for server in seen.servers}
+        now = next((there[ports[item.port_id]] for item in seen.floating if ports.get(item.port_id) in there), None)
+        if now is not None or not there:
+            return
+        groups = [item for item in seen.servers if any(group["name"] == bastion(self._environment) for group in item.security_groups or ())]
+        server = groups[0] if groups else seen.servers[0]
+        if not groups:
+            await self._cloud.ask(
+                self._about, lambda cloud: cloud.compute.add_security_group_to_server(server, seen.groups[bastion(self._environment)])
+            )
+        await self.wiring.create_floating(server, seen)
+
+    async def update_nodes(self, resources: Sequence[Resource]) -> None:
+        """Have servers say what their nodes are now."""
+        there = await servers(self._cloud, self._environment)
+
+        async def update(resource: Resource) -> None:
+            ours, said = name(self._environment, resource.spec["hostname"]), metadata(resource.name, resource.spec)
+            for server in [item for item in there if item.name == ours]:
+                await self._gone(lambda cloud, server=server: cloud.compute.set_server_metadata(server, **said))
+
+        await all_of(update(resource) for resource in resources)
+
     async def delete_nodes(self, nodes: Sequence[str], seen: Snapshot) -> None:
-        """Servers, then their ports: also those of nodes whose server was never made."""
-        doomed = [server for node in nodes for server in seen.servers_of(node)]
-        await all_of(self._gone(f"server {item.name}", lambda cloud, item=item: cloud.compute.delete_server(item.id)) for item in doomed)
+        """Servers, with their ports."""
+        await self.delete_servers([server for node in nodes for server in seen.servers_of(node)])
+        for node in nodes:
+            self._progress(node, "gone")
+
+    async def delete_servers(self, doomed: Sequence[Any]) -> None:
+        """Servers, until they are gone."""
+        for server in doomed:
+            self._progress(server.metadata.get(NODE, server.name), "deleting")
+        await all_of(self._gone(lambda cloud, item=item: cloud.compute.delete_server(item.id)) for item in doomed)
         left = {server.id for server in doomed}
         end = time.monotonic() + self._settings.patience
         while left:
             left &= {server.id for server in await servers(self._cloud, self._environment)}
             if left and time.monotonic() > end:
-                raise ProviderError(f"servers {', '.join(sorted(left))} do not go away", resource=f"environment {self._environment}")
+                raise ProviderError(f"servers {', '.join(sorted(left))} do not go away", resource=self._about)
             if left:
                 await asyncio.sleep(INTERVAL)
-        hostnames = [node.replace("[", "-").rstrip("]") for node in nodes]
-        await self.delete_ports([port for hostname in hostnames for port in seen.ports_of(self._environment, hostname)])
-        for node in nodes:
-            self._progress(node, "gone")
 
-    async def delete_ports(self, ports: Sequence[Any]) -> None:
-        """Ports of servers that are gone, or were never made."""
-        await all_of(self._gone(f"port {item.name}", lambda cloud, item=item: cloud.network.delete_port(item.id)) for item in ports)
-
-    # What servers are made from
-
-    def _flavor(self, resource: Resource, flavors: Sequence[Any]) -> Any:
-        chosen = self._settings.flavor
-        if chosen is not None:
-            found = [item for item in flavors if chosen in (item.name, item.id)]
-        else:
-            cpus, memory = resource.spec["cpus"] or 0, (resource.spec["memory"] or 0) / 2**20
-            found = sorted((item for item in flavors if item.vcpus >= cpus and item.ram >= memory), key=lambda item: (item.vcpus, item.ram))
-        if not found:
-            there = ", ".join(sorted(item.name for item in flavors))
-            raise ProviderError(f"no flavour is {chosen or 'large enough'}", resource=str(resource), remedy=f"There are: {there}.")
-        return found[0]
-
-    async def _image(self, resource: Resource) -> Any:
-        chosen = resource.spec["image"] or self._settings.image
-        found = await self._cloud.all("images", lambda cloud: cloud.image.images(status="active"))
-        matching = [item for item in found if chosen in (item.name, item.id)]
-        if not matching:
-            there = ", ".join(sorted({item.name for item in found})) or "none"
-            remedy = f"Set `image`; there are: {there}."
-            raise ProviderError(f"there is no image {chosen}" if chosen else "no image is named", resource=str(resource), remedy=remedy)
-        return max(matching, key=lambda item: item.created_at)
-
-    def _key(self) -> str:
-        """The public half of the environment's key; the private one is kept here."""
-        from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-        path = self._index.key(self._environment)
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        key = Ed25519PrivateKey.generate()
-        text = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption())
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(text)
-        return key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
-
-    async def _ask(self, resource: Resource, request: Any) -> Any:
-        return await self._cloud.ask(str(resource), request)
-
-    async def _gone(self, about: str, request: Any) -> None:
-        await self._cloud.gone(about, request)
-
-
-def _user_data(spec: Mapping[str, Any]) -> str:
-    return f"#cloud-config\nhostname: {spec['hostname']}\nmanage_etc_hosts: true\n"
+    async def _gone(self, request: Any) -> None:
+        await self._cloud.gone(self._about, request)

@@ -8,42 +8,44 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...experiment.resources import EnvironmentRecord, Observed, ObservedResource
+from ..ssh.index import Entry
 from .cloud import Cloud
-from .index import Entry
-from .names import belongs, name, node_of
+from .names import access, belongs, name, node_of
 
-ROUTER_INTERFACE = "network:router_interface"
+ROUTER_INTERFACES = ("network:router_interface", "network:router_interface_distributed", "network:ha_router_replicated_interface")
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What there is of one environment, as openstacksdk's objects; networks by their names on the cloud."""
+    """What there is of one environment, as openstacksdk's objects; networks, routers and groups by their names on the cloud."""
 
     servers: list[Any] = field(default_factory=list)
     networks: dict[str, Any] = field(default_factory=dict)
     ports: list[Any] = field(default_factory=list)
-    routers: list[Any] = field(default_factory=list)
-    groups: list[Any] = field(default_factory=list)
+    routers: dict[str, Any] = field(default_factory=dict)
+    groups: dict[str, Any] = field(default_factory=dict)
     keys: list[Any] = field(default_factory=list)
+    floating: list[Any] = field(default_factory=list)
 
     def servers_of(self, node: str) -> list[Any]:
-        """The servers of a node: more than one only where two processes made it at once."""
+        """The servers of a node: more than one only where a request was done twice."""
         return [server for server in self.servers if (node_of(server.metadata) or ("", {}))[0] == node]
-
-    def ports_of(self, environment: str, hostname: str) -> list[Any]:
-        """The ports of a node."""
-        return [port for port in self.ports if port.name == name(environment, f"{hostname}-port")]
 
     def interfaces(self, network: Any) -> list[Any]:
         """The ports by which routers are on a network."""
-        return [port for port in self.ports if port.network_id == network.id and port.device_owner == ROUTER_INTERFACE]
+        return [port for port in self.ports if port.network_id == network.id and port.device_owner in ROUTER_INTERFACES]
+
+    def on_networks(self) -> list[Any]:
+        """The ports on its networks that no server, router or service of the cloud has."""
+        ours = {network.id for network in self.networks.values()}
+        return [port for port in self.ports if port.network_id in ours and not (port.device_owner or "").startswith("network:")]
 
 
 async def servers(cloud: Cloud, environment: str) -> list[Any]:
-    """The servers of an environment, by one request; those being deleted are not there any more."""
+    """The servers of an environment, by one request; those that are deleted are not there any more."""
     pattern = f"^{name(environment)}-"
     found = await cloud.all("servers", lambda connection: connection.compute.servers(details=True, name=pattern))
-    return [server for server in found if belongs(environment, server.name) and server.status != "DELETED"]
+    return [server for server in found if belongs(environment, server.name) and server.status not in ("DELETED", "SOFT_DELETED")]
 
 
 async def snapshot(cloud: Cloud, environment: str) -> Snapshot:
@@ -52,20 +54,18 @@ async def snapshot(cloud: Cloud, environment: str) -> Snapshot:
         servers(cloud, environment),
         cloud.all("networks", lambda connection: connection.network.networks()),
         cloud.all("ports", lambda connection: connection.network.ports()),
-        cloud.all("routers", lambda connection: connection.network.routers(name=name(environment))),
-        cloud.all("security groups", lambda connection: connection.network.security_groups(name=name(environment))),
+        cloud.all("routers", lambda connection: connection.network.routers()),
+        cloud.all("security groups", lambda connection: connection.network.security_groups()),
         cloud.all("key pairs", lambda connection: connection.compute.keypairs()),
+        cloud.all("floating IPs", lambda connection: connection.network.ips(description=name(environment))),
     )
-    found, networks, ports, routers, groups, keys = await asyncio.gather(*asked)
-    ours = {network.name: network for network in networks if belongs(environment, network.name)}
-    on = {network.id for network in ours.values()}
+    found, networks, ports, routers, groups, keys, floating = await asyncio.gather(*asked)
+
+    def ours(items: list[Any]) -> dict[str, Any]:
+        return {item.name: item for item in items if belongs(environment, item.name)}
+
     return Snapshot(
-        servers=found,
-        networks=ours,
-        ports=[port for port in ports if port.network_id in on],
-        routers=routers,
-        groups=groups,
-        keys=[key for key in keys if key.name == name(environment)],
+        found, ours(networks), ports, ours(routers), ours(groups), [key for key in keys if key.name == name(environment)], floating
     )
 
 
@@ -73,21 +73,21 @@ def observed(environment: str, seen: Snapshot, entry: Entry | None) -> Observed:
     """All of an environment. entry: what is written down of it here."""
     if entry is None and not (seen.groups or seen.servers or seen.networks):
         return Observed()
-    record = entry.record if entry else _record(environment, seen)
+    record = entry.record if entry else EnvironmentRecord(environment, "", "", "", "openstack", "", "", 0.0)
     resources = [_environment(record, seen, entry is not None)]
     kept = entry.resources if entry else {}
     for found, network in seen.networks.items():
-        what = found.removeprefix(name(environment, "") + "-")
+        if found == access(environment):
+            continue
+        what = found.removeprefix(f"{name(environment)}-")
         spec = kept["network", what].spec if ("network", what) in kept else {}
         complete = bool(network.subnet_ids) and bool(spec) and (spec["gateway"] is None or bool(seen.interfaces(network)))
-        detail = "" if complete else "its making was cut short"
-        resources.append(ObservedResource("network", what, spec, "ready" if complete else "incomplete", detail))
+        resources.append(ObservedResource("network", what, spec, *_made(complete)))
     for server in seen.servers:
         if known := node_of(server.metadata):
             resources.append(ObservedResource("node", *known, *state(server)))
-    resources += [
-        ObservedResource(item.kind, item.name, item.spec) for item in kept.values() if item.kind not in ("network", "environment")
-    ]
+    kinds = ("network", "environment", "node")
+    resources += [ObservedResource(item.kind, item.name, item.spec) for item in kept.values() if item.kind not in kinds]
     return Observed.collect(record, resources)
 
 
@@ -111,12 +111,8 @@ def fault(server: Any) -> str:
 def _environment(record: EnvironmentRecord, seen: Snapshot, recorded: bool) -> ObservedResource:
     if not recorded:
         return ObservedResource("environment", record.name, record.spec, "incomplete", "its record is not on this machine")
-    complete = bool(seen.groups and seen.keys)
-    return ObservedResource(
-        "environment", record.name, record.spec, *(("ready", "") if complete else ("incomplete", "its making was cut short"))
-    )
+    return ObservedResource("environment", record.name, record.spec, *_made(bool(name(record.id) in seen.groups and seen.keys)))
 
 
-def _record(environment: str, seen: Snapshot) -> EnvironmentRecord:
-    said = seen.groups[0].description if seen.groups else ""
-    return EnvironmentRecord(environment, said, "", "", "openstack", "", "", 0.0)
+def _made(complete: bool) -> tuple[str, str]:
+    return ("ready", "") if complete else ("incomplete", "its making was cut short")

@@ -7,20 +7,38 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
-from ...errors import NodeDownError, ProviderError
-from ...experiment.resources import Capabilities, Caveat, EnvironmentRecord, Observed, Resource
+from ...errors import NodeDownError, NotUpError, ProviderError
+from ...experiment.resources import Capabilities, EnvironmentRecord, Observed, ObservedResource, Resource
 from ...paths import state_folder
-from ..base import Channel, Finding, Progress, Provider, ProviderSettings
+from ..base import Channel, Fault, Finding, Progress, Provider, ProviderSettings
+from ..ssh import faults as afflictions
+from ..ssh import marker
+from ..ssh import observation as hosts
+from ..ssh.channel import SshChannel
+from ..ssh.index import Entry
+from ..ssh.inventory import Host
+from ..ssh.refusals import HostError
+from ..ssh.spawning import Spawners
+from ..ssh.tending import Tending
+from . import foresight
+from .choice import checksum
 from .cloud import Cloud
+from .garbage import collect
 from .growth import Growth
-from .index import Entry, Index
-from .names import belongs, node_of
-from .observation import observed, servers, snapshot
+from .index import Index
+from .names import name as called
+from .names import node_of
+from .observation import Snapshot, observed, servers, snapshot
+from .reach import LateError, Reach
 from .settings import OpenStackSettings
 
-IN_PLACE = frozenset({("environment", key) for key in ("lease", "collect", "parameters", "names", "user", "host")} | {("names", "tables")})
+IN_PLACE = frozenset(
+    {("environment", key) for key in ("lease", "collect", "parameters", "names", "user", "host", "settings")}
+    | {("names", "tables"), ("access", "up"), ("access", "down"), ("link", "there"), ("link", "back")}
+    | {("node", key) for key in ("env", "group", "index", "roles", "site", "internet")}
+)
 
 
 class OpenStackProvider(Provider):
@@ -28,28 +46,23 @@ class OpenStackProvider(Provider):
 
     name: ClassVar[str] = "openstack"
     Settings: ClassVar[type[ProviderSettings]] = OpenStackSettings
+    faults: ClassVar[frozenset[str]] = afflictions.KINDS
 
     def __init__(self, settings: ProviderSettings | None = None) -> None:
         super().__init__(settings)
         self._chosen = self.settings if isinstance(self.settings, OpenStackSettings) else OpenStackSettings()
+        self._spawners = Spawners()
+        self._clouds: dict[tuple[str | None, str | None], Cloud] = {}
 
     @functools.cached_property
     def index(self) -> Index:
         """What is written down here."""
         return Index((state_folder() / self.name).absolute())
 
-    @functools.cached_property
-    def cloud(self) -> Cloud:
-        """The cloud that the settings name."""
-        return Cloud(self._chosen)
-
     async def capabilities(self, desired: Sequence[Resource]) -> Capabilities:
-        shaped = [
-            item
-            for item in desired
-            if item.kind in ("link", "access") and any(item.spec.get(way) for way in ("there", "back", "up", "down"))
-        ]
-        caveats = [Caveat(str(item), "shape", "links are not shaped here", "packets pass as the cloud lets them") for item in shaped]
+        environment = next(item.spec for item in desired if item.kind == "environment")
+        entry = self.index.find(environment["file"], environment["instance"])
+        caveats = await foresight.foresee(self._reached(self._chosen), self._chosen, desired, entry)
         return Capabilities(IN_PLACE, tuple(caveats))
 
     async def environments(self) -> list[EnvironmentRecord]:
@@ -61,102 +74,188 @@ class OpenStackProvider(Provider):
             yield
 
     async def observe(self, environment: str) -> Observed:
-        return observed(environment, await snapshot(self._cloud(environment), environment), self.index.read(environment))
+        entry = self.index.read(environment)
+        seen = await snapshot(self._cloud(environment), environment)
+        found = observed(environment, seen, entry)
+        if entry is None or self._settings(environment).ready == "active":
+            return found
+        self._reach(environment).renewed(entry, seen)
+        active = {item.name for item in found.of("node") if item.state == "ready"}
+        within = await hosts.observe(replace(entry, nodes={node: placed for node, placed in entry.nodes.items() if node in active}))
+
+        def joined(item: ObservedResource) -> ObservedResource:
+            if item.kind == "node" and item.state == "ready":
+                there = within.resources.get(item.key)
+                # what a server carries is what the cloud was asked for; its host has it from us, later
+                return (
+                    replace(there, spec=item.spec) if there else replace(item, state="incomplete", detail="nobody has logged in to it yet")
+                )
+            return within.resources.get(item.key, item) if item.kind in ("link", "access") else item
+
+        return Observed.collect(found.environment, [joined(item) for item in found.resources.values()])
+
+    async def glance(self, environment: str) -> Observed:
+        entry = self.index.read(environment)
+        return hosts.glance(entry) if entry and entry.nodes else await self.observe(environment)
 
     async def create(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
         kind = resources[0].kind
         if kind == "environment":
             self.index.write(Entry(_record(environment, resources[0].spec)))
-            await self._growth(environment, progress).create_environment(resources[0])
+            await self._growth(environment, progress).create_environment()
         elif kind == "network":
             # written down first: of what is begun, the spec is known however this ends
             self._remember(environment, resources)
-            await self._growth(environment, progress).create_networks(resources)
+            growth = self._growth(environment, progress)
+            await growth.wiring.create_networks(resources, await snapshot(self._cloud(environment), environment))
         elif kind == "node":
-            await self._growth(environment, progress).create_nodes(resources)
+            self._entry(environment)
+            await self._create_nodes(environment, resources, progress)
         else:
-            self._remember(environment, resources)
+            await self._tending(environment).create(resources, progress)
+            return
         for resource in resources:
             progress(resource.name, "ready")
+
+    async def _create_nodes(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
+        growth = self._growth(environment, progress)
+        await growth.create_nodes(resources)
+        if self._settings(environment).ready == "active":
+            return
+        seen, reach = await snapshot(self._cloud(environment), environment), self._reach(environment)
+        names = [resource.name for resource in resources]
+        try:
+            await reach.wait(names, seen, progress)
+        except LateError as error:
+            console = "".join([await growth.console(server) for server in seen.servers_of(error.node)[:1]])
+            raise ProviderError(
+                error.message.removeprefix(f"node {error.node}: ") + console, resource=f"node {error.node}", remedy=error.remedy
+            ) from None
+        reach.renewed(self._entry(environment), seen)
+        await Tending(self.index, reach.settings(seen), environment, wired=True).create(resources, progress)
 
     async def update(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
-        if resources[0].kind == "environment":
-            entry = self._entry(environment)
-            entry.record = replace(entry.record, spec=dict(resources[0].spec))
-            self.index.write(entry)
-        else:
-            self._remember(environment, resources)
-        for resource in resources:
-            progress(resource.name, "ready")
+        if resources[0].kind == "node":
+            await self._growth(environment, progress).update_nodes(resources)
+        await self._tending(environment).update(resources, progress)
 
     async def delete(self, environment: str, resources: Sequence[tuple[str, str]], progress: Progress) -> None:
-        if not resources:
+        entry = self.index.read(environment)
+        if not resources or entry is None:
             return
         kind, names = resources[0][0], [what for _, what in resources]
         growth, cloud = self._growth(environment, progress), self._cloud(environment)
         if kind == "node":
+            reach = self._reach(environment)
+            await reach.leave(entry, names)
             await growth.delete_nodes(names, await snapshot(cloud, environment))
+            await growth.choose_bastion()
+            reach.renewed(entry, await snapshot(cloud, environment))
         elif kind == "network":
-            await growth.delete_networks(names, await snapshot(cloud, environment))
+            await growth.wiring.delete_networks([called(environment, what) for what in names], await snapshot(cloud, environment))
         elif kind == "environment":
             await growth.delete_environment(await snapshot(cloud, environment))
             self.index.remove(environment)
-        if entry := self.index.read(environment):
-            for key in resources:
-                entry.resources.pop(key, None)
-                entry.notes.pop(key[1], None)
-            self.index.write(entry)
+        await self._tending(environment).delete(resources, progress)
 
     async def destroy(self, environment: str, progress: Progress) -> None:
-        growth, seen = self._growth(environment, progress), await snapshot(self._cloud(environment), environment)
-        nodes = [item.name for item in observed(environment, seen, None).of("node")]
-        await growth.delete_nodes(nodes, seen)
-        await growth.delete_ports([port for port in seen.ports if belongs(environment, port.name)])
-        await growth.delete_networks([item.name for item in observed(environment, seen, None).of("network")], seen)
-        await growth.delete_environment(seen)
+        entry, cloud = self.index.read(environment), self._cloud(environment)
+        if entry is not None:
+            await self._reach(environment).leave(entry, entry.nodes)
+        growth, seen = self._growth(environment, progress), await snapshot(cloud, environment)
+        await growth.destroy(seen)
         self.index.remove(environment)
 
     async def own_clocks(self, environment: str) -> bool:
         return True
 
+    async def images(self, environment: str) -> dict[str, dict[str, str]]:
+        cloud = self._cloud(environment)
+        there = await servers(cloud, environment)
+        listed = {item.id: item for item in await cloud.all("images", lambda connection: connection.image.images())}
+        made = {node[0]: listed[server.image.id] for server in there if (node := node_of(server.metadata)) and server.image.id in listed}
+        return {node: {"name": str(image.name), "digest": checksum(image)} for node, image in made.items() if checksum(image)}
+
+    # Notes
+
     async def note(self, environment: str, node: str, name: str, value: Mapping[str, Any] | None) -> None:
-        server = await self._server(environment, node)
-        entry = self._entry(environment)
-        known, values = entry.notes.get(node, (server, {}))
-        kept = {**(values if known == server else {}), name: dict(value)} if value is not None else {**values}
-        if value is None:
-            kept.pop(name, None)
-        entry.notes[node] = (server, kept)
-        self.index.write(entry)
+        host = self._host(environment, node)
+        try:
+            if host is not None and await marker.note(host, environment, node, name, value):
+                return None
+        except HostError as error:
+            raise NodeDownError(node, f"its server cannot be logged in to: {error.bare}", remedy=error.remedy) from None
+        if host is None and self._settings(environment).ready == "active":
+            for server in await servers(self._cloud(environment), environment):
+                if (node_of(server.metadata) or ("",))[0] == node:
+                    return self.index.note(environment, node, name, value, server.id)
+        raise NodeDownError(node, "there is no such node", remedy="`wardian up` makes it.")
 
     async def notes(self, environment: str) -> dict[str, dict[str, dict[str, Any]]]:
         entry = self.index.read(environment)
-        if entry is None or not entry.notes:
-            return {}
-        there = {server.id for server in await servers(self._cloud(environment), environment)}
-        return {node: values for node, (server, values) in entry.notes.items() if server in there and values}
+        found = await hosts.notes(entry) if entry else {}
+        if kept := self.index.notes(environment):
+            there = {server.id for server in await servers(self._cloud(environment), environment)}
+            for node, values in kept.items():
+                if current := {name: value for name, (server, value) in values.items() if server in there}:
+                    found[node] = current
+        return found
+
+    # Working on nodes
 
     def channel(self, environment: str, node: str) -> Channel:
-        return Unreachable(node)
+        return SshChannel(node, marker.place(environment, node), lambda: self._host(environment, node), self._spawners)
+
+    async def inflict(self, environment: str, kind: str, targets: Sequence[str], faults: Sequence[Fault]) -> None:
+        if entry := self.index.read(environment):
+            await afflictions.inflict(entry, kind, targets, faults)
+
+    async def kill(self, environment: str, nodes: Sequence[str]) -> None:
+        entry = self.index.read(environment)
+        if entry is None:
+            raise NotUpError(f"there is no environment {environment}")
+        await afflictions.kill(entry, nodes)
+
+    # Looking after it
 
     async def collect_garbage(self, progress: Progress) -> list[str]:
-        return []
+        if not self.index.used:
+            return []
+        asked = [self._chosen, *(self._settings(entry.record.id) for entry in self.index.entries())]
+        removed = []
+        for settings in {(item.cloud, item.region): item for item in asked}.values():
+            removed += await collect(self._reached(settings), self.index, settings, progress)
+        return removed
 
     async def diagnose(self) -> list[Finding]:
-        try:
-            who = await self.cloud.ask("the cloud", lambda connection: connection.current_project.name)
-        except ProviderError as error:
-            return [Finding("openstack", "missing", error.message, error.remedy)]
-        return [Finding("openstack", "ok", f"project {who}")]
+        return await foresight.diagnose(self._reached(self._chosen))
+
+    # Where it is
+
+    def _settings(self, environment: str) -> OpenStackSettings:
+        """Those that we are given, or else those that the environment was grown with."""
+        entry = self.index.read(environment)
+        if entry is None or self._chosen != OpenStackSettings():
+            return self._chosen
+        return OpenStackSettings.model_validate(entry.record.spec.get("settings") or {})
 
     def _cloud(self, environment: str) -> Cloud:
-        """The cloud that an environment is on, which need not be the one that the settings name now."""
-        entry = self.index.read(environment)
-        settings = OpenStackSettings.model_validate(entry.record.spec.get("settings") or {}) if entry else self._chosen
-        return self.cloud if settings == self._chosen or not (settings.cloud or settings.region) else Cloud(settings)
+        return self._reached(self._settings(environment))
+
+    def _reached(self, settings: OpenStackSettings) -> Cloud:
+        site = (settings.cloud, settings.region)
+        if site not in self._clouds:
+            self._clouds[site] = Cloud(settings)
+        return self._clouds[site]
 
     def _growth(self, environment: str, progress: Progress) -> Growth:
-        return Growth(self._cloud(environment), self.index, self._chosen, environment, progress)
+        return Growth(self._cloud(environment), self.index, self._settings(environment), environment, progress)
+
+    def _reach(self, environment: str) -> Reach:
+        return Reach(self.index, self._settings(environment), environment)
+
+    def _tending(self, environment: str) -> Tending:
+        return Tending(self.index, self._reach(environment).settings(Snapshot()), environment, wired=True)
 
     def _entry(self, environment: str) -> Entry:
         entry = self.index.read(environment)
@@ -169,21 +268,10 @@ class OpenStackProvider(Provider):
         entry.resources |= {resource.key: resource for resource in resources}
         self.index.write(entry)
 
-    async def _server(self, environment: str, node: str) -> str:
-        for server in await servers(self._cloud(environment), environment):
-            if (node_of(server.metadata) or ("",))[0] == node:
-                return str(server.id)
-        raise NodeDownError(node, "there is no such node", remedy="`wardian up` makes it.")
-
-
-class Unreachable(Channel):
-    """The way to a node that there is none to."""
-
-    def __init__(self, node: str) -> None:
-        self._node = node
-
-    async def start(self, argv: Sequence[str], **_: Any) -> NoReturn:
-        raise NodeDownError(self._node, "servers cannot be logged in to")
+    def _host(self, environment: str, node: str) -> Host | None:
+        entry = self.index.read(environment)
+        placed = entry.nodes.get(node) if entry else None
+        return placed.host if placed else None
 
 
 def _record(environment: str, spec: Mapping[str, Any]) -> EnvironmentRecord:

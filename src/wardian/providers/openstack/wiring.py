@@ -1,0 +1,211 @@
+"""An environment's networks, and the way to its servers: who may reach whom, routers, the floating IP."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from typing import Any
+
+from ...errors import ProviderError
+from ...experiment.resources import Resource
+from ..base import Progress
+from ..docker.concurrency import all_of
+from .cloud import Cloud
+from .names import access, bastion, name
+from .observation import Snapshot
+from .settings import OpenStackSettings
+
+RANGES = ("10.255.240.0/22", "172.31.240.0/22", "192.168.240.0/22")
+"""Of addresses by which servers are reached: the first that no network of the experiment has part of."""
+
+
+class Wiring:
+    """Work on what joins one environment's servers. said: what every description says."""
+
+    def __init__(self, cloud: Cloud, settings: OpenStackSettings, environment: str, said: str, progress: Progress) -> None:
+        self._cloud = cloud
+        self._settings = settings
+        self._environment = environment
+        self._said = said
+        self._progress = progress
+        self._about = f"environment {environment}"
+
+    # Who may reach whom
+
+    async def create_groups(self, seen: Snapshot) -> None:
+        """Security groups: servers hear one another, and from elsewhere SSH alone, at the bastion alone."""
+        ours, outer = name(self._environment), bastion(self._environment)
+        among = [{"remote_group_id": ""}]
+        inward = [{"protocol": "tcp", "port_range_min": 22, "port_range_max": 22, "remote_ip_prefix": who} for who in self._settings.admit]
+        await all_of(self._create_group(called, rules, seen) for called, rules in ((ours, among), (outer, inward)))
+
+    async def _create_group(self, called: str, rules: Sequence[dict[str, Any]], seen: Snapshot) -> None:
+        group: Any = seen.groups.get(called) or await self._cloud.make(
+            self._about,
+            lambda cloud: cloud.network.create_security_group(name=called, description=self._said),
+            lambda cloud: cloud.network.security_groups(name=called),
+        )
+        common = {"security_group_id": group.id, "direction": "ingress", "ethertype": "IPv4"}
+        wanted = [{**rule, **common, **({"remote_group_id": group.id} if "remote_group_id" in rule else {})} for rule in rules]
+        await all_of(self._create_rule(rule) for rule in wanted)
+
+    async def _create_rule(self, rule: dict[str, Any]) -> None:
+        try:
+            await self._cloud.ask(self._about, lambda cloud: cloud.network.create_security_group_rule(**rule))
+        except ProviderError as error:
+            if getattr(error, "status", None) != 409 or "already exists" not in error.message:
+                raise
+
+    # Networks
+
+    async def create_networks(self, resources: Sequence[Resource], seen: Snapshot) -> None:
+        """Networks and subnets, and the router that joins those that links join."""
+        router: Any = None
+        if any(resource.spec["gateway"] for resource in resources):
+            router = await self._router(name(self._environment), seen)
+        await all_of(self._create_network(resource, router) for resource in resources)
+
+    async def _create_network(self, resource: Resource, router: Any) -> None:
+        self._progress(resource.name, "creating")
+        spec = resource.spec
+        mtu = {"mtu": spec["mtu"]} if "mtu" in spec else {}
+        # a second default route would lead away from the one to the outside
+        routes = [{"destination": route["to"], "nexthop": route.get("via") or spec["gateway"]} for route in spec.get("routes", ())]
+        subnet = {"cidr": spec["subnet"], "gateway_ip": None, "host_routes": routes}
+        network = await self._network(name(self._environment, resource.name), str(resource), mtu, subnet)
+        if spec["gateway"]:
+            await self._join(str(resource), router, network, spec["gateway"])
+        self._progress(resource.name, "ready")
+
+    async def _network(self, called: str, about: str, network: dict[str, Any], subnet: dict[str, Any]) -> Any:
+        """A network with its subnet."""
+        made = await self._cloud.make(
+            about,
+            lambda cloud: cloud.network.create_network(name=called, description=self._said, **network),
+            lambda cloud: cloud.network.networks(name=called),
+        )
+        within = await self._cloud.make(
+            about,
+            lambda cloud: cloud.network.create_subnet(name=called, network_id=made.id, ip_version=4, **subnet),
+            lambda cloud: cloud.network.subnets(network_id=made.id),
+        )
+        made.subnet_ids = [within.id]
+        return made
+
+    async def _router(self, called: str, seen: Snapshot, **outward: Any) -> Any:
+        return seen.routers.get(called) or await self._cloud.make(
+            self._about,
+            lambda cloud: cloud.network.create_router(name=called, description=self._said, **outward),
+            lambda cloud: cloud.network.routers(name=called),
+        )
+
+    async def _join(self, about: str, router: Any, network: Any, address: str) -> None:
+        """Put a router on a network, at this address."""
+        fixed = [{"subnet_id": network.subnet_ids[0], "ip_address": address}]
+        wanted = {"name": network.name, "network_id": network.id, "fixed_ips": fixed}
+        port = await self._cloud.make(
+            about,
+            lambda cloud: cloud.network.create_port(**wanted),
+            lambda cloud: cloud.network.ports(network_id=network.id, name=network.name),
+        )
+        try:
+            await self._cloud.ask(about, lambda cloud: cloud.network.add_interface_to_router(router, port_id=port.id))
+        except ProviderError as error:
+            # asked for twice, since the first answer was lost
+            now = await self._cloud.ask(about, lambda cloud: cloud.network.get_port(port.id))
+            if now.device_id != router.id:
+                raise error
+
+    async def delete_networks(self, called: Sequence[str], seen: Snapshot) -> None:
+        """Networks with all that is on them."""
+        await all_of(self._delete_network(what, seen) for what in called)
+
+    async def _delete_network(self, called: str, seen: Snapshot) -> None:
+        network = seen.networks.get(called)
+        if network is None:
+            return
+        for port in seen.ports:
+            if port.network_id != network.id:
+                continue
+            if port in seen.interfaces(network):
+                await self._gone(called, lambda cloud, port=port: cloud.network.remove_interface_from_router(port.device_id, None, port.id))
+            elif not (port.device_owner or "").startswith("network:"):
+                await self._gone(called, lambda cloud, port=port: cloud.network.delete_port(port.id))
+        await self._gone(called, lambda cloud: cloud.network.delete_network(network.id))
+
+    # The way in
+
+    async def create_access(self, seen: Snapshot) -> Any:
+        """The network by which servers are reached: the one that is named, or one that leads outside through a router of its own."""
+        if chosen := self._settings.access:
+            found = await self._cloud.all(self._about, lambda cloud: cloud.network.networks())
+            return _only("access", chosen, [item for item in found if chosen in (item.name, item.id)], found, self._about)
+        called = access(self._environment)
+        there = seen.networks.get(called)
+        if there is not None and there.subnet_ids and seen.interfaces(there):
+            return there
+        if there is not None:
+            await self.delete_networks([called], seen)
+        outside = await self._external() if self._settings.floating or self._settings.external else None
+        outward = {"external_gateway_info": {"network_id": outside.id}} if outside else {}
+        router = await self._router(called, seen, **outward)
+        taken = [await self._cidr(network) for network in seen.networks.values() if network.subnet_ids and network.name != called]
+        subnet = next(item for item in map(ipaddress.ip_network, RANGES) if not any(item.overlaps(other) for other in taken))
+        made = await self._network(called, self._about, {}, {"cidr": str(subnet), "gateway_ip": str(subnet[1])})
+        await self._join(self._about, router, made, str(subnet[1]))
+        return made
+
+    async def _cidr(self, network: Any) -> Any:
+        subnet = await self._cloud.ask(self._about, lambda cloud: cloud.network.get_subnet(network.subnet_ids[0]))
+        return ipaddress.ip_network(subnet.cidr)
+
+    async def _external(self) -> Any:
+        chosen = self._settings.external
+        found = await self._cloud.all(self._about, lambda cloud: cloud.network.networks(is_router_external=True))
+        return _only("external", chosen, [item for item in found if chosen in (None, item.name, item.id)], found, self._about)
+
+    async def create_floating(self, server: Any, seen: Snapshot) -> str:
+        """The address at which a server is reached from outside, made or moved there."""
+        ours = name(self._environment)
+        ports = await self._cloud.all(self._about, lambda cloud: cloud.network.ports(device_id=server.id))
+        network = await self.create_access(seen)
+        port = next((item for item in ports if item.network_id == network.id), None)
+        if port is None:
+            raise ProviderError(f"server {server.name} is not on network {network.name}", resource=self._about)
+        if seen.floating:
+            floating = seen.floating[0]
+            if floating.port_id != port.id:
+                await self._cloud.ask(self._about, lambda cloud: cloud.network.update_ip(floating.id, port_id=port.id))
+            return str(floating.floating_ip_address)
+        outside = await self._external()
+        made = await self._cloud.make(
+            self._about,
+            lambda cloud: cloud.network.create_ip(floating_network_id=outside.id, port_id=port.id, description=ours),
+            lambda cloud: cloud.network.ips(description=ours),
+        )
+        return str(made.floating_ip_address)
+
+    async def delete_access(self, seen: Snapshot) -> None:
+        """The way in, and all that belongs to no network and no node; servers and networks have to be gone."""
+        await all_of(self._gone(self._about, lambda cloud, item=item: cloud.network.delete_ip(item.id)) for item in seen.floating)
+        await self.delete_networks([access(self._environment)], seen)
+        await all_of(
+            self._gone(self._about, lambda cloud, item=item: cloud.network.delete_router(item.id)) for item in seen.routers.values()
+        )
+        groups = seen.groups.values()
+        await all_of(self._gone(self._about, lambda cloud, item=item: cloud.network.delete_security_group(item.id)) for item in groups)
+
+    async def _gone(self, about: str, request: Any) -> None:
+        await self._cloud.gone(about, request)
+
+
+def _only(setting: str, chosen: str | None, matching: Sequence[Any], found: Sequence[Any], about: str) -> Any:
+    if len(matching) == 1:
+        return matching[0]
+    there = ", ".join(sorted(item.name for item in found)) or "none"
+    message = (
+        f"{len(matching) or 'no'} networks are {chosen or 'external'}"
+        if len(matching) > 1 or not chosen
+        else f"there is no network {chosen}"
+    )
+    raise ProviderError(message, resource=about, remedy=f"Name one by `{setting}:`; there are: {there}.")

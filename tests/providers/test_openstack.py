@@ -1,0 +1,236 @@
+"""What the provider `openstack` decides and says without a cloud."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from keystoneauth1.exceptions import ConnectTimeout
+from openstack.exceptions import BadRequestException, HttpException
+from pydantic import ValidationError
+
+from wardian.errors import PlanError, ProviderError
+from wardian.experiment.resources import EnvironmentRecord
+from wardian.providers import registry
+from wardian.providers.openstack import OpenStackProvider, OpenStackSettings, choice, cloud, keys, names
+from wardian.providers.openstack.cloud import Cloud, refusal
+from wardian.providers.openstack.index import Index
+from wardian.providers.openstack.observation import Snapshot
+from wardian.providers.openstack.reach import Reach
+from wardian.providers.ssh.index import Entry
+from wardian.providers.testing import small_environment
+
+SPEC = small_environment()[3].spec
+
+
+def flavor(name: str, vcpus: int, ram: int, disk: int) -> Any:
+    return SimpleNamespace(id=f"id-{name}", name=name, vcpus=vcpus, ram=ram, disk=disk)
+
+
+def image(name: str, created: str, **properties: str) -> Any:
+    return SimpleNamespace(id=f"id-{name}-{created}", name=name, created_at=created, properties=properties)
+
+
+FLAVORS = [flavor("large", 8, 16384, 80), flavor("small", 1, 1024, 10), flavor("wide", 4, 1024, 10)]
+IMAGES = [image("debian", "2024", os_distro="debian"), image("debian", "2026", os_distro="debian"), image("old", "2020")]
+
+
+def test_the_smallest_flavour_that_is_large_enough() -> None:
+    """A node gets the flavour named for it, its group or role, or the smallest with its processors, memory and the settings' disk."""
+    settings = OpenStackSettings()
+    asked = {**SPEC, "cpus": 2.0, "memory": 2**29}
+    assert choice.flavor("server", SPEC, settings, FLAVORS).name == "small"
+    assert choice.flavor("server", asked, settings, FLAVORS).name == "wide"
+    assert choice.flavor("server", asked, OpenStackSettings(disk=20), FLAVORS).name == "large"
+    by_role = OpenStackSettings(flavor="small", flavors={"plant": "id-large"})
+    assert choice.flavor("server", SPEC, by_role, FLAVORS).name == "large"
+    with pytest.raises(ProviderError, match=r"node server: no flavour has 64 processors.*\n.*large \(8 cpus, 16384 MiB, 80 GiB\)"):
+        choice.flavor("server", {**SPEC, "cpus": 64}, settings, FLAVORS)
+
+
+def test_the_newest_image() -> None:
+    """An image is named by name, id or properties, of several the newest is taken, and one that is not there is answered with what is."""
+    settings = OpenStackSettings(image="debian")
+    assert choice.image("server", SPEC, settings, IMAGES).created_at == "2026"
+    assert choice.image("server", {**SPEC, "image": "id-debian-2024"}, settings, IMAGES).created_at == "2024"
+    assert choice.image("server", {**SPEC, "image": "os_distro=debian"}, settings, IMAGES).created_at == "2026"
+    with pytest.raises(ProviderError, match=r"node server: there is no image moss\n.*debian, old"):
+        choice.image("server", {**SPEC, "image": "moss"}, settings, IMAGES)
+    with pytest.raises(ProviderError, match="no image is named"):
+        choice.image("server", SPEC, OpenStackSettings(), IMAGES)
+
+
+def test_what_a_server_is_told() -> None:
+    """User data are a cloud-config with host name, host key and the login's key, and make an account where it is not root."""
+    login, host = keys.pair(), keys.pair()
+    assert login[0].startswith("-----BEGIN OPENSSH PRIVATE KEY")
+    text = keys.user_data(SPEC, "root", login[1], host)
+    first, _, rest = text.partition("\n")
+    said = json.loads(rest)
+    assert first == "#cloud-config"
+    assert (said["hostname"], said["disable_root"], said["ssh_authorized_keys"]) == ("server", False, [login[1]])
+    assert said["ssh_keys"] == {"ed25519_private": host[0], "ed25519_public": host[1]}
+    assert login[0] not in text
+    other = json.loads(keys.user_data(SPEC, "cc", login[1], host).partition("\n")[2])
+    assert [account if isinstance(account, str) else account["name"] for account in other["users"]] == ["default", "cc"]
+
+
+def test_a_server_carries_its_node() -> None:
+    """Node and spec are read back from metadata, also where an older and longer spec left parts; what is too long is refused."""
+    said = names.metadata("client[0]", SPEC)
+    assert all(len(value) <= 255 for value in said.values())
+    stale = {**names.metadata("client[0]", {**SPEC, "setup": "true\n" * 200}), **said}
+    assert names.node_of(stale) == ("client[0]", json.loads(json.dumps(SPEC)))
+    assert names.node_of({}) is None
+    assert names.node_of({names.NODE: "server"}) == ("server", {})
+    with pytest.raises(ProviderError, match="longer than 25500 characters"):
+        names.metadata("server", {"setup": "x" * 30000})
+
+
+@pytest.mark.parametrize(
+    ("name", "belongs"),
+    [("wardian-a-1", True), ("wardian-a-1.access", True), ("wardian-a-1-net", True), ("wardian-a-12-net", False), ("wardian-a", False)],
+)
+def test_what_belongs_to_an_environment(name: str, belongs: bool) -> None:
+    """A name on the cloud is one environment's, and not that of another whose id begins alike."""
+    assert names.belongs("a-1", name) is belongs
+
+
+def test_a_refusal_says_what_to_do() -> None:
+    """An error has the service's reason, status and request number, and a remedy for what can be remedied."""
+    error = failure(403)
+    error.details, error.request_id = "Quota exceeded for instances: Requested 1, but already used 10 of 10 instances", "req-1"
+    text = str(refusal("node server", error))
+    assert text.startswith("node server: Quota exceeded for instances")
+    assert "(403); request req-1" in text
+    assert "ask the site for a larger quota" in text
+    error.details = "No more IP addresses available on network 1"
+    assert "`floating: false`" in str(refusal("the bastion", error))
+    assert "credentials" in str(refusal("x", failure(401)))
+    assert "Is the cloud's address right" in str(refusal("x", ConnectTimeout("timed out")))
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Pauses between tries take no time, and are written down."""
+    paused: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        paused.append(seconds)
+
+    monkeypatch.setattr(cloud, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": sleep}))
+    return paused
+
+
+class Services(Cloud):
+    """A cloud whose service is a list: what was made, and what it answers first."""
+
+    def __init__(self, *answers: Exception, accepts: bool) -> None:
+        super().__init__(OpenStackSettings())
+        self.made: list[str] = []
+        self.answers = list(answers)
+        self.accepts = accepts
+
+    def _connected(self) -> Any:
+        return self
+
+    def create(self) -> str:
+        error = self.answers.pop(0) if self.answers else None
+        if error is None or self.accepts:
+            self.made.append(f"server {len(self.made)}")
+        if error is not None:
+            raise error
+        return self.made[-1]
+
+
+def failure(status: int, **headers: str) -> HttpException:
+    response = SimpleNamespace(status_code=status, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    error = HttpException(message="down", response=response)
+    error.status_code = status
+    return error
+
+
+@pytest.mark.parametrize("accepts", [True, False])
+async def test_nothing_is_made_twice(silent: list[float], accepts: bool) -> None:
+    """Whether or not a request was accepted whose answer was lost, it is done once in the end, at the pace the service asks for."""
+    services = Services(ConnectTimeout("lost"), accepts=accepts)
+    assert await services.make("node server", Services.create, lambda service: service.made) == "server 0"
+    assert services.made == ["server 0"]
+    busy = Services(failure(503, Retry_After="7"), failure(500), accepts=False)
+    assert await busy.make("node server", Services.create, lambda service: service.made) == "server 0"
+    assert silent == [0.5, 7.0, 2.0]
+
+
+async def test_what_is_refused_is_not_asked_again(silent: list[float]) -> None:
+    """A refusal is final; a service that goes on failing ends with its own words."""
+    refusing = Services(BadRequestException(message="no such flavour"), accepts=False)
+    with pytest.raises(ProviderError, match="no such flavour"):
+        await refusing.make("node server", Services.create, lambda service: service.made)
+    assert (refusing.made, silent) == ([], [])
+    failing = Services(*(failure(500) for _ in range(9)), accepts=False)
+    with pytest.raises(ProviderError, match=r"\(500\)\n.*failed, several times"):
+        await failing.make("node server", Services.create, lambda service: service.made)
+    assert len(failing.answers) == 5
+
+
+def server(node: str, address: str, **others: str) -> Any:
+    addresses = {
+        "wardian-lab-1.access": [{"addr": address, "version": 4, "OS-EXT-IPS:type": "fixed"}],
+        "wardian-lab-1-net": [{"addr": "10.0.0.9", "version": 4, "OS-EXT-IPS:type": "fixed"}],
+    }
+    said = {**names.metadata(node, SPEC), names.HOST_KEY: f"ssh-ed25519 {node}"}
+    return SimpleNamespace(id=node, name=f"wardian-lab-1-{node}", addresses=addresses, metadata=said, **others)
+
+
+def test_servers_are_reached_through_the_bastion(tmp_path: Path) -> None:
+    """The one with the floating IP is reached there, the others through it, each by the host key that it was given."""
+    index = Index(tmp_path)
+    servers = [server("gate", "10.255.240.5"), server("leaf", "10.255.240.6")]
+    port = SimpleNamespace(id="p", device_id="gate", network_id="n", device_owner="compute:nova")
+    seen = Snapshot(servers=servers, ports=[port], floating=[SimpleNamespace(port_id="p", floating_ip_address="203.0.113.9")])
+    hosts = Reach(index, OpenStackSettings(user="cc"), "lab-1").hosts(seen)
+    assert (hosts["gate"].address, hosts["gate"].jump) == ("203.0.113.9", None)
+    assert (hosts["leaf"].address, hosts["leaf"].jump) == ("10.255.240.6", hosts["gate"])
+    assert (hosts["leaf"].user, hosts["leaf"].host_keys, hosts["leaf"].key) == ("cc", "known", str(index.key("lab-1")))
+    assert index.known_hosts("lab-1").read_text() == "203.0.113.9 ssh-ed25519 gate\n10.255.240.6 ssh-ed25519 leaf\n"
+    inside = Reach(index, OpenStackSettings(floating=False), "lab-1").hosts(Snapshot(servers=servers))
+    assert [(host.address, host.jump) for host in inside.values()] == [("10.255.240.5", None), ("10.255.240.6", None)]
+
+
+def test_what_is_kept_here_is_private(tmp_path: Path) -> None:
+    """Keys can be read by their owner alone, and go with their environment; the folder's own word stays what it was."""
+    index = Index(tmp_path / "state")
+    assert index.owner == Index(tmp_path / "state").owner
+    index.write(Entry(EnvironmentRecord("lab-1", "lab", "default", "f", "openstack", "u", "h", 1.0)))
+    index.write_private(index.key("lab-1"), "secret")
+    index.note("lab-1", "client[0]", "a/b", {"x": 1}, "server-1")
+    assert index.key("lab-1").stat().st_mode & 0o077 == 0
+    assert index.notes("lab-1") == {"client[0]": {"a/b": ("server-1", {"x": 1})}}
+    index.remove("lab-1")
+    assert not index.key("lab-1").exists()
+    assert index.notes("lab-1") == {}
+    assert index.read("lab-1") is None
+
+
+def test_settings_are_checked() -> None:
+    """What no cloud could do with is refused before one is asked."""
+    with pytest.raises(ValidationError):
+        OpenStackSettings(admit=["everyone"])
+    with pytest.raises(PlanError, match="refuses its settings"):
+        registry.make("openstack", {"flavour": "small"})
+
+
+async def test_doctor_without_a_cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where no cloud is named that is said, in one finding with what to do."""
+    for name in ("OS_CLOUD", "OS_AUTH_URL", "OS_CLIENT_CONFIG_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WARDIAN_STATE", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (finding,) = await OpenStackProvider().diagnose()
+    assert finding.state == "limited"
+    assert finding.remedy
