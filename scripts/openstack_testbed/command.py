@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("install", help="install what is missing (as root)")
     start = commands.add_parser("start", help="start what does not run, and wait until it is ready")
     start.add_argument("--port", type=int, default=FIRST_PORT, help="the first of ten ports in a row (%(default)s)")
-    start.add_argument("--hosts", type=int, default=2, help="compute hosts (%(default)s)")
+    start.add_argument("--hosts", type=int, default=3, help="compute hosts, of which all but the first can be reserved (%(default)s)")
     status = commands.add_parser("status", help="what runs")
     status.add_argument("--json", action="store_true", help="as JSON")
     clouds = commands.add_parser("clouds", help="print the clouds.yaml for its users; it holds passwords")

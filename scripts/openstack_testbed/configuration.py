@@ -30,14 +30,19 @@ def write_all(layout: Layout) -> None:
     write(layout.state / "etc" / "rabbitmq" / "enabled_plugins", "[].\n")
     # Nova's own way to its files knows one folder for both
     write(layout.configuration("nova").with_name("api-paste.ini"), Path("/usr/share/nova-common/api-paste.ini").read_text())
-    write(layout.state / "etc" / "policy" / "policy.yaml", "{}\n")
+    write(layout.state / "etc" / "policy" / "policy.yaml", "".join(f'"{rule}": "@"\n' for rule in OPEN))
     write(layout.clouds, _clouds(layout))
+
+
+OPEN = ("blazar:oshosts:get", "blazar:oshosts:get_allocations")
+"""What every user may do besides: see the hosts that can be reserved, and by when they are held, as Chameleon has it."""
 
 
 def _text(sections: Sections) -> str:
     lines = []
     for name, values in sections.items():
-        lines += [f"[{name}]", *(f"{key} = {value}" for key, value in values.items()), ""]
+        given = [(key, item) for key, value in values.items() for item in (value if isinstance(value, tuple) else (value,))]
+        lines += [f"[{name}]", *(f"{key} = {item}" for key, item in given), ""]
     return "\n".join(lines)
 
 
@@ -126,6 +131,18 @@ def _glance(layout: Layout) -> Sections:
     }
 
 
+FILTERS = (
+    "ComputeFilter",
+    "ComputeCapabilitiesFilter",
+    "ImagePropertiesFilter",
+    "ServerGroupAntiAffinityFilter",
+    "ServerGroupAffinityFilter",
+    "AggregateInstanceExtraSpecsFilter",
+    "BlazarFilter",
+)
+"""Nova's own, and those that Blazar wants."""
+
+
 def _nova(layout: Layout) -> Sections:
     return {
         "DEFAULT": {
@@ -148,6 +165,11 @@ def _nova(layout: Layout) -> Sections:
         "vnc": {"enabled": "false"},
         "conductor": {"workers": 1},
         "scheduler": {"workers": 1},
+        # a host in Blazar's hands takes only servers that say in which reservation they are
+        "filter_scheduler": {
+            "available_filters": ("nova.scheduler.filters.all_filters", "blazarnova.scheduler.filters.blazar_filter.BlazarFilter"),
+            "enabled_filters": ",".join(FILTERS),
+        },
         "quota": {"instances": 500, "cores": 1000, "ram": 1_000_000, "key_pairs": 500},
         "oslo_concurrency": _locks(layout, "nova"),
     }

@@ -34,6 +34,12 @@ UNITS = (
 """What these packages have started at the next boot."""
 
 BLAZAR = ("blazar==18.0.0", "gunicorn>=23", "pymysql>=1.1")
+BLAZAR_NOVA = "blazar-nova==10.0.0"
+"""What Nova's scheduler needs to know of reservations; it runs in Debian's Python."""
+
+FILTER = "nova"
+"""Where that is, in Blazar's environment."""
+
 POLICY = Path("/usr/sbin/policy-rc.d")
 NO_SERVICES = """#!/bin/sh
 # No service of a package that is being installed starts by itself. Temporary: removed when the installation ends.
@@ -65,7 +71,7 @@ def install(blazar: Path) -> None:
 
 def has_blazar(folder: Path) -> bool:
     """Whether Blazar's environment is complete."""
-    return (folder / "complete").exists()
+    return (folder / "complete").exists() and (folder / FILTER / "blazarnova").exists()
 
 
 def _install_debian() -> None:
@@ -97,7 +103,9 @@ def _units() -> set[str]:
 
 def _install_blazar(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    for command in ([sys.executable, "-m", "venv", folder], [folder / "bin" / "pip", "install", "--quiet", *BLAZAR]):
+    pip = [folder / "bin" / "pip", "install", "--quiet"]
+    beside = [*pip, "--no-deps", "--target", folder / FILTER, BLAZAR_NOVA]
+    for command in ([sys.executable, "-m", "venv", folder], [*pip, *BLAZAR], beside):
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         if done.returncode:
             raise SetupError(f"{command[0]} failed:\n{done.stdout[-2000:]}")

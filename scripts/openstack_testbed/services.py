@@ -10,7 +10,7 @@ from http.client import HTTPException
 
 from . import SetupError, processes
 from .layout import HOST, Layout
-from .packages import program
+from .packages import FILTER, program
 from .web import request
 
 PATIENCE = 300.0
@@ -90,7 +90,7 @@ def others(layout: Layout) -> list[Service]:
         Service("glance", _debian(layout, "glance.cmd.api", "glance"), port="image"),
         Service("neutron", _debian(layout, "neutron.cmd.eventlet.server", "neutron"), port="network"),
         Service("nova-conductor", _debian(layout, "nova.cmd.conductor", "nova")),
-        Service("nova-scheduler", _debian(layout, "nova.cmd.scheduler", "nova")),
+        Service("nova-scheduler", _debian(layout, "nova.cmd.scheduler", "nova"), {"PYTHONPATH": str(layout.blazar / FILTER)}),
         *(
             Service(f"nova-compute-{host}", _debian(layout, "nova.cmd.compute", "nova", f"compute-{host}"))
             for host in layout.compute_hosts()

@@ -138,7 +138,7 @@ def contents(layout: Layout) -> None:
     if not any(item["name"] == "freepool" for item in api.get("compute", "/v2.1/os-aggregates")["aggregates"]):
         api.post("compute", "/v2.1/os-aggregates", {"aggregate": {"name": "freepool"}})
     reserved = {item["hypervisor_hostname"] for item in api.get("reservation", "/v1/os-hosts")["hosts"]}
-    for host in layout.compute_hosts():
+    for host in layout.compute_hosts()[1:]:
         if host not in reserved:
             api.post("reservation", "/v1/os-hosts", {"name": host, "node_type": "compute"})
 
