@@ -106,6 +106,10 @@ class Environment:
         """Hold the environment for longer, until the next `up`: `extend_lease("30min")`; gives when its lease ends now."""
         return _portal.call(self._core.extend_lease(duration))
 
+    def shrink_lease(self, duration: float | str) -> float:
+        """Hold the environment for less, until the next `up`: `shrink_lease("30min")`; gives when its lease ends now."""
+        return _portal.call(self._core.shrink_lease(duration))
+
     def restart_traces(self, name: str) -> Plan:
         """Have the traces of links begin again from their start, now."""
         return _portal.call(self._core.restart_traces(name))

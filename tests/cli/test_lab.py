@@ -54,11 +54,13 @@ def test_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_lease_is_extended(stage: Stage) -> None:
-    """A lease ends later by what is added, and `up` brings it back to the file; without one there is nothing to extend."""
+    """A lease ends later by what is added, earlier by what is taken; `up` brings it back; without one nothing changes."""
     stage.write("name: NAME\nnodes: [one]\nlease: {duration: 1h, at_end: keep}\n")
     stage.run("up")
     before = stage.json("status", "--json")["lease_end"]
     assert stage.json("lease", "extend", "30min", "--json")["lease_end"] == pytest.approx(before + 1800)
+    assert stage.json("lease", "shrink", "15min", "--json")["lease_end"] == pytest.approx(before + 900)
+    assert "less is left" in stage.error("lease", "shrink", "9h", code=3)
     assert "lease changed" in stage.run("plan").stdout
     assert "soon" in stage.error("lease", "extend", "soon", code=3)
     stage.run("up")

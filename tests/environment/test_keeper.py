@@ -198,6 +198,22 @@ def test_lease_ends_though_the_keeper_was_killed(stage: Stage) -> None:
     stage.assert_nothing_left()
 
 
+def test_garbage_is_what_should_have_ended(stage: Stage) -> None:
+    """With its keeper gone, `gc` tears down an environment whose lease is over, and lets others stand."""
+    stage.write(LEASED % "down")
+    stage.run("up")
+    process = keeper(stage)
+    assert process
+    os.kill(process, signal.SIGKILL)
+    eventually(lambda: keeper(stage) is None, "the keeper is dead")
+    assert "Nothing to remove" in stage.run("gc").stdout
+    (path,) = stage.state.rglob("environment.json")
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "created": record["created"] - 7200}))
+    assert "whose lease ended" in stage.run("gc").stdout
+    assert not stage.environments()
+
+
 def test_lease_can_be_changed(stage: Stage) -> None:
     """A longer lease in the file counts from the next `up` on, and one that is taken out never ends."""
     stage.write(LEASED % "down")

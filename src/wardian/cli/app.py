@@ -44,6 +44,7 @@ COMMANDS = {
     "lab": "lab",
     "lease": "leases",
     "admin": "admin",
+    "slots": "slots",
     "log": "records",
     "doctor": "records",
 }

@@ -174,6 +174,8 @@ def status_command(file: Path | None, instance: str | None, as_json: bool) -> in
     click.echo(style(record.name, bold=True) + f" ({record.id}) on {record.provider}, up for {_age(time.time() - record.created)}")
     if end is not None:
         click.echo(f"lease ends in {_age(end - time.time())}, then: {record.spec['lease']['at_end']}")
+    for item in observed.of("lease"):
+        click.echo(f"lease on {item.name}: {item.detail}")
     _print_resources(observed)
     return 0
 
@@ -202,15 +204,18 @@ def ls_command(as_json: bool) -> None:
 @click.command("gc")
 @json_option
 def gc_command(as_json: bool) -> None:
-    """Remove what dead processes and reboots left behind. Of environments that are up, only faults that are over are undone.
+    """Remove what dead processes and reboots left behind, and what should have ended with its lease while no keeper ran.
+
+    Of other environments that are up, only faults that are over are undone.
 
     \b
     wardian gc
     """
     from ..environment.inflicting import settle
+    from ..environment.keeper import end_overdue
     from ..providers import registry
 
-    removed: list[str] = []
+    removed = wait(end_overdue())
     for name in registry.names():
         removed += wait(registry.make(name).collect_garbage(lambda item, state: None))
     removed += wait(settle())

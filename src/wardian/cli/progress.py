@@ -55,6 +55,9 @@ def show_words(*, quiet: bool) -> Iterator[Callable[[str], None]]:
 
 def _print_event(event: Event) -> None:
     if event.resource:
+        # what a site holds may start hours later: who waits is told what for
+        if event.operation.kind == "lease":
+            click.echo(f"lease {event.resource}: {event.state}", err=True)
         return
     words = f"{event.operation.action} {event.operation.kind} ({len(event.operation.targets)})"
     detail = f": {event.error.splitlines()[0]}" if event.error else ""

@@ -30,10 +30,13 @@ class Desired:
         """What brings what exists to it. With `strict`, a caveat is a PlanError, and what exceeds a quota always is."""
         digests = sources.file_digests(self.experiment, self.file.parent) | sources.build_digests(self.experiment, self.file.parent)
         tables = sources.read_tables(self.experiment, self.file.parent, str(self.file))
-        resources = [self._environment(observed), *expand(self.experiment, observed, digests, tables)]
+        resources = await self.provider.complete(
+            [self.environment(observed), *expand(self.experiment, observed, digests, tables)], observed
+        )
         self._require_images(resources)
         used = await quota.shares(resources, observed.environment)
         plan = replace(reconcile(resources, observed, await self.provider.capabilities(resources)), quota=used)
+        plan = replace(plan, costs=tuple(await self.provider.estimate(resources, plan))) if plan else plan
         if strict and plan.caveats:
             caveats = "\n".join(f"  {caveat}" for caveat in plan.caveats)
             raise PlanError(f"not everything can be honoured here:\n{caveats}", remedy="leave out --strict to accept the stand-ins")
@@ -49,7 +52,8 @@ class Desired:
                 remedy="write the command that it runs, or use `--provider docker`",
             )
 
-    def _environment(self, observed: Observed) -> Resource:
+    def environment(self, observed: Observed) -> Resource:
+        """The resource that stands for all of it."""
         experiment = self.experiment
         record = observed.environment
         spec = {

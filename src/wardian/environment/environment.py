@@ -26,7 +26,7 @@ from ..nodes.files import Transfer
 from ..nodes.run import Result, run_on
 from ..providers import registry
 from ..providers.base import Provider
-from . import clocks, faults, fidelity, keeper, links, live, quota, services, sources
+from . import clocks, faults, fidelity, keeper, links, live, quota, services, slots, sources
 from .apply import Event, Listener, apply
 from .clocks import Offset
 from .collect import collect
@@ -103,7 +103,11 @@ class Environment:
 
     def provider(self) -> Provider:
         """What grows it, by the file or as it was told. Raises ExperimentFileError and PlanError."""
-        return self._desired(self.load()).provider
+        return self.desired().provider
+
+    def desired(self) -> Desired:
+        """What the file asks for, and of which provider. Raises ExperimentFileError and PlanError."""
+        return self._desired(self.load())
 
     def as_grown(self, observed: Observed) -> tuple[Experiment, list[Resource]]:
         """The experiment as the file says now, with the parameters that it was grown with as far as it still has them, and its resources.
@@ -237,27 +241,59 @@ class Environment:
 
         duration: what is added to what is left, seconds or as in the file ("30min").
         bounded: whether a policy bounds it.
-        Raises PlanError where it has no lease, or a longer one than a policy allows, NotUpError, BusyError.
+        Raises PlanError where it has no lease, or a longer one than a policy allows, ProviderError where its site does not give more,
+        NotUpError, BusyError.
         """
         added = parsed("duration", parse_duration, duration)
+        return await self._change_lease(added, f"lease extend {format_duration(added)}", bounded)
+
+    async def shrink_lease(self, duration: float | str) -> float:
+        """Hold the environment for less; otherwise as `extend_lease`. Raises PlanError where less than that is left."""
+        less = parsed("duration", parse_duration, duration)
+        return await self._change_lease(-less, f"lease shrink {format_duration(less)}", bounded=False)
+
+    async def _change_lease(self, added: float, reason: str, bounded: bool) -> float:
         environment = await self.live()
-        provider = environment.provider
-        async with self._lock(provider, "wardian lease extend"):
+        async with self._lock(environment.provider, f"wardian {reason}"):
             await environment.refresh()
             record = environment.observed.environment
-            end = keeper.lease_end(record) if record else None
-            if record is None or end is None:
+            before = keeper.lease_end(record) if record else None
+            if record is None or before is None:
                 raise PlanError(
                     "it has no lease: it is held until `wardian down`", remedy="write a `lease:` into the file and run `wardian up`"
                 )
-            end = max(end, time.time()) + added
-            spec = {**record.spec, "lease": {**record.spec["lease"], "duration": end - record.created}}
-            wanted = Resource("environment", record.name, spec)
+            end = max(before, time.time()) + added
+            if end <= time.time():
+                raise PlanError(
+                    f"less is left: {format_duration(max(0, round(before - time.time())))}", remedy="`wardian down` ends it now"
+                )
+            items = [*environment.observed.of("lease"), ObservedResource("environment", record.name, record.spec)]
+            wanted: list[Resource] = []
+            for item in items:
+                held = item.spec if item.kind == "lease" else item.spec["lease"]
+                longer = {**held, "duration": held["duration"] + end - before}
+                wanted.append(Resource(item.kind, item.name, longer if item.kind == "lease" else {**item.spec, "lease": longer}))
             if bounded:
-                quota.check_lease(wanted)
-            item = ObservedResource("environment", record.name, record.spec)
-            await self._reshape(environment, [item], [wanted], f"lease extend {format_duration(added)}")
-            return end
+                quota.check_lease(wanted[-1])
+            # what a site holds comes first: it may refuse
+            for item, changed in zip(items, wanted, strict=True):
+                await self._reshape(environment, [item], [changed], reason)
+            await environment.refresh()
+            return (keeper.lease_end(environment.observed.environment) if environment.observed.environment else None) or end
+
+    async def slots(self, sites: Sequence[str] | None = None, *, days: int = 7) -> list[slots.SiteSlots]:
+        """When it could run, on each of the sites that the file names, the earliest first; asked of their reservation services.
+
+        sites: just these. days: how far ahead. Raises ExperimentFileError, and PlanError for a site that the file does not name.
+        """
+        experiment = self.load()
+        known = [self._provider_name] if self._provider_name else list(dict.fromkeys([experiment.provider, *experiment.sites]))
+        if unknown := set(sites or ()) - set(known):
+            raise PlanError(f"there is no site {sorted(unknown)[0]}", remedy=f"those of the file: {', '.join(known)}")
+        targets = {
+            site: Environment(self.file, instance=self.instance, parameters=self.parameters, provider=site) for site in sites or known
+        }
+        return await slots.of_sites(targets, days)
 
     async def restart_traces(self, name: str) -> Plan:
         """Have the traces of links begin again from their start, now. name: as for `set_link`."""

@@ -29,6 +29,12 @@ from ..providers.base import Provider
 RETRY, LONGEST_RETRY = 5.0, 300.0
 """Seconds until what failed at the end of a lease is tried again; twice as long each time, up to the second."""
 
+NOTICE = 600.0
+"""How long before the end of a lease the journal says so, seconds; of a short one in its last quarter."""
+
+LEAD = 300.0
+"""How long before a site takes an environment away what is to be collected is, seconds; of a short lease in its last tenth."""
+
 ENDING = 10.0
 """Longest that a keeper which was told to stop may take over it, seconds."""
 
@@ -132,9 +138,50 @@ def _forget(environment: str) -> None:
 
 
 def lease_end(record: EnvironmentRecord) -> float | None:
-    """When the lease of an environment ends, seconds since the epoch; None without one."""
+    """When the lease of an environment ends, seconds since the epoch; None without one.
+
+    That is when its site takes it away, where one does; else counted from its making.
+    """
+    if record.held_until is not None:
+        return record.held_until
     lease = record.spec.get("lease")
     return record.created + float(lease["duration"]) if lease else None
+
+
+async def end_overdue() -> list[str]:
+    """Tear down what should have been at the end of its lease, and whose keeper is gone; gives one line for each.
+
+    Raises the first error once all were tried.
+    """
+    from .environment import open_journal, tear_down
+    from .live import environments
+
+    lines: list[str] = []
+    failed: WardianError | None = None
+    for known, provider in await environments():
+        if (known.spec.get("lease") or {}).get("at_end") != "down" or _held(known.id):
+            continue
+        try:
+            record = (await provider.observe(known.id)).environment or known
+            end = lease_end(record)
+            if end is None or end > time.time():
+                continue
+            with closing(open_journal(Path(record.file))) as journal:
+                async with provider.lock(record.file, record.instance, "wardian gc"):
+                    await tear_down(record, provider, journal, force=_taken(record))
+            lines.append(f"environment {record.id}, whose lease ended {time.strftime('%F %T', time.localtime(end))}")
+        except BusyError:
+            continue
+        except WardianError as error:
+            failed = failed or error
+    if failed:
+        raise failed
+    return lines
+
+
+def _taken(record: EnvironmentRecord) -> bool:
+    """Whether its site has taken it away: then nothing is left to collect."""
+    return record.held_until is not None and record.held_until <= time.time()
 
 
 def _folder() -> Path:
@@ -183,6 +230,8 @@ class Keeper:
         self.retry = RETRY
         self.told: float | None = None
         """The end of the lease that the journal was told of."""
+        self.warned: float | None = None
+        """The end of which it was told beforehand."""
         self.started = time.time()
 
     async def run(self) -> None:
@@ -207,7 +256,7 @@ class Keeper:
                 break
             moment, holders = await self._tend_faults(record)
             watched = self._watch([*await self.provider.keep(self.environment), *holders])
-            end = lease_end(record)
+            end, notice = self._due(record)
             if end is not None and end <= time.time():
                 if await self._end_lease(record, end):
                     _forget(self.environment)
@@ -216,7 +265,7 @@ class Keeper:
                 if record.spec["lease"]["at_end"] == "down":
                     end = time.time() + self.retry
                     self.retry = min(2 * self.retry, LONGEST_RETRY)
-            end = min((when for when in (end, moment) if when is not None), default=None)
+            end = min((when for when in (end, notice, moment) if when is not None), default=None)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.wake.wait(), None if end is None else max(0.0, end - time.time()))
             for descriptor in watched:
@@ -229,6 +278,26 @@ class Keeper:
             return os.path.samestat(os.fstat(self.lock), (_folder() / f"{self.environment}.lock").stat())
         except FileNotFoundError:
             return False
+
+    def _due(self, record: EnvironmentRecord) -> tuple[float | None, float | None]:
+        """When the lease is to be ended, and when the journal is to be told of that beforehand; None where that is not to come."""
+        from .environment import open_journal
+
+        end = lease_end(record)
+        if end is None:
+            return None, None
+        whole = float((record.spec.get("lease") or {}).get("duration") or end - record.created)
+        due = end if record.held_until is None or record.spec["lease"]["at_end"] != "down" else end - min(LEAD, whole / 10)
+        notice = end - min(NOTICE, whole / 4)
+        if self.warned == end:
+            return due, None
+        if notice > time.time():
+            return due, notice
+        if due > time.time():
+            with closing(open_journal(Path(record.file))) as journal:
+                journal.event(environment=record.id, kind="lease.ending", detail={**record.spec["lease"], "end": end})
+            self.warned = end
+        return due, None
 
     async def _tend_faults(self, record: EnvironmentRecord) -> tuple[float | None, list[int]]:
         """Undo faults that are over. Gives when to look again, and the processes with which others end."""
@@ -266,7 +335,7 @@ class Keeper:
                 if record.spec["lease"]["at_end"] != "down":
                     return False
                 async with self.provider.lock(record.file, record.instance, "the end of the lease"):
-                    await tear_down(record, self.provider, journal)
+                    await tear_down(record, self.provider, journal, force=_taken(record))
                 return True
         except BusyError:
             return False

@@ -6,7 +6,7 @@ resources, and says why.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -18,8 +18,9 @@ Action = Literal["create", "update", "delete"]
 
 NEEDS = {
     "environment": (),
+    "lease": ("environment",),
     "network": ("environment",),
-    "node": ("environment", "network"),
+    "node": ("environment", "lease", "network"),
     "link": ("network",),
     "access": ("node",),
     "names": ("node",),
@@ -57,12 +58,13 @@ class Operation:
 class Plan:
     """What has to be done, in an order that works, and what cannot be honoured here.
 
-    quota: what its user has then of what a policy allows, if there is one.
+    quota: what its user has then of what a policy allows, if there is one. costs: what it takes of a site, in words.
     """
 
     operations: tuple[Operation, ...] = ()
     caveats: tuple[Caveat, ...] = ()
     quota: tuple[Share, ...] = ()
+    costs: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.operations)
@@ -71,11 +73,13 @@ class Plan:
         return self.text()
 
     def text(self) -> str:
-        """As people read it: one line an operation, then the caveats, then a count."""
+        """As people read it: one line an operation, then the caveats, then what it takes, then a count."""
         lines = [str(operation) for operation in self.operations]
         if self.caveats:
             lines += ["Cannot be honoured as written here:"] if not lines else ["", "Cannot be honoured as written here:"]
             lines += [f"! {caveat}" for caveat in self.caveats]
+        if self.costs:
+            lines += ["", "Takes:", *(f"  {cost}" for cost in self.costs)]
         lines += ["", self.summary()] if lines else [self.summary()]
         return "\n".join(lines)
 
@@ -115,6 +119,7 @@ class Plan:
             ],
             "caveats": [asdict(caveat) for caveat in self.caveats],
             "quota": [asdict(share) for share in self.quota],
+            "costs": list(self.costs),
         }
 
 
@@ -177,11 +182,12 @@ def compact(names: Sequence[str], most: int = 6) -> str:
 
 
 def _holder(resource: Resource, remade: set[tuple[str, str]]) -> str | None:
-    """What `resource` hangs on and is made anew: a node goes with its networks, a link with its, the rest with their node."""
+    """What `resource` hangs on and is made anew: a node goes with its lease and networks, a link with its, the rest with their node."""
     spec = resource.spec
-    hangs: Iterable[tuple[str, str]] = ()
+    hangs: list[tuple[str, str]] = []
     if resource.kind == "node":
-        hangs = [("network", interface["network"]) for interface in spec["interfaces"]]
+        hangs = [("lease", spec["lease"])] if "lease" in spec else []
+        hangs += [("network", interface["network"]) for interface in spec["interfaces"]]
     elif resource.kind == "link":
         hangs = [("network", network) for network in spec["networks"]]
     elif "node" in spec:

@@ -6,6 +6,9 @@ value; its digest is the drift check. The kinds, in the order in which they are 
 environment   {"name", "instance", "file", "user", "host", "provider", "settings", "parameters": {...},
                "collect": [{"on", "path"}], "names": [group or role of the file],
                "lease": {"duration": seconds, "at_end": "down" | "keep"} | None}
+lease         {"start": "now" | "first-free" | "2026-12-01 09:00" (UTC), "duration": seconds,
+               "reservations": [{"type": "host", "on", "properties"} | {"type": "instance", …} | {"type": "floating_ip", "network"}],
+               "counts": [how many of each]}                                   only where a site has reservations; named like the site
 network       {"subnet": "10.1.0.0/24", "gateway": "10.1.0.1", "mtu": bytes,
                "routes": [{"to": "10.2.0.0/24", "link": "wan"} | {"to": ..., "via": "10.1.0.9"}]}
               `routes` are those of the network's gateway; a network joined by no link has gateway None and no routes
@@ -14,6 +17,7 @@ node          {"hostname", "group", "index": int | None, "roles": [...], "site":
                "memory": bytes | None, "env": {...}, "setup": script | None, "internet": bool, "routes_between": bool,
                "interfaces": [{"name": "eth0", "network": "east", "address": "10.1.0.2/24"}],
                "routes": [{"to": "10.2.0.0/24", "via": "10.1.0.1"}]}
+              of a reservation, only there: "lease": its name, "reservation": which of it
               of containers, only where written: "build": {"context", "dockerfile", "target", "args", "sha256"}, "volumes":
               [{"source", "target", "read_only"}], "ports": [{"node", "host", "address", "protocol"}], "capabilities", "gpus"
 access        {"node": "client[0]", "network": "west", "up": SHAPE, "down": SHAPE, "mtu": bytes}
@@ -43,7 +47,7 @@ SHAPE = ("delay", "jitter", "distribution", "loss", "loss_burst", "duplicate", "
 DISTRIBUTIONS = ("uniform", "normal", "pareto")
 """Of a jitter."""
 
-KINDS = ("environment", "network", "node", "link", "access", "names", "files", "service")
+KINDS = ("environment", "lease", "network", "node", "link", "access", "names", "files", "service")
 
 
 def digest(spec: Mapping[str, Any]) -> str:
@@ -97,7 +101,10 @@ class ObservedResource:
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentRecord:
-    """What identifies an environment, as kept with its resources. `created` is seconds since the epoch."""
+    """What identifies an environment, as kept with its resources.
+
+    created: seconds since the epoch. held_until: likewise, when its site takes it away, as observed; None where no site does.
+    """
 
     id: str
     name: str
@@ -108,6 +115,7 @@ class EnvironmentRecord:
     host: str
     created: float
     spec: Mapping[str, Any] = field(default_factory=dict)
+    held_until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,16 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
 from ..errors import ProviderError
 from ..experiment.resources import Capabilities, EnvironmentRecord, Observed, Resource
 from .preloaded import Preloaded
+
+if TYPE_CHECKING:
+    from ..experiment.plan import Plan
 
 Progress = Callable[[str, str], None]
 """Called with a resource's name and the state that it is in now, in the provider's own words."""
@@ -76,6 +79,19 @@ class Fault:
     kind: str
     targets: tuple[str, ...]
     values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """When a site could hold an experiment.
+
+    needs: what it is to hold, in words. there: how many hosts of that kind the site has at all.
+    windows: from when until when the experiment may start, seconds since the epoch, both included; the earliest first.
+    """
+
+    needs: str
+    there: int
+    windows: tuple[tuple[float, float], ...]
 
 
 class Process(Protocol):
@@ -170,6 +186,24 @@ class Provider(ABC):
     @abstractmethod
     async def capabilities(self, desired: Sequence[Resource]) -> Capabilities:
         """What can be done for these resources here; nothing is created. Raises ProviderError if nothing can be done at all."""
+
+    async def complete(self, desired: Sequence[Resource], observed: Observed) -> Sequence[Resource]:
+        """The resources of an experiment with those that only this site needs for them, such as a lease. The default needs none.
+
+        Called before each plan, with what there is. Creates nothing. Raises PlanError where what the settings ask for cannot be.
+        """
+        return desired
+
+    async def estimate(self, desired: Sequence[Resource], plan: Plan) -> Sequence[str]:
+        """What carrying out a plan takes of this site, a line each: hours, money. Raises PlanError where that is over a quota.
+
+        The default knows of nothing.
+        """
+        return ()
+
+    async def slots(self, desired: Sequence[Resource], days: int) -> Slots | None:
+        """When these could be held within so many days; None where nothing is reserved there. Raises ProviderError."""
+        return None
 
     @abstractmethod
     async def environments(self) -> list[EnvironmentRecord]:

@@ -503,7 +503,7 @@ def _take_terminal() -> None:
 
 
 def _record(environment: str, spec: Mapping[str, Any]) -> EnvironmentRecord:
-    said = {key: str(spec.get(key, "")) for key in ("name", "instance", "file", "user", "host")}
+    said: dict[str, Any] = {key: str(spec.get(key, "")) for key in ("name", "instance", "file", "user", "host")}
     return EnvironmentRecord(environment, **said, provider=MemoryProvider.name, created=time.time(), spec=_plain(spec))
 
 

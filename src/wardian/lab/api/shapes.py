@@ -123,7 +123,7 @@ PLAN = shape(
     "networks that run well now and would not afterwards.",
     {
         **{"digest": TEXT, "text": TEXT, "summary": TEXT, "removes": each(TEXT)},
-        **{"operations": each(ref("Operation")), "caveats": each(ref("Caveat")), "quota": each(ref("Share"))},
+        **{"operations": each(ref("Operation")), "caveats": each(ref("Caveat")), "quota": each(ref("Share")), "costs": each(TEXT)},
     },
 )
 

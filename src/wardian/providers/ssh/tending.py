@@ -236,7 +236,7 @@ class Tending:
 
 
 def _record(environment: str, spec: Mapping[str, Any]) -> EnvironmentRecord:
-    said = {key: str(spec.get(key, "")) for key in ("name", "instance", "file", "user", "host")}
+    said: dict[str, Any] = {key: str(spec.get(key, "")) for key in ("name", "instance", "file", "user", "host")}
     return EnvironmentRecord(environment, **said, provider="ssh", created=time.time(), spec=dict(spec))
 
 
