@@ -12,7 +12,7 @@ from ...errors import ProviderError
 from ...experiment.resources import Resource
 from ..base import Progress
 from ..docker.concurrency import all_of
-from . import choice, keys
+from . import choice, keys, leases
 from .cloud import NO_HOST, Cloud
 from .index import Index
 from .names import HOST_KEY, NODE, OWNER, access, bastion, metadata, name
@@ -75,6 +75,9 @@ class Growth:
 
     async def create_nodes(self, resources: Sequence[Resource]) -> None:
         """A server each, and one look a second at all of them until they are ACTIVE; then the way to them."""
+        entry = self._index.read(self._environment)
+        kept = entry.resources if entry else {}
+        placing = await leases.placing(self._cloud, self._environment, self._settings.reserve, kept, resources, self._progress)
         seen, flavors, images = await asyncio.gather(
             snapshot(self._cloud, self._environment),
             self._cloud.all("flavours", lambda cloud: cloud.compute.flavors()),
@@ -82,14 +85,17 @@ class Growth:
         )
         made_from = {
             item.name: (
-                choice.image(item.name, item.spec, self._settings, images),
-                choice.flavor(item.name, item.spec, self._settings, flavors),
+                choice.image(item.name, item.spec, self._settings, images).id,
+                placing.get(item.name, {}).get("flavor_id") or choice.flavor(item.name, item.spec, self._settings, flavors).id,
             )
             for item in resources
         }
         network = await self.wiring.create_access(seen)
         first = self._first(resources, seen)
-        wanted = {item.name: self._server(item, made_from[item.name], network, seen, item.name == first) for item in resources}
+        wanted = {
+            item.name: self._server(item, made_from[item.name], network, seen, item.name == first) | placing.get(item.name, {})
+            for item in resources
+        }
         await all_of(self._create_server(item, wanted[item.name]) for item in resources)
         await self._wait({node: server["name"] for node, server in wanted.items()})
         await self.choose_bastion()
@@ -102,7 +108,7 @@ class Growth:
         chosen = self._settings.bastion
         return chosen if chosen in names else names[0] if not chosen or not seen.servers else None
 
-    def _server(self, resource: Resource, made_from: tuple[Any, Any], outer: Any, seen: Snapshot, first: bool) -> dict[str, Any]:
+    def _server(self, resource: Resource, made_from: tuple[str, str], outer: Any, seen: Snapshot, first: bool) -> dict[str, Any]:
         """The request for a node's server. Ports are made with it, and go with it."""
         spec = resource.spec
         networks = [{"uuid": outer.id}]
@@ -111,14 +117,13 @@ class Growth:
             if network is None or not network.subnet_ids:
                 raise ProviderError(f"there is no network {interface['network']}", resource=str(resource))
             networks.append({"uuid": network.id, "fixed_ip": interface["address"].partition("/")[0]})
-        image, flavor = made_from
         host_key = keys.pair()
         login = next((key.public_key for key in seen.keys), "")
         groups = [name(self._environment), *([bastion(self._environment)] if first else [])]
         return {
             "name": name(self._environment, spec["hostname"]),
-            "image_id": image.id,
-            "flavor_id": flavor.id,
+            "image_id": made_from[0],
+            "flavor_id": made_from[1],
             "networks": networks,
             "security_groups": [{"name": group} for group in groups],
             "key_name": name(self._environment),

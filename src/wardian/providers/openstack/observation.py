@@ -35,11 +35,6 @@ class Snapshot:
         """The ports by which routers are on a network."""
         return [port for port in self.ports if port.network_id == network.id and port.device_owner in ROUTER_INTERFACES]
 
-    def on_networks(self) -> list[Any]:
-        """The ports on its networks that no server, router or service of the cloud has."""
-        ours = {network.id for network in self.networks.values()}
-        return [port for port in self.ports if port.network_id in ours and not (port.device_owner or "").startswith("network:")]
-
 
 async def servers(cloud: Cloud, environment: str) -> list[Any]:
     """The servers of an environment, by one request; those that are deleted are not there any more."""
@@ -86,7 +81,7 @@ def observed(environment: str, seen: Snapshot, entry: Entry | None) -> Observed:
     for server in seen.servers:
         if known := node_of(server.metadata):
             resources.append(ObservedResource("node", *known, *state(server)))
-    kinds = ("network", "environment", "node")
+    kinds = ("network", "environment", "node", "lease")
     resources += [ObservedResource(item.kind, item.name, item.spec) for item in kept.values() if item.kind not in kinds]
     return Observed.collect(record, resources)
 

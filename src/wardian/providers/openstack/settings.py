@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 from ...experiment.fields import Duration
 from ..base import ProviderSettings
 from ..ssh.settings import Plain
+from .reserve import Rates, Reserve
 
 
 def _network(value: str) -> str:
@@ -40,4 +41,6 @@ class OpenStackSettings(ProviderSettings):
     )
     patience: Duration = Field(default=900.0, description="longest that a server may take until it is ready")
     timeout: Duration = Field(default=60.0, description="longest that one request may take")
+    reserve: Reserve | None = Field(default=None, description="what the site's reservation service is to hold (Blazar)")
+    rates: Rates | None = Field(default=None, description="what the site charges, for the plan")
     ssh: str = Field(default="ssh", description="the OpenSSH client: a program's name or path")

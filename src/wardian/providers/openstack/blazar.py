@@ -1,0 +1,182 @@
+"""Blazar's own interface, version 1, through openstacksdk's session: leases, and who holds which host.
+
+A request that failed without a word from the service may have been done all the same: such an error is `Unanswered`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import ProviderError
+from .calendar import Period
+from .cloud import Cloud
+from .reserve import minute
+
+ANSWER = 150.0
+"""Longest wait for an answer, seconds: Blazar makes a lease while one waits."""
+
+SCARCE = ("not enough", "no enough")
+"""How Blazar says that others hold what is asked for, which it does with a 500."""
+
+
+class Unanswered(ProviderError):
+    """Nothing is known of what became of a request."""
+
+
+class Scarce(ProviderError):
+    """Others hold what was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One lease as Blazar tells of it. start, end: minutes since the epoch."""
+
+    id: str
+    name: str
+    status: str
+    start: int
+    end: int
+    created: str
+    reservations: tuple[Mapping[str, Any], ...]
+    events: tuple[Mapping[str, Any], ...]
+
+    @staticmethod
+    def read(said: Mapping[str, Any]) -> Lease:
+        """From a service's answer."""
+        start, end = minute(said["start_date"]), minute(said["end_date"])
+        created = str(said.get("created_at") or "")
+        return Lease(
+            said["id"], said["name"], said["status"], start, end, created, tuple(said["reservations"]), tuple(said.get("events") or ())
+        )
+
+    def trouble(self) -> str:
+        """What Blazar tells of a lease in ERROR, which is not why."""
+        failed = [f"{item['event_type']} failed" for item in self.events if item.get("status") == "ERROR"]
+        failed += [f"a reservation of {item['resource_type']} is in error" for item in self.reservations if item.get("status") == "error"]
+        failed += [f"a reservation of {item['resource_type']} lacks hosts" for item in self.reservations if item.get("missing_resources")]
+        return "; ".join(dict.fromkeys(failed)) or "Blazar does not say why"
+
+
+class Blazar:
+    """The reservation service of one cloud."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+
+    async def there(self) -> bool:
+        """Whether the cloud has one."""
+        return bool(await self._cloud.ask("the catalogue", lambda connection: _client(connection).get_endpoint()))
+
+    async def leases(self, name: str) -> list[Lease]:
+        """The project's leases of this name, the oldest first: Blazar allows several."""
+        found = (await self._call("leases", "GET", "/leases"))["leases"]
+        return sorted((Lease.read(item) for item in found if item["name"] == name), key=lambda item: (item.created, item.id))
+
+    async def create(self, about: str, wanted: Mapping[str, Any]) -> Lease:
+        """Make a lease."""
+        return Lease.read((await self._call(about, "POST", "/leases", wanted))["lease"])
+
+    async def update(self, about: str, lease: str, changes: Mapping[str, Any]) -> None:
+        """Change a lease."""
+        await self._call(about, "PUT", f"/leases/{lease}", changes)
+
+    async def delete(self, about: str, lease: str) -> None:
+        """End a lease, and all that is in it. One that is gone is no error."""
+        await self._call(about, "DELETE", f"/leases/{lease}", gone=True)
+
+    async def hosts(self) -> list[dict[str, Any]]:
+        """All hosts that may be reserved, with their properties. Many sites do not show them to their users."""
+        found: list[dict[str, Any]] = (await self._call("hosts", "GET", "/os-hosts"))["hosts"]
+        return [host for host in found if host.get("reservable", True)]
+
+    async def allocations(self) -> dict[str, list[tuple[str, Period]]]:
+        """{host's id: the leases that hold it, and when}."""
+        found = (await self._call("allocations", "GET", "/os-hosts/allocations"))["allocations"]
+        return {
+            str(item["resource_id"]): [
+                (held["lease_id"], (minute(held["start_date"]), minute(held["end_date"]))) for held in item["reservations"]
+            ]
+            for item in found
+        }
+
+    async def _call(self, about: str, method: str, path: str, body: Mapping[str, Any] | None = None, *, gone: bool = False) -> Any:
+        from keystoneauth1.exceptions import ConnectFailure, EndpointNotFound, UnknownConnectionError
+
+        def request(connection: Any) -> Any:
+            # a request that is repeated behind our back could make a second lease
+            options = {"raise_exc": False, "timeout": ANSWER, "connect_retries": 0, "status_code_retries": 0, "headers": HEADERS}
+            if body is not None:
+                options["json"] = dict(body)
+            try:
+                return _client(connection).request(path, method, **options)
+            except (ConnectFailure, UnknownConnectionError) as error:
+                raise Unanswered(f"no answer from the reservation service: {error}", resource=about) from error
+            except EndpointNotFound as error:
+                remedy = "Leave out `reserve`, and the environment holds servers that are not reserved."
+                raise ProviderError("this cloud has no reservation service", resource=about, remedy=remedy) from error
+
+        answer = await self._cloud.ask(about, request)
+        if answer.status_code < 400:
+            return answer.json() if answer.content else None
+        if answer.status_code == 404 and gone:
+            return None
+        raise _refused(about, answer)
+
+
+HEADERS = {"Accept": "application/json"}
+
+
+def _client(connection: Any) -> Any:
+    """openstacksdk has no class for this service; its session and configuration do."""
+    from keystoneauth1.adapter import Adapter
+
+    service, config = "reservation", connection.config
+    return Adapter(
+        connection.session,
+        service,
+        interface=config.get_interface(service),
+        region_name=config.get_region_name(service),
+        endpoint_override=config.get_endpoint(service),
+    )
+
+
+def _refused(about: str, answer: Any) -> ProviderError:
+    try:
+        said = answer.json()
+        reason = str(said.get("error_message") or said)
+    except ValueError:
+        reason = (answer.text or answer.reason or "").strip()[:300]
+    number = answer.headers.get("x-openstack-request-id")
+    text = f"{reason} ({answer.status_code}){f'; request {number}' if number else ''}"
+    if any(words in reason.lower() for words in SCARCE):
+        return Scarce(text, resource=about)
+    if answer.status_code == 403:
+        return Hidden(text, resource=about)
+    if answer.status_code >= 500:
+        return Unanswered(
+            text, resource=about, remedy="The service failed; run the command again, or ask the site with the request's number."
+        )
+    return ProviderError(text, resource=about)
+
+
+class Hidden(ProviderError):
+    """The site does not show this to its users."""
+
+
+def reservation_of(lease: Lease, wanted: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """A lease's reservations in the order of `wanted`, which are as the request had them: the service keeps no order."""
+    left = list(lease.reservations)
+    result = []
+    for item in wanted:
+        found = next((one for one in left if all(_same(one.get(key), value) for key, value in item.items())), None)
+        if found is None:
+            raise ProviderError(f"its lease has no reservation of {item['resource_type']} as asked for", resource=f"lease {lease.name}")
+        left.remove(found)
+        result.append(found)
+    return result
+
+
+def _same(have: Any, value: Any) -> bool:
+    return value is None or str(have) == str(value)
