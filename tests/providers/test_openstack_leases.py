@@ -168,8 +168,10 @@ def test_what_it_costs() -> None:
 def test_over_a_quota() -> None:
     """All that is over is told with its figures; what is removed makes room, and what is not limited is not asked for."""
     made = reconcile(resources(), Observed(), None)
-    needed = budget.needed(made, lambda item: (2, 512))
-    assert (needed["servers"], needed["cpus"], needed["MiB of memory"]) == (4, 8, 2048)
+    needed = budget.needed(made, OpenStackSettings(access="shared", floating=False), lambda item: (2, 512))
+    assert (needed["servers"], needed["cpus"], needed["MiB of memory"], needed["ports"]) == (4, 8, 2048, 4)
+    way = budget.needed(made, OpenStackSettings(), lambda item: (2, 512)) - needed
+    assert way == {"networks": 1, "subnets": 1, "routers": 1, "ports": 1, "floating IPs": 1}
     budget.check(needed, {"servers": (4, 0), "cpus": (10, 2)}, "site")
     with pytest.raises(PlanError) as caught:
         budget.check(needed, {"servers": (10, 7), "cpus": (6, 6), "networks": (0, 0)}, "site")

@@ -1,6 +1,6 @@
 """The provider `openstack`: nodes that are servers of a cloud."""
 
-from .leased import LeasedProvider as OpenStackProvider
+from .provider import OpenStackProvider
 from .settings import OpenStackSettings
 
 __all__ = ["OpenStackProvider", "OpenStackSettings"]

@@ -1,6 +1,6 @@
 """Blazar's own interface, version 1, through openstacksdk's session: leases, and who holds which host.
 
-A request that failed without a word from the service may have been done all the same: such an error is `Unanswered`.
+A request that changes something is sent once: of one that failed without a word from the service, `leases` looks what became of it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from ...errors import ProviderError
 from .calendar import Period
-from .cloud import Cloud
+from .cloud import Cloud, RefusedError, UncertainError
 from .reserve import minute
 
 ANSWER = 150.0
@@ -21,12 +21,15 @@ SCARCE = ("not enough", "no enough")
 """How Blazar says that others hold what is asked for, which it does with a 500."""
 
 
-class Unanswered(ProviderError):
-    """Nothing is known of what became of a request."""
+HEADERS = {"Accept": "application/json"}
 
 
-class Scarce(ProviderError):
+class ScarceError(RefusedError):
     """Others hold what was asked for."""
+
+
+class HiddenError(RefusedError):
+    """The site does not show this to its users."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,7 @@ class Blazar:
         }
 
     async def _call(self, about: str, method: str, path: str, body: Mapping[str, Any] | None = None, *, gone: bool = False) -> Any:
-        from keystoneauth1.exceptions import ConnectFailure, EndpointNotFound, UnknownConnectionError
+        from keystoneauth1.exceptions import EndpointNotFound
 
         def request(connection: Any) -> Any:
             # a request that is repeated behind our back could make a second lease
@@ -110,22 +113,17 @@ class Blazar:
             if body is not None:
                 options["json"] = dict(body)
             try:
-                return _client(connection).request(path, method, **options)
-            except (ConnectFailure, UnknownConnectionError) as error:
-                raise Unanswered(f"no answer from the reservation service: {error}", resource=about) from error
+                answer = _client(connection).request(path, method, **options)
             except EndpointNotFound as error:
                 remedy = "Leave out `reserve`, and the environment holds servers that are not reserved."
                 raise ProviderError("this cloud has no reservation service", resource=about, remedy=remedy) from error
+            if answer.status_code >= 400 and not (gone and answer.status_code == 404):
+                raise _refused(about, answer)
+            return answer.json() if answer.content and answer.status_code < 400 else None
 
-        answer = await self._cloud.ask(about, request)
-        if answer.status_code < 400:
-            return answer.json() if answer.content else None
-        if answer.status_code == 404 and gone:
-            return None
-        raise _refused(about, answer)
-
-
-HEADERS = {"Accept": "application/json"}
+        if method == "GET":
+            return await self._cloud.ask(about, request)
+        return await self._cloud.once(about, request)
 
 
 def _client(connection: Any) -> Any:
@@ -142,7 +140,7 @@ def _client(connection: Any) -> Any:
     )
 
 
-def _refused(about: str, answer: Any) -> ProviderError:
+def _refused(about: str, answer: Any) -> RefusedError:
     try:
         said = answer.json()
         reason = str(said.get("error_message") or said)
@@ -150,19 +148,15 @@ def _refused(about: str, answer: Any) -> ProviderError:
         reason = (answer.text or answer.reason or "").strip()[:300]
     number = answer.headers.get("x-openstack-request-id")
     text = f"{reason} ({answer.status_code}){f'; request {number}' if number else ''}"
+    kind: type[RefusedError] = RefusedError
+    remedy: str | None = None
     if any(words in reason.lower() for words in SCARCE):
-        return Scarce(text, resource=about)
-    if answer.status_code == 403:
-        return Hidden(text, resource=about)
-    if answer.status_code >= 500:
-        return Unanswered(
-            text, resource=about, remedy="The service failed; run the command again, or ask the site with the request's number."
-        )
-    return ProviderError(text, resource=about)
-
-
-class Hidden(ProviderError):
-    """The site does not show this to its users."""
+        kind = ScarceError
+    elif answer.status_code == 403:
+        kind = HiddenError
+    elif answer.status_code >= 500:
+        kind, remedy = UncertainError, "The service failed: run the command again, or ask the site with the number of the request."
+    return kind(text, resource=about, remedy=remedy, status=answer.status_code)
 
 
 def reservation_of(lease: Lease, wanted: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -15,14 +15,22 @@ from ...experiment.resources import Resource
 from ...experiment.units import format_duration
 from . import choice
 from .cloud import Cloud
-from .reserve import Rates
+from .reserve import Rates, reserved
 from .settings import OpenStackSettings
 from .slots import words
 
-COMPUTE = {"servers": ("Instances", 1), "cpus": ("Cores", 1), "MiB of memory": ("RAMSize", 1), "key pairs": ("Keypairs", 0)}
-"""{what: (its name among Nova's limits, whether Nova tells how much is used)}"""
+COMPUTE = {"servers": "instances", "cpus": "total_cores", "MiB of memory": "total_ram", "key pairs": "keypairs"}
+"""{what: its name among Nova's limits}; how much is used is told of all but key pairs, which are counted by user."""
 
-NETWORK = {"networks": "network", "subnets": "subnet", "ports": "port", "routers": "router", "security groups": "security_group"}
+NETWORK = {
+    "networks": "network",
+    "subnets": "subnet",
+    "ports": "port",
+    "routers": "router",
+    "security groups": "security_group",
+    "floating IPs": "floatingip",
+}
+"""{what: its name among Neutron's quotas}"""
 
 
 def costs(desired: Sequence[Resource], flavors: Mapping[str, str], rates: Rates | None) -> list[str]:
@@ -69,9 +77,16 @@ def _money(price: float, hours: float | None, rates: Rates | None) -> str:
     return f", {price:.4g} {rates.currency} an hour" if hours is None else f", {price * hours:.4g} {rates.currency}"
 
 
-def needed(plan: Plan, size: Callable[[Resource], tuple[int, int]]) -> Counter[str]:
+def needed(plan: Plan, settings: OpenStackSettings, size: Callable[[Resource], tuple[int, int]]) -> Counter[str]:
     """What a plan makes more than it removes. size: processors, and memory in MiB, of a node."""
     result = Counter[str]()
+    if _created(plan, "environment"):
+        result.update({"key pairs": 1, "security groups": 2})
+        result["routers"] += any(item.spec["gateway"] for item in _created(plan, "network"))
+        if _created(plan, "node"):
+            result["floating IPs"] += settings.floating
+            if not settings.access:
+                result.update(dict.fromkeys(("networks", "subnets", "routers", "ports"), 1))
     for operation in plan.operations:
         sign = {"create": 1, "update": 0, "delete": -1}[operation.action]
         for item in operation.targets:
@@ -80,13 +95,9 @@ def needed(plan: Plan, size: Callable[[Resource], tuple[int, int]]) -> Counter[s
             if item.kind == "node":
                 cpus, memory = size(item)
                 result.update({"servers": sign, "cpus": sign * cpus, "MiB of memory": sign * memory})
-                result["ports"] += sign * len(item.spec["interfaces"])
+                result["ports"] += sign * (1 + len(item.spec["interfaces"]))
             elif item.kind == "network":
                 result.update({"networks": sign, "subnets": sign, "ports": sign * bool(item.spec["gateway"])})
-            elif item.kind == "environment":
-                result.update({"key pairs": sign, "security groups": sign})
-    if any(item.spec.get("gateway") for item in _created(plan, "network")) and _created(plan, "environment"):
-        result["routers"] += 1
     return result
 
 
@@ -104,12 +115,12 @@ async def limits(cloud: Cloud) -> dict[str, tuple[int, int]]:
         return answer.json()["quota"] if answer.status_code == 200 else {}
 
     compute, networks = await asyncio.gather(
-        cloud.ask("quota", lambda connection: connection.compute.get("/limits").json()["limits"]["absolute"]), cloud.ask("quota", network)
+        cloud.ask("quota", lambda connection: connection.compute.get_limits().absolute), cloud.ask("quota", network)
     )
     found = {}
-    for what, (key, counted) in COMPUTE.items():
-        most = compute.get(f"maxTotal{key}", -1)
-        found[what] = (most, compute.get(f"total{key.removesuffix('Size')}Used", 0) if counted else 0)
+    for what, key in COMPUTE.items():
+        most = getattr(compute, key)
+        found[what] = (-1 if most is None else most, getattr(compute, f"{key}_used", None) or 0)
     for what, key in NETWORK.items():
         said = networks.get(key) or {"limit": -1}
         found[what] = (said["limit"], said.get("used", 0) + said.get("reserved", 0))
@@ -132,22 +143,16 @@ def check(needs: Mapping[str, int], allowed: Mapping[str, tuple[int, int]], site
 
 async def estimate(cloud: Cloud, settings: OpenStackSettings, desired: Sequence[Resource], plan: Plan) -> list[str]:
     """What a plan takes, in words. Raises PlanError where that is over a quota, and where no flavour fits."""
-    kinds: Sequence[Mapping[str, Any]] = next((item.spec["reservations"] for item in desired if item.kind == "lease"), [])
+    room = reserved(desired)
     allowed, flavors = await asyncio.gather(limits(cloud), cloud.all("flavours", lambda connection: connection.compute.flavors()))
 
-    def room(node: Resource) -> Mapping[str, Any] | None:
-        """The reservation whose size a node has."""
-        position = node.spec.get("reservation")
-        held: Mapping[str, Any] = kinds[position] if position is not None and position < len(kinds) else {}
-        return held if held.get("type") == "instance" else None
-
     def size(node: Resource) -> tuple[int, int]:
-        if held := room(node):
+        if held := room(node.spec):
             return held["cpus"], math.ceil(held["memory"] / 2**20)
         found = choice.flavor(node.name, node.spec, settings, flavors)
         return found.vcpus, found.ram
 
-    check(needed(plan, size), allowed, settings.cloud or "this cloud")
+    check(needed(plan, settings, size), allowed, settings.cloud or "this cloud")
     on_demand = [item for item in desired if item.kind == "node" and "reservation" not in item.spec]
     named = {item.name: choice.flavor(item.name, item.spec, settings, flavors).name for item in on_demand}
     return costs(desired, named, settings.rates)

@@ -52,7 +52,7 @@ class Cloud:
         """
         for pause in (*PAUSES, None):
             try:
-                return await self._once(resource, request)
+                return await self.once(resource, request)
             except UncertainError as error:
                 if pause is None:
                     raise
@@ -70,7 +70,7 @@ class Cloud:
         """
         for pause in (*PAUSES, None):
             try:
-                return await self._once(resource, request)
+                return await self.once(resource, request)
             except UncertainError as error:
                 if pause is None:
                     raise
@@ -87,7 +87,8 @@ class Cloud:
             if error.status != 404:
                 raise
 
-    async def _once(self, resource: str, request: Callable[[Any], T]) -> T:
+    async def once(self, resource: str, request: Callable[[Any], T]) -> T:
+        """As `ask`, of what may not be sent again."""
         loop = asyncio.get_running_loop()
         asked = loop.run_in_executor(self._threads, self._call, resource, request)
         try:

@@ -17,7 +17,9 @@ from ..ssh.routes import WAYS, Routes
 from ..ssh.shaping import Look
 from . import choice
 from .cloud import Cloud
+from .names import name
 from .observation import servers
+from .reserve import Room, reserved
 from .settings import OpenStackSettings
 
 ABLE = frozenset({"netem", "tbf", "codel", "fq_codel", "pie"})
@@ -25,46 +27,27 @@ ABLE = frozenset({"netem", "tbf", "codel", "fq_codel", "pie"})
 
 
 async def foresee(cloud: Cloud, settings: OpenStackSettings, desired: Sequence[Resource], entry: Entry | None) -> list[Caveat]:
-    """What will not be as the file says. Raises ProviderError where image, flavour or quota are not to be had."""
+    """What will not be as the file says. Raises ProviderError where an image or a flavour is not to be had."""
     nodes = [item for item in desired if item.kind == "node"]
-    if nodes:
-        await _require(cloud, settings, nodes, entry)
+    there = {server.name for server in await servers(cloud, entry.record.id)} if entry else set()
+    if missing := [item for item in nodes if entry is None or name(entry.record.id, item.spec["hostname"]) not in there]:
+        await _require(cloud, settings, missing, reserved(desired))
     return [*_caveats(settings, desired, nodes)]
 
 
-async def _require(cloud: Cloud, settings: OpenStackSettings, nodes: Sequence[Resource], entry: Entry | None) -> None:
-    there: set[str] = set()
-    if entry is not None:
-        there = {server.name for server in await servers(cloud, entry.record.id)}
-    missing = [item for item in nodes if entry is None or f"wardian-{entry.record.id}-{item.spec['hostname']}" not in there]
-    if not missing:
-        return
-    flavors, images, limits = await asyncio.gather(
+async def _require(cloud: Cloud, settings: OpenStackSettings, nodes: Sequence[Resource], room: Room) -> None:
+    flavors, images = await asyncio.gather(
         cloud.all("flavours", lambda connection: connection.compute.flavors()),
         cloud.all("images", lambda connection: connection.image.images(status="active")),
-        cloud.ask("quota", lambda connection: connection.compute.get_limits().absolute),
     )
-    chosen = []
-    for item in missing:
-        made_from = choice.image(item.name, item.spec, settings, images)
+    for item in nodes:
+        image = choice.image(item.name, item.spec, settings, images)
+        if room(item.spec):
+            continue
         flavor = choice.flavor(item.name, item.spec, settings, flavors)
-        if (made_from.min_ram or 0) > flavor.ram or (flavor.disk and (made_from.min_disk or 0) > flavor.disk):
-            needs = f"{made_from.min_ram or 0} MiB of memory and {made_from.min_disk or 0} GiB of disk"
-            raise ProviderError(f"image {made_from.name} needs {needs}, more than flavour {flavor.name} has", resource=str(item))
-        chosen.append(flavor)
-    wanted = {
-        "servers": (len(chosen), limits.instances, limits.instances_used),
-        "processors": (sum(item.vcpus for item in chosen), limits.total_cores, limits.total_cores_used),
-        "MiB of memory": (sum(item.ram for item in chosen), limits.total_ram, limits.total_ram_used),
-    }
-    short = [
-        f"{needed} {what}, and {max(limit - used, 0)} of {limit} are left"
-        for what, (needed, limit, used) in wanted.items()
-        if limit is not None and limit >= 0 and needed > limit - (used or 0)
-    ]
-    if short:
-        remedy = "Remove what is not needed (`wardian ls`, `wardian gc`), choose smaller flavours, or ask the site for a larger quota."
-        raise ProviderError(f"the quota is too small: it needs {'; '.join(short)}", resource="the cloud", remedy=remedy)
+        if (image.min_ram or 0) > flavor.ram or (flavor.disk and (image.min_disk or 0) > flavor.disk):
+            needs = f"{image.min_ram or 0} MiB of memory and {image.min_disk or 0} GiB of disk"
+            raise ProviderError(f"image {image.name} needs {needs}, more than flavour {flavor.name} has", resource=str(item))
 
 
 def _caveats(settings: OpenStackSettings, desired: Sequence[Resource], nodes: Sequence[Resource]) -> Iterator[Caveat]:

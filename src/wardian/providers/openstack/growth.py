@@ -12,11 +12,13 @@ from ...errors import ProviderError
 from ...experiment.resources import Resource
 from ..base import Progress
 from ..docker.concurrency import all_of
-from . import choice, keys, leases
+from . import choice, keys
 from .cloud import NO_HOST, Cloud
 from .index import Index
+from .leases import Leases
 from .names import HOST_KEY, NODE, OWNER, access, bastion, metadata, name
 from .observation import Snapshot, fault, servers, snapshot
+from .reserve import Reserve
 from .settings import OpenStackSettings
 from .wiring import Wiring
 
@@ -38,6 +40,7 @@ class Growth:
         self._progress = progress
         self._owner = index.owner
         self._about = f"environment {environment}"
+        self.leases = Leases(cloud, environment, settings.reserve or Reserve(), progress)
         self.wiring = Wiring(cloud, settings, environment, f"wardian {self._owner}", progress)
 
     # The environment itself
@@ -67,6 +70,10 @@ class Growth:
     async def destroy(self, seen: Snapshot) -> None:
         """All of it, the servers first."""
         await self.delete_servers(seen.servers)
+        entry = self._index.read(self._environment)
+        # with their servers gone, since it would end them without asking; of a lease, what was asked for is written down first
+        if entry is None or any(kind == "lease" for kind, _ in entry.resources):
+            await self.leases.end(self._about)
         after = await snapshot(self._cloud, self._environment)
         await self.wiring.delete_networks([item for item in after.networks if item != access(self._environment)], after)
         await self.delete_environment(after)
@@ -76,8 +83,7 @@ class Growth:
     async def create_nodes(self, resources: Sequence[Resource]) -> None:
         """A server each, and one look a second at all of them until they are ACTIVE; then the way to them."""
         entry = self._index.read(self._environment)
-        kept = entry.resources if entry else {}
-        placing = await leases.placing(self._cloud, self._environment, self._settings.reserve, kept, resources, self._progress)
+        placing = await self.leases.placing(resources, entry.resources if entry else {})
         seen, flavors, images = await asyncio.gather(
             snapshot(self._cloud, self._environment),
             self._cloud.all("flavours", lambda cloud: cloud.compute.flavors()),

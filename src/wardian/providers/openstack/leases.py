@@ -17,8 +17,8 @@ from ...experiment import selectors
 from ...experiment.resources import Observed, ObservedResource, Resource
 from ..base import Progress, Slots
 from . import slots
-from .blazar import Blazar, Lease, Scarce, Unanswered, reservation_of
-from .cloud import Cloud
+from .blazar import Blazar, Lease, ScarceError, reservation_of
+from .cloud import Cloud, UncertainError
 from .names import name
 from .properties import parse, to_blazar
 from .reserve import FIRST_FREE, NOW, Reserve, counts, minute, reservations, said
@@ -112,16 +112,6 @@ async def slots_of(blazar: Blazar, reserve: Reserve | None, desired: Sequence[Re
     return Slots(found.needs, found.there, tuple((first * 60.0, last * 60.0) for first, last in found.windows))
 
 
-async def placing(
-    cloud: Cloud, environment: str, reserve: Reserve | None, kept: Kept, nodes: Sequence[Resource], progress: Progress
-) -> dict[str, dict[str, Any]]:
-    """{node: what the request for its server says besides}, of the nodes that are in a reservation, whose lease is waited for."""
-    site = next((node.spec["lease"] for node in nodes if "lease" in node.spec), None)
-    if site is None:
-        return {}
-    return await Leases(cloud, environment, reserve or Reserve(), progress).placing(nodes, kept["lease", site])
-
-
 class Leases:
     """Work on the lease of one environment, by who holds its lock."""
 
@@ -167,10 +157,13 @@ class Leases:
             await asyncio.sleep(max(interval, lease.start * 60 - now - 60))
             interval = min(2 * interval, LONGEST_INTERVAL)
 
-    async def placing(self, nodes: Sequence[Resource], resource: Resource) -> dict[str, dict[str, Any]]:
-        """As the function of that name; resource: the lease, as it was asked for."""
-        lease = await self.active(resource)
-        held = reservation_of(lease, await self._wanted(resource))
+    async def placing(self, nodes: Sequence[Resource], kept: Kept) -> dict[str, dict[str, Any]]:
+        """{node: what the request for its server says besides}, of the nodes that are in a reservation, whose lease is waited for."""
+        site = next((node.spec["lease"] for node in nodes if "lease" in node.spec), None)
+        if site is None:
+            return {}
+        resource = kept["lease", site]
+        held = reservation_of(await self.active(resource), await self._wanted(resource))
         result: dict[str, dict[str, Any]] = {}
         for node in nodes:
             if (position := node.spec.get("reservation")) is None:
@@ -210,7 +203,7 @@ class Leases:
             return
         try:
             await self._blazar.update(str(resource), lease.id, changes)
-        except Scarce as error:
+        except ScarceError as error:
             error.remedy = await self._until(lease, end)
             raise
         self._progress(resource.name, f"until {said(end)} UTC")
@@ -229,9 +222,14 @@ class Leases:
                 try:
                     await self._blazar.delete(about, lease.id)
                     asked.add(lease.id)
-                except Unanswered as error:
+                except UncertainError as error:
                     refused = error
             await asyncio.sleep(INTERVAL if asked else LONGEST_INTERVAL)
+
+    async def end(self, about: str) -> None:
+        """As `delete`, where it is not known that there ever was one, or whether the cloud has reservations at all."""
+        if await self._blazar.there():
+            await self.delete(about)
 
     async def _request(self, resource: Resource) -> Lease:
         spec, about = resource.spec, str(resource)
@@ -254,10 +252,10 @@ class Leases:
         self._progress(resource.name, "asking for it")
         try:
             return await self._blazar.create(about, wanted)
-        except Scarce as error:
+        except ScarceError as error:
             error.remedy = await self._next_slot(resource)
             raise
-        except Unanswered as error:
+        except UncertainError as error:
             # done or not, nobody said: a lease of this name tells
             if late := await self._appeared():
                 return late
@@ -270,7 +268,7 @@ class Leases:
             try:
                 if found := await self._blazar.leases(self._name):
                     return found[0]
-            except Unanswered:
+            except UncertainError:
                 pass
             if time.monotonic() > deadline:
                 return None

@@ -4,6 +4,7 @@
     wardian-ID.access    network, subnet and router by which its servers are reached
     wardian-ID.bastion   security group of the server that has the floating IP
     wardian-ID-NAME      network and subnet; server, where `client[0]` is written client-0
+    wardian-ID-lease     lease
 
 What has a description says there for whom it was made (`Index.owner`), and so do a server's metadata. These hold which node it is, its
 spec, and the key that it shows to SSH, too: from the creating request on, and not as tags, which come after it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -10,9 +11,10 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from ...errors import NodeDownError, NotUpError, ProviderError
+from ...experiment.plan import Plan
 from ...experiment.resources import Capabilities, EnvironmentRecord, Observed, ObservedResource, Resource
 from ...paths import state_folder
-from ..base import Channel, Fault, Finding, Progress, Provider, ProviderSettings
+from ..base import Channel, Fault, Finding, Progress, Provider, ProviderSettings, Slots
 from ..ssh import faults as afflictions
 from ..ssh import marker
 from ..ssh import observation as hosts
@@ -22,7 +24,8 @@ from ..ssh.inventory import Host
 from ..ssh.refusals import HostError
 from ..ssh.spawning import Spawners
 from ..ssh.tending import Tending
-from . import foresight
+from . import budget, foresight, leases
+from .blazar import Blazar
 from .choice import checksum
 from .cloud import Cloud
 from .garbage import collect
@@ -38,11 +41,12 @@ IN_PLACE = frozenset(
     {("environment", key) for key in ("lease", "collect", "parameters", "names", "user", "host", "settings")}
     | {("names", "tables"), ("access", "up"), ("access", "down"), ("link", "there"), ("link", "back")}
     | {("node", key) for key in ("env", "group", "index", "roles", "site", "internet")}
+    | leases.IN_PLACE
 )
 
 
 class OpenStackProvider(Provider):
-    """Nodes that are servers of a cloud."""
+    """Nodes that are servers of a cloud, in a reservation where the settings ask for one."""
 
     name: ClassVar[str] = "openstack"
     Settings: ClassVar[type[ProviderSettings]] = OpenStackSettings
@@ -65,6 +69,15 @@ class OpenStackProvider(Provider):
         caveats = await foresight.foresee(self._reached(self._chosen), self._chosen, desired, entry)
         return Capabilities(IN_PLACE, tuple(caveats))
 
+    async def complete(self, desired: Sequence[Resource], observed: Observed) -> Sequence[Resource]:
+        return leases.planned(self._chosen.reserve, self._chosen.cloud or "site", desired, observed)
+
+    async def estimate(self, desired: Sequence[Resource], plan: Plan) -> Sequence[str]:
+        return await budget.estimate(self._reached(self._chosen), self._chosen, desired, plan)
+
+    async def slots(self, desired: Sequence[Resource], days: int) -> Slots | None:
+        return await leases.slots_of(Blazar(self._reached(self._chosen)), self._chosen.reserve, desired, days)
+
     async def environments(self) -> list[EnvironmentRecord]:
         return [entry.record for entry in self.index.entries()]
 
@@ -74,9 +87,10 @@ class OpenStackProvider(Provider):
             yield
 
     async def observe(self, environment: str) -> Observed:
-        entry = self.index.read(environment)
-        seen = await snapshot(self._cloud(environment), environment)
-        found = observed(environment, seen, entry)
+        entry, cloud = self.index.read(environment), self._cloud(environment)
+        kept = entry.resources if entry else {}
+        seen, lease = await asyncio.gather(snapshot(cloud, environment), leases.read(cloud, environment, kept))
+        found = leases.held(observed(environment, seen, entry), lease)
         if entry is None or self._settings(environment).ready == "active":
             return found
         self._reach(environment).renewed(entry, seen)
@@ -103,11 +117,14 @@ class OpenStackProvider(Provider):
         if kind == "environment":
             self.index.write(Entry(_record(environment, resources[0].spec)))
             await self._growth(environment, progress).create_environment()
-        elif kind == "network":
+        elif kind in ("lease", "network"):
             # written down first: of what is begun, the spec is known however this ends
             self._remember(environment, resources)
             growth = self._growth(environment, progress)
-            await growth.wiring.create_networks(resources, await snapshot(self._cloud(environment), environment))
+            if kind == "lease":
+                await growth.leases.create(resources[0])
+            else:
+                await growth.wiring.create_networks(resources, await snapshot(self._cloud(environment), environment))
         elif kind == "node":
             self._entry(environment)
             await self._create_nodes(environment, resources, progress)
@@ -135,8 +152,12 @@ class OpenStackProvider(Provider):
         await Tending(self.index, reach.settings(seen), environment, wired=True).create(resources, progress)
 
     async def update(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
-        if resources[0].kind == "node":
-            await self._growth(environment, progress).update_nodes(resources)
+        growth = self._growth(environment, progress)
+        if resources[0].kind == "lease":
+            before = self._entry(environment).resources[resources[0].key].spec
+            await growth.leases.update(resources[0], before)
+        elif resources[0].kind == "node":
+            await growth.update_nodes(resources)
         await self._tending(environment).update(resources, progress)
 
     async def delete(self, environment: str, resources: Sequence[tuple[str, str]], progress: Progress) -> None:
@@ -153,6 +174,8 @@ class OpenStackProvider(Provider):
             reach.renewed(entry, await snapshot(cloud, environment))
         elif kind == "network":
             await growth.wiring.delete_networks([called(environment, what) for what in names], await snapshot(cloud, environment))
+        elif kind == "lease":
+            await growth.leases.delete(f"lease {names[0]}")
         elif kind == "environment":
             await growth.delete_environment(await snapshot(cloud, environment))
             self.index.remove(environment)

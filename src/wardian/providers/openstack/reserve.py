@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
 
 from ...experiment.fields import Duration, Size
+from ...experiment.resources import Resource
 from .properties import parse
 
 NOW, FIRST_FREE = "now", "first-free"
@@ -104,6 +105,22 @@ def reservations(reserve: Reserve) -> list[dict[str, Any]]:
         for item in reserve.instances
     ]
     return result + [{"type": "floating_ip", "network": network} for network in reserve.floating_ips]
+
+
+Room = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
+"""By a node's spec, the reservation of instances whose size its server has, in place of a flavour."""
+
+
+def reserved(desired: Sequence[Resource]) -> Room:
+    """Which nodes are in room that is reserved."""
+    kinds: Sequence[Mapping[str, Any]] = next((item.spec["reservations"] for item in desired if item.kind == "lease"), [])
+
+    def find(node: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        position = node.get("reservation")
+        held = kinds[position] if position is not None and position < len(kinds) else None
+        return held if held and held["type"] == "instance" else None
+
+    return find
 
 
 def counts(reserve: Reserve, picked: Mapping[int, int]) -> list[int]:

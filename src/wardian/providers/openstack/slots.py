@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import ProviderError
-from .blazar import Blazar, Hidden
+from .blazar import Blazar, HiddenError
 from .calendar import Need, Period, windows
 from .properties import matching, parse
 
@@ -33,7 +33,7 @@ async def find(blazar: Blazar, spec: Mapping[str, Any], gap: float = 0.0, days: 
     """
     try:
         hosts, held = await blazar.hosts(), await blazar.allocations()
-    except Hidden as error:
+    except HiddenError as error:
         raise ProviderError(
             "this site does not show its hosts to users, so that no calendar can be made",
             remedy="Give a time, or `now`; or ask the site to allow blazar:oshosts:get and blazar:oshosts:get_allocations.",
