@@ -84,7 +84,8 @@ def needed(plan: Plan, settings: OpenStackSettings, size: Callable[[Resource], t
         result.update({"key pairs": 1, "security groups": 2})
         result["routers"] += any(item.spec["gateway"] for item in _created(plan, "network"))
         if _created(plan, "node"):
-            result["floating IPs"] += settings.floating
+            # a reserved one is the project's, too, and the bastion's where it is of the network that it needs
+            result["floating IPs"] += max(int(settings.floating), _addresses(plan))
             if not settings.access:
                 result.update(dict.fromkeys(("networks", "subnets", "routers", "ports"), 1))
     for operation in plan.operations:
@@ -99,6 +100,13 @@ def needed(plan: Plan, settings: OpenStackSettings, size: Callable[[Resource], t
             elif item.kind == "network":
                 result.update({"networks": sign, "subnets": sign, "ports": sign * bool(item.spec["gateway"])})
     return result
+
+
+def _addresses(plan: Plan) -> int:
+    """Floating IPs of a lease that is asked for."""
+    specs = [item.spec for item in _created(plan, "lease")]
+    parts = [part for spec in specs for part in zip(spec["reservations"], spec["counts"], strict=True)]
+    return sum(count for item, count in parts if item["type"] == "floating_ip")
 
 
 def _created(plan: Plan, kind: str) -> list[Resource]:

@@ -82,8 +82,7 @@ class Growth:
 
     async def create_nodes(self, resources: Sequence[Resource]) -> None:
         """A server each, and one look a second at all of them until they are ACTIVE; then the way to them."""
-        entry = self._index.read(self._environment)
-        placing = await self.leases.placing(resources, entry.resources if entry else {})
+        placing = await self.leases.placing(resources, self._kept())
         seen, flavors, images = await asyncio.gather(
             snapshot(self._cloud, self._environment),
             self._cloud.all("flavours", lambda cloud: cloud.compute.flavors()),
@@ -203,7 +202,7 @@ class Growth:
             await self._cloud.ask(
                 self._about, lambda cloud: cloud.compute.add_security_group_to_server(server, seen.groups[bastion(self._environment)])
             )
-        await self.wiring.create_floating(server, seen)
+        await self.wiring.create_floating(server, seen, await self.leases.addresses(self._kept()))
 
     async def update_nodes(self, resources: Sequence[Resource]) -> None:
         """Have servers say what their nodes are now."""
@@ -235,6 +234,11 @@ class Growth:
                 raise ProviderError(f"servers {', '.join(sorted(left))} do not go away", resource=self._about)
             if left:
                 await asyncio.sleep(INTERVAL)
+
+    def _kept(self) -> Mapping[tuple[str, str], Resource]:
+        """What is written down of the environment."""
+        entry = self._index.read(self._environment)
+        return entry.resources if entry else {}
 
     async def _gone(self, request: Any) -> None:
         await self._cloud.gone(self._about, request)

@@ -177,6 +177,13 @@ class Leases:
                 result[node.name] = {"flavor_id": one.get("flavor_id") or one["id"], **group}
         return result
 
+    async def addresses(self, kept: Kept) -> frozenset[str]:
+        """The tags of floating IPs that are the project's while the lease lasts; none where it has none."""
+        asked = [part["type"] for item in kept.values() if item.kind == "lease" for part in item.spec["reservations"]]
+        found = await self._blazar.leases(self._name) if "floating_ip" in asked else []
+        held = [part for lease in found[:1] for part in lease.reservations if part["resource_type"] == "virtual:floatingip"]
+        return frozenset(f"reservation:{part['id']}" for part in held)
+
     async def update(self, resource: Resource, before: Mapping[str, Any]) -> None:
         """Have it end at another time, or hold more hosts. A running lease gives no hosts back before its end."""
         found = await self._blazar.leases(self._name)

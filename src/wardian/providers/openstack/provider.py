@@ -166,16 +166,18 @@ class OpenStackProvider(Provider):
             return
         kind, names = resources[0][0], [what for _, what in resources]
         growth, cloud = self._growth(environment, progress), self._cloud(environment)
-        if kind == "node":
+        if kind in ("node", "lease"):
             reach = self._reach(environment)
-            await reach.leave(entry, names)
-            await growth.delete_nodes(names, await snapshot(cloud, environment))
+            if kind == "node":
+                await reach.leave(entry, names)
+                await growth.delete_nodes(names, await snapshot(cloud, environment))
+            else:
+                await growth.leases.delete(f"lease {names[0]}")
+            # with a node or a lease the floating IP may be gone
             await growth.choose_bastion()
             reach.renewed(entry, await snapshot(cloud, environment))
         elif kind == "network":
             await growth.wiring.delete_networks([called(environment, what) for what in names], await snapshot(cloud, environment))
-        elif kind == "lease":
-            await growth.leases.delete(f"lease {names[0]}")
         elif kind == "environment":
             await growth.delete_environment(await snapshot(cloud, environment))
             self.index.remove(environment)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 from ...errors import ProviderError
@@ -164,8 +164,8 @@ class Wiring:
         found = await self._cloud.all(self._about, lambda cloud: cloud.network.networks(is_router_external=True))
         return _only("external", chosen, [item for item in found if chosen in (None, item.name, item.id)], found, self._about)
 
-    async def create_floating(self, server: Any, seen: Snapshot) -> str:
-        """The address at which a server is reached from outside, made or moved there."""
+    async def create_floating(self, server: Any, seen: Snapshot, reserved: Set[str]) -> None:
+        """The address at which a server is reached from outside: made, moved there, or one that is reserved, known by these tags."""
         ours = name(self._environment)
         ports = await self._cloud.all(self._about, lambda cloud: cloud.network.ports(device_id=server.id))
         network = await self.create_access(seen)
@@ -176,14 +176,17 @@ class Wiring:
             floating = seen.floating[0]
             if floating.port_id != port.id:
                 await self._cloud.ask(self._about, lambda cloud: cloud.network.update_ip(floating.id, port_id=port.id))
-            return str(floating.floating_ip_address)
+            return
         outside = await self._external()
-        made = await self._cloud.make(
+        listed = await self._cloud.all(self._about, lambda cloud: cloud.network.ips(floating_network_id=outside.id)) if reserved else []
+        if free := [item.id for item in listed if item.port_id is None and reserved & set(item.tags or ())]:
+            await self._cloud.ask(self._about, lambda cloud: cloud.network.update_ip(free[0], port_id=port.id, description=ours))
+            return
+        await self._cloud.make(
             self._about,
             lambda cloud: cloud.network.create_ip(floating_network_id=outside.id, port_id=port.id, description=ours),
             lambda cloud: cloud.network.ips(description=ours),
         )
-        return str(made.floating_ip_address)
 
     async def delete_access(self, seen: Snapshot) -> None:
         """The way in, and all that belongs to no network and no node; servers and networks have to be gone."""
