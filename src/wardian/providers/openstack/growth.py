@@ -88,19 +88,19 @@ class Growth:
             self._cloud.all("flavours", lambda cloud: cloud.compute.flavors()),
             self._cloud.all("images", lambda cloud: cloud.image.images(status="active")),
         )
-        made_from = {
-            item.name: (
-                choice.image(item.name, item.spec, self._settings, images).id,
-                placing.get(item.name, {}).get("flavor_id") or choice.flavor(item.name, item.spec, self._settings, flavors).id,
-            )
-            for item in resources
-        }
+
+        def chosen(item: Resource) -> dict[str, Any]:
+            placed = placing.get(item.name, {})
+            made_from = {"image_id": choice.image(item.name, item.spec, self._settings, images).id}
+            if "flavor_id" not in placed:
+                made_from["flavor_id"] = choice.flavor(item.name, item.spec, self._settings, flavors).id
+            return made_from | placed
+
+        # before anything is made: what is named may not be there
+        made_from = {item.name: chosen(item) for item in resources}
         network = await self.wiring.create_access(seen)
         first = self._first(resources, seen)
-        wanted = {
-            item.name: self._server(item, made_from[item.name], network, seen, item.name == first) | placing.get(item.name, {})
-            for item in resources
-        }
+        wanted = {item.name: self._server(item, made_from[item.name], network, seen, item.name == first) for item in resources}
         await all_of(self._create_server(item, wanted[item.name]) for item in resources)
         await self._wait({node: server["name"] for node, server in wanted.items()})
         await self.choose_bastion()
@@ -113,7 +113,7 @@ class Growth:
         chosen = self._settings.bastion
         return chosen if chosen in names else names[0] if not chosen or not seen.servers else None
 
-    def _server(self, resource: Resource, made_from: tuple[str, str], outer: Any, seen: Snapshot, first: bool) -> dict[str, Any]:
+    def _server(self, resource: Resource, made_from: Mapping[str, Any], outer: Any, seen: Snapshot, first: bool) -> dict[str, Any]:
         """The request for a node's server. Ports are made with it, and go with it."""
         spec = resource.spec
         networks = [{"uuid": outer.id}]
@@ -126,9 +126,8 @@ class Growth:
         login = next((key.public_key for key in seen.keys), "")
         groups = [name(self._environment), *([bastion(self._environment)] if first else [])]
         return {
+            **made_from,
             "name": name(self._environment, spec["hostname"]),
-            "image_id": made_from[0],
-            "flavor_id": made_from[1],
             "networks": networks,
             "security_groups": [{"name": group} for group in groups],
             "key_name": name(self._environment),
