@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from openstack.exceptions import BadRequestException, HttpException
 from pydantic import ValidationError
 
 from wardian.errors import PlanError, ProviderError
+from wardian.experiment import file
 from wardian.experiment.resources import EnvironmentRecord
 from wardian.providers import registry
 from wardian.providers.openstack import OpenStackProvider, OpenStackSettings, choice, cloud, keys, names
@@ -25,6 +27,7 @@ from wardian.providers.ssh.index import Entry
 from wardian.providers.testing import small_environment
 
 SPEC = small_environment()[3].spec
+PAGE = Path(__file__).parents[2] / "docs" / "openstack.md"
 
 
 def flavor(name: str, vcpus: int, ram: int, disk: int) -> Any:
@@ -214,6 +217,14 @@ def test_what_is_kept_here_is_private(tmp_path: Path) -> None:
     assert not index.key("lab-1").exists()
     assert index.notes("lab-1") == {}
     assert index.read("lab-1") is None
+
+
+def test_the_page_on_openstack() -> None:
+    """Its example is an experiment whose settings hold, and it leaves no setting out."""
+    text = PAGE.read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert OpenStackSettings.model_validate(file.loads(example).settings).image == "debian-12"
+    assert [name for name in OpenStackSettings.model_fields if not re.search(rf"^\|.*`{name}`.*\|.*\|", text, re.MULTILINE)] == []
 
 
 def test_settings_are_checked() -> None:

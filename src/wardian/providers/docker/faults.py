@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from ...errors import NodeDownError
 from ..base import Fault
+from ..concurrency import all_of
 from . import container
-from .concurrency import all_of
 from .engine import Engine, EngineError
 from .observation import Container, Snapshot, snapshot
 

@@ -11,10 +11,10 @@ from typing import Any
 from ...errors import NodeError, ProviderError
 from ...experiment.resources import Resource
 from ..base import Progress
+from ..concurrency import all_of, uncut
 from ..local import nodespec
 from . import container
 from .channel import DockerChannel
-from .concurrency import all_of, uncut
 from .engine import Engine, EngineError
 from .images import Images
 from .names import BEGUN, Identity, container_name, labels, uplink_name

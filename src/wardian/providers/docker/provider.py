@@ -19,11 +19,11 @@ from ...experiment.resources import Capabilities, EnvironmentRecord, Observed, R
 from ...paths import state_folder
 from .. import base
 from ..base import Channel, Fault, Finding, ImageCommand, Progress, Provider, Usage
+from ..concurrency import all_of
 from ..local.state import State
 from . import observation, records
 from .address import engine_address
 from .channel import DockerChannel
-from .concurrency import all_of
 from .engine import Engine
 from .memory import Memory
 from .names import ENVIRONMENT, OWNER, Identity, filters, identity_of, owner, uplink_name

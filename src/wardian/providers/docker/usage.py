@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from ...errors import ProviderError
 from ..base import Usage
-from .concurrency import all_of
+from ..concurrency import all_of
 from .engine import Engine
 from .observation import Container
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from ...errors import MissingToolError, ProviderError
+from ..concurrency import uncut
 from .settings import OpenStackSettings
 
 T = TypeVar("T")
@@ -89,13 +90,7 @@ class Cloud:
 
     async def once(self, resource: str, request: Callable[[Any], T]) -> T:
         """As `ask`, of what may not be sent again."""
-        loop = asyncio.get_running_loop()
-        asked = loop.run_in_executor(self._threads, self._call, resource, request)
-        try:
-            return await asyncio.shield(asked)
-        except asyncio.CancelledError:
-            await asyncio.gather(asked, return_exceptions=True)
-            raise
+        return await uncut(asyncio.get_running_loop().run_in_executor(self._threads, self._call, resource, request))
 
     def _call(self, resource: str, request: Callable[[Any], T]) -> T:
         try:

@@ -11,7 +11,7 @@ from typing import Any
 from ...errors import ProviderError
 from ...experiment.resources import Resource
 from ..base import Progress
-from ..docker.concurrency import all_of
+from ..concurrency import all_of
 from . import choice, keys
 from .cloud import NO_HOST, Cloud
 from .index import Index

@@ -103,12 +103,12 @@ def held(observed: Observed, lease: tuple[Lease, Resource] | None) -> Observed:
     return Observed.collect(record, [*observed.resources.values(), item])
 
 
-async def slots_of(blazar: Blazar, reserve: Reserve | None, desired: Sequence[Resource], days: int) -> Slots | None:
+async def slots_of(cloud: Cloud, reserve: Reserve | None, desired: Sequence[Resource], days: int) -> Slots | None:
     """When a site could hold an experiment whose settings ask for a reservation there; None where they do not."""
     if reserve is None:
         return None
     spec = next(item.spec for item in planned(reserve, "", desired, Observed()) if item.kind == "lease")
-    found = await slots.find(blazar, spec, reserve.gap, days)
+    found = await slots.find(Blazar(cloud), spec, reserve.gap, days)
     return Slots(found.needs, found.there, tuple((first * 60.0, last * 60.0) for first, last in found.windows))
 
 

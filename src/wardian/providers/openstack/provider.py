@@ -25,7 +25,6 @@ from ..ssh.refusals import HostError
 from ..ssh.spawning import Spawners
 from ..ssh.tending import Tending
 from . import budget, foresight, leases
-from .blazar import Blazar
 from .choice import checksum
 from .cloud import Cloud
 from .garbage import collect
@@ -76,7 +75,7 @@ class OpenStackProvider(Provider):
         return await budget.estimate(self._reached(self._chosen), self._chosen, desired, plan)
 
     async def slots(self, desired: Sequence[Resource], days: int) -> Slots | None:
-        return await leases.slots_of(Blazar(self._reached(self._chosen)), self._chosen.reserve, desired, days)
+        return await leases.slots_of(self._reached(self._chosen), self._chosen.reserve, desired, days)
 
     async def environments(self) -> list[EnvironmentRecord]:
         return [entry.record for entry in self.index.entries()]

@@ -13,7 +13,7 @@ from typing import Any
 
 from ...errors import ProviderError
 from ..base import Progress
-from ..docker.concurrency import all_of
+from ..concurrency import all_of
 from ..ssh import inventory, masters
 from ..ssh.index import Entry
 from ..ssh.inventory import Host

@@ -9,7 +9,7 @@ from typing import Any
 from ...errors import ProviderError
 from ...experiment.resources import Resource
 from ..base import Progress
-from ..docker.concurrency import all_of
+from ..concurrency import all_of
 from .cloud import Cloud
 from .names import access, bastion, name
 from .observation import Snapshot

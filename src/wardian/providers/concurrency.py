@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -24,8 +24,8 @@ async def all_of(works: Iterable[Coroutine[Any, Any, None]]) -> None:
             raise outcome
 
 
-async def uncut(work: Coroutine[Any, Any, T]) -> T:
-    """Do this; cancelled, finish it all the same before the cancellation goes on: the Engine does what it was asked, heard or not."""
+async def uncut(work: Awaitable[T]) -> T:
+    """Do this; cancelled, finish it all the same before the cancellation goes on: a service does what it was asked, heard or not."""
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
