@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import SetupError, configuration, packages, processes, services, setting_up
-from .layout import FIRST_PORT, Layout, default_folder, existing, locked, prepare
+from .layout import FIRST_PORT, HOSTS, Layout, default_folder, existing, locked, prepare
 
 EXAMPLES = """\
 examples:
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("install", help="install what is missing (as root)")
     start = commands.add_parser("start", help="start what does not run, and wait until it is ready")
     start.add_argument("--port", type=int, default=FIRST_PORT, help="the first of ten ports in a row (%(default)s)")
-    start.add_argument("--hosts", type=int, default=3, help="compute hosts, of which all but the first can be reserved (%(default)s)")
+    start.add_argument("--hosts", type=int, help=f"compute hosts, of which all but the first can be reserved (as before, or {HOSTS})")
     status = commands.add_parser("status", help="what runs")
     status.add_argument("--json", action="store_true", help="as JSON")
     clouds = commands.add_parser("clouds", help="print the clouds.yaml for its users; it holds passwords")

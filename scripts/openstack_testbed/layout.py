@@ -15,6 +15,7 @@ from . import SetupError
 
 HOST = "127.0.0.1"
 REGION = "testbed"
+HOSTS = 3
 FIRST_PORT = 21700
 PORTS = ("database", "messages", "messages-nodes", "messages-names", "identity", "placement", "image", "compute", "network", "reservation")
 """What listens on the first port, the one after it, …"""
@@ -37,7 +38,7 @@ class Layout:
 
     folder: Path
     first_port: int = FIRST_PORT
-    hosts: int = 2
+    hosts: int = HOSTS
     passwords: dict[str, str] = field(default_factory=dict, repr=False)
 
     def port(self, name: str) -> int:
@@ -85,15 +86,16 @@ def existing(folder: Path) -> Layout | None:
         return None
 
 
-def prepare(folder: Path, first_port: int, hosts: int) -> Layout:
+def prepare(folder: Path, first_port: int, hosts: int | None = None) -> Layout:
     """The testbed in a folder, made where there is none. Raises SetupError where there is one that is otherwise."""
     if found := existing(folder):
-        if (found.first_port, found.hosts) != (first_port, hosts):
+        if (found.first_port, found.hosts) != (first_port, hosts or found.hosts):
             raise SetupError(
                 f"the testbed in {folder} has --port {found.first_port} and --hosts {found.hosts}: "
                 "say so, or take it down with `openstack-testbed remove` first"
             )
         return found
+    hosts = hosts or HOSTS
     made = Layout(folder, first_port, hosts, {name: secrets.token_hex(16) for name in PASSWORDS})
     # what services write themselves, everybody could read: but not in here
     for path in (folder, made.state, *(made.state / name for name in ("log", "run", "lock", "done", "images"))):

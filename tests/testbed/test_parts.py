@@ -45,8 +45,9 @@ def test_secrets_are_their_owners_alone(testbed: layout.Layout) -> None:
 
 
 def test_a_testbed_is_found_again(testbed: layout.Layout) -> None:
-    """Preparing it again changes no password; with other ports it is refused."""
+    """Preparing it again changes no password, and it has as many hosts as before unless told; with other ports it is refused."""
     assert layout.prepare(testbed.folder, 21900, 2) == layout.existing(testbed.folder) == testbed
+    assert layout.prepare(testbed.folder, 21900) == testbed
     with pytest.raises(SetupError, match="--port 21900"):
         layout.prepare(testbed.folder, 21950, 2)
 
