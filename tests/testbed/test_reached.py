@@ -63,7 +63,7 @@ def test_from_up_to_down(servers: Servers, stage: Stage) -> None:
         notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "wardian", "display_name": "Wardian"}})
         notebook.cells.append(nbformat.v4.new_code_cell("%%on server\nimport os, socket\nprint(socket.gethostname(), os.environ['PLANT'])"))
         nbformat.write(notebook, stage.folder / "study.ipynb")
-        stage.run("run", "study.ipynb", "-o", "out.ipynb", timeout=300)
+        stage.run("run", "study.ipynb", "-o", "out.ipynb", "--keep", timeout=300)
         assert "server ivy" in Path(stage.folder / "out.ipynb").read_text()
         assert "Nothing to do" in stage.run("up", timeout=120).stdout
     finally:
