@@ -65,7 +65,8 @@ class OpenStackProvider(Provider):
     async def capabilities(self, desired: Sequence[Resource]) -> Capabilities:
         environment = next(item.spec for item in desired if item.kind == "environment")
         entry = self.index.find(environment["file"], environment["instance"])
-        caveats = await foresight.foresee(self._reached(self._chosen), self._chosen, desired, entry)
+        settings = self._settings(entry.record.id) if entry else self._chosen
+        caveats = await foresight.foresee(self._reached(settings), settings, desired, entry)
         return Capabilities(IN_PLACE, tuple(caveats))
 
     async def complete(self, desired: Sequence[Resource], observed: Observed) -> Sequence[Resource]:
@@ -89,6 +90,8 @@ class OpenStackProvider(Provider):
         entry, cloud = self.index.read(environment), self._cloud(environment)
         kept = entry.resources if entry else {}
         seen, lease = await asyncio.gather(snapshot(cloud, environment), leases.read(cloud, environment, kept))
+        # what is on the cloud was written down here before
+        entry = entry or self.index.read(environment)
         found = leases.held(observed(environment, seen, entry), lease)
         if entry is None or self._settings(environment).ready == "active":
             return found
