@@ -116,6 +116,7 @@ def _glance(layout: Layout) -> Sections:
             **_common(layout, "glance"),
             "bind_host": HOST,
             "bind_port": layout.port("image"),
+            "http_keepalive": False,
             "workers": 0,
             "enabled_backends": "files:file",
         },
@@ -189,6 +190,8 @@ def _neutron(layout: Layout) -> Sections:
             "service_plugins": "router",
             "auth_strategy": "keystone",
             "api_paste_config": "/usr/share/neutron-common/api-paste.ini",
+            # it answers nobody any more while a hundred connections are open, whether or not they are used
+            "wsgi_keep_alive": False,
             "api_workers": 1,
             "rpc_workers": 1,
             "rpc_state_report_workers": 0,
