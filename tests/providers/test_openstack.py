@@ -18,7 +18,7 @@ from wardian.errors import PlanError, ProviderError
 from wardian.experiment import file
 from wardian.experiment.resources import EnvironmentRecord
 from wardian.providers import registry
-from wardian.providers.openstack import OpenStackProvider, OpenStackSettings, choice, cloud, keys, names
+from wardian.providers.openstack import OpenStackProvider, OpenStackSettings, choice, cloud, keys, names, observation
 from wardian.providers.openstack.cloud import Cloud, refusal
 from wardian.providers.openstack.index import Index
 from wardian.providers.openstack.observation import Snapshot
@@ -166,6 +166,35 @@ async def test_nothing_is_made_twice(silent: list[float], accepts: bool) -> None
     busy = Services(failure(503, Retry_After="7"), failure(500), accepts=False)
     assert await busy.make("node server", Services.create, lambda service: service.made) == "server 0"
     assert silent == [0.5, 7.0, 2.0]
+
+
+async def test_the_first_request_was_done_late(silent: list[float]) -> None:
+    """A repetition that is refused, since what the first request asked for is there by then, gives that; others are refused."""
+    services = Services(ConnectTimeout("lost"), BadRequestException(message="overlaps"), accepts=False)
+    looks = iter([[], ["subnet"]])
+    assert await services.make("network lab", Services.create, lambda service: next(looks)) == "subnet"
+    refused = Services(ConnectTimeout("lost"), BadRequestException(message="overlaps"), accepts=False)
+    with pytest.raises(ProviderError, match="overlaps"):
+        await refused.make("network lab", Services.create, lambda service: [])
+
+
+async def test_of_two_of_one_name_the_one_in_use_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a request made that was believed to be lost is seen beside what is in use, for the next plan to remove."""
+    common = {"name": "wardian-lab-1-net", "created_at": "1"}
+    listed = {"networks": [SimpleNamespace(id="b", subnet_ids=[], **common), SimpleNamespace(id="a", subnet_ids=["s"], **common)]}
+
+    async def of_service(service: Cloud, resource: str, request: Any) -> list[Any]:
+        return listed.get(resource, [])
+
+    monkeypatch.setattr(Cloud, "all", of_service)
+    seen = await observation.snapshot(Cloud(OpenStackSettings()), "lab-1")
+    assert {name: item.id for name, item in seen.networks.items()} == {"wardian-lab-1-net": "a", "wardian-lab-1-net b": "b"}
+    found = observation.observed("lab-1", seen, None).resources
+    assert {key[1] for key in found if key[0] == "network"} == {"net", "net b"}
+    servers = [
+        SimpleNamespace(id=str(each), created_at=str(each), status=status) for each, status in enumerate(("ERROR", "BUILD", "ACTIVE"))
+    ]
+    assert [item.status for item in sorted(servers, key=observation.preference)] == ["ACTIVE", "BUILD", "ERROR"]
 
 
 async def test_what_is_refused_is_not_asked_again(silent: list[float]) -> None:

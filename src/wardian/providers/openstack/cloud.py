@@ -67,17 +67,24 @@ class Cloud:
     async def make(self, resource: str, request: Callable[[Any], Any], find: Callable[[Any], Iterable[Any]]) -> Any:
         """As `ask`, of what makes something: before it is sent again, what it may have made all the same is looked for.
 
-        find: lists what is there of it.
+        find: lists what is there of it. What a first request makes after the second one was sent may be refused, or be there twice.
         """
+        refused: RefusedError | None = None
         for pause in (*PAUSES, None):
             try:
                 return await self.once(resource, request)
             except UncertainError as error:
+                refused = error
                 if pause is None:
                     raise
                 await asyncio.sleep(error.pause or pause)
                 if found := await self.all(resource, find):
                     return found[0]
+            except RefusedError:
+                # where there can be but one, the first request's stands in the way of the second
+                if refused is not None and (found := await self.all(resource, find)):
+                    return found[0]
+                raise
         raise AssertionError
 
     async def gone(self, resource: str, request: Callable[[Any], Any]) -> None:
@@ -121,13 +128,16 @@ class UncertainError(RefusedError):
 def refusal(resource: str, error: Exception) -> RefusedError:
     """A service's refusal as ours: its reason, and the number by which its operators find it."""
     from keystoneauth1.exceptions import ConnectionError, RetriableConnectionFailure
+    from openstack.exceptions import ServiceDiscoveryException
 
     status = getattr(error, "status_code", None) or getattr(error, "http_status", None)
     reason = str(getattr(error, "details", None) or error)
     number = getattr(error, "request_id", None)
     text = f"{reason}{f' ({status})' if status else ''}{f'; request {number}' if number else ''}"
     uncertain = (
-        isinstance(error, (ConnectionError, RetriableConnectionFailure)) or status in (408, 429) or (status is not None and status >= 500)
+        isinstance(error, (ConnectionError, RetriableConnectionFailure, ServiceDiscoveryException))
+        or status in (408, 429)
+        or (status is not None and status >= 500)
     )
     kind = UncertainError if uncertain else RefusedError
     made = kind(text, resource=resource, remedy=_remedy(status, reason.lower()), status=status)

@@ -17,7 +17,7 @@ from .cloud import NO_HOST, Cloud
 from .index import Index
 from .leases import Leases
 from .names import HOST_KEY, NODE, OWNER, access, bastion, metadata, name
-from .observation import Snapshot, fault, servers, snapshot
+from .observation import Snapshot, fault, preference, servers, snapshot
 from .reserve import Reserve
 from .settings import OpenStackSettings
 from .wiring import Wiring
@@ -103,7 +103,9 @@ class Growth:
         wanted = {item.name: self._server(item, made_from[item.name], network, seen, item.name == first) for item in resources}
         await all_of(self._create_server(item, wanted[item.name]) for item in resources)
         await self._wait({node: server["name"] for node, server in wanted.items()})
-        await self.choose_bastion()
+        seen = await snapshot(self._cloud, self._environment)
+        await self.wiring.delete_doubles(seen)
+        await self.choose_bastion(seen)
 
     def _first(self, resources: Sequence[Resource], seen: Snapshot) -> str | None:
         """The node that gets the floating IP, where no server has it yet."""
@@ -124,7 +126,7 @@ class Growth:
             networks.append({"uuid": network.id, "fixed_ip": interface["address"].partition("/")[0]})
         host_key = keys.pair()
         login = next((key.public_key for key in seen.keys), "")
-        groups = [name(self._environment), *([bastion(self._environment)] if first else [])]
+        groups = [seen.groups[each].id for each in (name(self._environment), *([bastion(self._environment)] if first else []))]
         return {
             **made_from,
             "name": name(self._environment, spec["hostname"]),
@@ -149,8 +151,8 @@ class Growth:
         while True:
             listed = await servers(self._cloud, self._environment)
             found: dict[str, Any] = {}
-            for server in listed:
-                if found.setdefault(server.name, server) is not server:
+            for server in sorted(listed, key=preference):
+                if found.setdefault(server.name, server) is not server and found[server.name].status == "ACTIVE":
                     # a request that was believed to be lost was done as well
                     await self._gone(lambda cloud, server=server: cloud.compute.delete_server(server.id))
             states = {node: found[server].status if server in found else "gone" for node, server in wanted.items()}
@@ -185,11 +187,10 @@ class Growth:
         lines = str((said or {}).get("output") or "").splitlines()[-TAIL:]
         return "\n  its console:" + "".join(f"\n    {line}" for line in lines) if lines else ""
 
-    async def choose_bastion(self) -> None:
+    async def choose_bastion(self, seen: Snapshot) -> None:
         """Have one server be reached from outside: the one that was, while it is there."""
         if not self._settings.floating:
             return
-        seen = await snapshot(self._cloud, self._environment)
         ports = {port.id: port.device_id for port in seen.ports}
         there = {server.id: server for server in seen.servers}
         now = next((there[ports[item.port_id]] for item in seen.floating if ports.get(item.port_id) in there), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,10 @@ ROUTER_INTERFACES = ("network:router_interface", "network:router_interface_distr
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What there is of one environment, as openstacksdk's objects; networks, routers and groups by their names on the cloud."""
+    """What there is of one environment, as openstacksdk's objects; networks, routers and groups by their names on the cloud.
+
+    Of several of one name, which a request leaves that was believed to be lost, the one in use has it; others have their id behind it.
+    """
 
     servers: list[Any] = field(default_factory=list)
     networks: dict[str, Any] = field(default_factory=dict)
@@ -56,11 +59,21 @@ async def snapshot(cloud: Cloud, environment: str) -> Snapshot:
     )
     found, networks, ports, routers, groups, keys, floating = await asyncio.gather(*asked)
 
-    def ours(items: list[Any]) -> dict[str, Any]:
-        return {item.name: item for item in items if belongs(environment, item.name)}
+    def ours(items: list[Any], parts: Callable[[Any], int]) -> dict[str, Any]:
+        named: dict[str, Any] = {}
+        for item in sorted(items, key=lambda item: (-parts(item), item.created_at or "", item.id)):
+            if belongs(environment, item.name):
+                named[f"{item.name} {item.id}" if item.name in named else item.name] = item
+        return named
 
     return Snapshot(
-        found, ours(networks), ports, ours(routers), ours(groups), [key for key in keys if key.name == name(environment)], floating
+        found,
+        ours(networks, lambda network: len(network.subnet_ids or ())),
+        ports,
+        ours(routers, lambda router: sum(port.device_id == router.id for port in ports)),
+        ours(groups, lambda group: len(group.security_group_rules or ())),
+        [key for key in keys if key.name == name(environment)],
+        floating,
     )
 
 
@@ -72,18 +85,24 @@ def observed(environment: str, seen: Snapshot, entry: Entry | None) -> Observed:
     resources = [_environment(record, seen, entry is not None)]
     kept = entry.resources if entry else {}
     for found, network in seen.networks.items():
-        if found == access(environment):
+        if network.name == access(environment):
             continue
         what = found.removeprefix(f"{name(environment)}-")
         spec = kept["network", what].spec if ("network", what) in kept else {}
         complete = bool(network.subnet_ids) and bool(spec) and (spec["gateway"] is None or bool(seen.interfaces(network)))
         resources.append(ObservedResource("network", what, spec, *_made(complete)))
-    for server in seen.servers:
+    # of several of one node, the one that is kept comes last
+    for server in sorted(seen.servers, key=preference, reverse=True):
         if known := node_of(server.metadata):
             resources.append(ObservedResource("node", *known, *state(server)))
     kinds = ("network", "environment", "node", "lease")
     resources += [ObservedResource(item.kind, item.name, item.spec) for item in kept.values() if item.kind not in kinds]
     return Observed.collect(record, resources)
+
+
+def preference(server: Any) -> tuple[int, str, str]:
+    """Of several servers of one node, the smallest is kept: one that runs, then one that may come to run, then the oldest."""
+    return {"ACTIVE": 0, "BUILD": 1}.get(server.status, 2), str(server.created_at or ""), str(server.id)
 
 
 def state(server: Any) -> tuple[str, str]:

@@ -176,7 +176,7 @@ class OpenStackProvider(Provider):
             else:
                 await growth.leases.delete(f"lease {names[0]}")
             # with a node or a lease the floating IP may be gone
-            await growth.choose_bastion()
+            await growth.choose_bastion(await snapshot(cloud, environment))
             reach.renewed(entry, await snapshot(cloud, environment))
         elif kind == "network":
             await growth.wiring.delete_networks([called(environment, what) for what in names], await snapshot(cloud, environment))

@@ -191,12 +191,23 @@ class Wiring:
     async def delete_access(self, seen: Snapshot) -> None:
         """The way in, and all that belongs to no network and no node; servers and networks have to be gone."""
         await all_of(self._gone(self._about, lambda cloud, item=item: cloud.network.delete_ip(item.id)) for item in seen.floating)
-        await self.delete_networks([access(self._environment)], seen)
+        ways = [called for called, network in seen.networks.items() if network.name == access(self._environment)]
+        await self.delete_networks(ways, seen)
         await all_of(
             self._gone(self._about, lambda cloud, item=item: cloud.network.delete_router(item.id)) for item in seen.routers.values()
         )
         groups = seen.groups.values()
         await all_of(self._gone(self._about, lambda cloud, item=item: cloud.network.delete_security_group(item.id)) for item in groups)
+
+    async def delete_doubles(self, seen: Snapshot) -> None:
+        """What is there twice, since a request that was believed to be lost was done after it had been sent again."""
+        await self.delete_networks([called for called, item in seen.networks.items() if called != item.name], seen)
+        for called, item in seen.routers.items():
+            if called != item.name:
+                await self._gone(self._about, lambda cloud, item=item: cloud.network.delete_router(item.id))
+        for called, item in seen.groups.items():
+            if called != item.name:
+                await self._gone(self._about, lambda cloud, item=item: cloud.network.delete_security_group(item.id))
 
     async def _gone(self, about: str, request: Any) -> None:
         await self._cloud.gone(about, request)
