@@ -161,6 +161,7 @@ def test_root_sees_extends_and_ends(users: tuple[User, User], lab: Path) -> None
     assert bob.wardian("ls") == "No environment is up here.\n"
 
 
+@pytest.mark.long
 def test_one_who_takes_all_he_can_harms_nobody(users: tuple[User, User], lab: Path) -> None:
     """A node that fills the disk and forks without end meets its owner's limits, another user's nodes go on, and root can end it."""
     ada, bob = users
