@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -59,4 +60,7 @@ def test_being_killed_while_the_schema_is_made(tmp_path):
 
 
 def _size(path):
-    return os.path.getsize(path) if os.path.exists(path) else 0
+    # SQLite removes it when it is done
+    with suppress(FileNotFoundError):
+        return os.path.getsize(path)
+    return 0
