@@ -9,19 +9,17 @@ from ..local.internet import INTERFACE
 from ..local.netlink import Netlink
 
 
-def make_way(pid: int) -> int:
-    """Leave the names of a container's other interfaces to the wiring, and give the first interface index that is free there.
+def make_way(pid: int) -> None:
+    """Leave the names of a container's interfaces, but of the one that leads out, to the wiring.
 
     pid: its first process. Docker calls the interface as it is asked to, Podman always eth0. Raises OSError.
     """
     namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         with Netlink.into(namespace) as inside:
-            links = inside.links()
-            for link in links:
+            for link in inside.links():
                 if link.kind == "veth" and link.name != INTERFACE:
                     _rename(inside, link.index)
-            return max(link.index for link in links) + 1
     finally:
         os.close(namespace)
 

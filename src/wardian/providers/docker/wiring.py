@@ -174,7 +174,8 @@ class HostWiring(Wiring):
         try:
             write_json(self.process(environment, node), process_identity(pid))
             with Fabric(fabric) as wires:
-                wires.add_nodes([(node, pid, spec)], first=make_way(pid))
+                make_way(pid)
+                wires.add_nodes([(node, pid, spec)], fresh=False)
         except OSError as error:
             raise ProviderError(f"its interfaces cannot be made: {error.strerror or error}", resource=f"node {node}") from error
         folder.complete(spec)

@@ -99,10 +99,10 @@ class Fabric:
                 ]
             )
 
-    def add_nodes(self, nodes: Iterable[tuple[str, int, Mapping[str, Any]]], *, first: int = _INDEX) -> None:
+    def add_nodes(self, nodes: Iterable[tuple[str, int, Mapping[str, Any]]], *, fresh: bool = True) -> None:
         """Give nodes (name, process number of their init, spec) their interfaces, addresses and routes.
 
-        first: index of a node's first interface; it and the following ones are free there.
+        fresh: whether they have no interface but lo yet; then it is known which indexes these get.
         """
         bridges = {link.name: link.index for link in self._netlink.links() if link.kind == "bridge"}
         with ExitStack() as stack:
@@ -112,7 +112,7 @@ class Fabric:
                 stack.enter_context(socket)
             outside: list[Request] = []
             for name, namespace, spec in prepared:
-                for index, interface in enumerate(spec["interfaces"], first):
+                for index, interface in enumerate(spec["interfaces"], _INDEX):
                     port = node_port(name, interface["network"])
                     if bridge(interface["network"]) not in bridges:
                         raise OSError(ENODEV, f"node {name}: there is no network {interface['network']}")
@@ -121,7 +121,7 @@ class Fabric:
                             port,
                             interface["name"],
                             peer_namespace=namespace,
-                            peer_index=index,
+                            peer_index=index if fresh else 0,
                             peer_mac=mac(interface["address"]),
                             master=bridges[bridge(interface["network"])],
                         ),
@@ -130,7 +130,8 @@ class Fabric:
             self._netlink.send(outside)
             for (_, _, spec), socket in zip(prepared, sockets, strict=True):
                 inside = [netlink.change("lo", up=True)]
-                for index, interface in enumerate(spec["interfaces"], first):
+                for known, interface in enumerate(spec["interfaces"], _INDEX):
+                    index = known if fresh else socket.index(interface["name"])
                     inside += [netlink.change(index, up=True), netlink.address(index, interface["address"])]
                 socket.send(inside + [netlink.route(route["to"], via=route["via"]) for route in spec["routes"]])
 
