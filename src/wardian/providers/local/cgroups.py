@@ -92,7 +92,7 @@ class Cgroups:
                 for pid in outside:
                     with suppress(ProcessLookupError):
                         _write(group / "cgroup.procs", str(pid))
-            _until(group / "freezer.state", "FROZEN")
+            _stand_still(group / "freezer.state")
         elif self.version == 2 and self.member is not None:
             group = self._group(self.member, environment, node)
             _write(group / "cgroup.freeze", "1")
@@ -229,9 +229,20 @@ def _members(group: Path) -> set[int]:
         return set()
 
 
-def _until(path: Path, state: str) -> None:
+def _stand_still(path: Path) -> None:
+    """Have a group of version 1 be frozen. What forks just then can keep the kernel at it for good, so it is begun anew now and then."""
+    for _attempt in range(10):
+        _write(path, "THAWED")
+        _write(path, "FROZEN")
+        with suppress(ProviderError):
+            _until(path, "FROZEN", 500)
+            return
+    _until(path, "FROZEN")
+
+
+def _until(path: Path, state: str, looks: int = 1000) -> None:
     """Return once the kernel says so of a group; it takes as long as system calls take to be left."""
-    for _attempt in range(1000):
+    for _attempt in range(looks):
         if state in path.read_text():
             return
         time.sleep(0.002)
