@@ -162,13 +162,16 @@ async def end_overdue() -> list[str]:
         if (known.spec.get("lease") or {}).get("at_end") != "down" or _held(known.id):
             continue
         try:
-            record = (await provider.observe(known.id)).environment or known
+            observed = await provider.observe(known.id)
+            record = observed.environment or known
             end = lease_end(record)
             if end is None or end > time.time():
                 continue
             with closing(open_journal(Path(record.file))) as journal:
                 async with provider.lock(record.file, record.instance, "wardian gc"):
-                    await tear_down(record, provider, journal, force=_taken(record))
+                    # where no node runs any more nothing can be collected
+                    gone = _taken(record) or all(item.state == "stopped" for item in observed.of("node"))
+                    await tear_down(record, provider, journal, force=gone)
             lines.append(f"environment {record.id}, whose lease ended {time.strftime('%F %T', time.localtime(end))}")
         except BusyError:
             continue
