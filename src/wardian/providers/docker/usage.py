@@ -20,6 +20,9 @@ async def of(engine: Engine, containers: Iterable[Container]) -> dict[str, Usage
         # it may end between two looks
         with suppress(ProviderError):
             stats = await engine.get(f"/containers/{container.id}/stats", **{"stream": False, "one-shot": True})
+            if stats is None:
+                # Podman, where it has not measured it
+                return
             memory = stats["memory_stats"]
             # what it only caches could be had back at once
             cached = memory.get("stats", {}).get("inactive_file", memory.get("stats", {}).get("total_inactive_file", 0))
