@@ -13,7 +13,7 @@ from wardian.errors import ProviderError
 from wardian.providers.local import netlink, qdiscs, shaping
 from wardian.providers.local.shaping import Segment, layout
 
-from .fabrics import PORT, Fabric, drain, flood, one_way
+from .fabrics import PORT, Fabric, carried, drain, flood, one_way
 
 A, B, C = "10.70.0.1", "10.70.0.2", "10.70.0.3"
 WIRE = 1514
@@ -316,10 +316,9 @@ class TestTraffic:
             sender.start()
             arrived = [moment for moment, _ in drain(b)]
             sender.join()
-        skipped = len(arrived) // 5
-        settled = arrived[skipped:]
-        measured = (len(settled) - 1) * WIRE * 8 / (settled[-1] - settled[0])
-        assert measured == pytest.approx(rate, rel=0.05)
+        assert carried(arrived[len(arrived) // 5 :], WIRE) == pytest.approx(rate, rel=0.05)
+        # what a wait held up may come faster after it, but not more than the rate in all
+        assert (len(arrived) - 1) * WIRE * 8 / (arrived[-1] - arrived[0]) < 1.05 * rate
 
     @pytest.mark.parametrize(("queue", "octets"), [({"packets": 20}, 20 * WIRE), ({"packets": 80}, 80 * WIRE), ({"bytes": 65536}, 65536)])
     def test_a_full_queue_delays_by_its_length(self, fabric, queue, octets, tmp_path):
@@ -403,8 +402,7 @@ class TestTraffic:
             for sender in senders:
                 sender.join()
         settled = received[len(received) // 5 :]
-        measured = (len(settled) - 1) * WIRE * 8 / (settled[-1][0] - settled[0][0])
-        assert measured == pytest.approx(rate, rel=0.05)
+        assert carried([moment for moment, _ in settled], WIRE) == pytest.approx(rate, rel=0.05)
         shares = [sum(data.split()[1] == port for _, data in settled) for port in (b"4001", b"4003")]
         assert min(shares) > len(settled) * 0.1
         waits = [moment - float(data.split()[0]) for moment, data in settled]
