@@ -22,6 +22,9 @@ PERIOD = 100_000
 PROCESSES = 16384
 """The most processes on one node."""
 
+_NAMED = 8
+"""How many processes an error names."""
+
 
 @dataclass(frozen=True)
 class Cgroups:
@@ -96,7 +99,8 @@ class Cgroups:
         elif self.version == 2 and self.member is not None:
             group = self._group(self.member, environment, node)
             _write(group / "cgroup.freeze", "1")
-            _until(group / "cgroup.events", "frozen 1")
+            if not _comes_to(group / "cgroup.events", "frozen 1", 5000):
+                raise _restless(group / "cgroup.events")
         else:
             raise MissingToolError(
                 "this host cannot pause nodes: it has no control groups that freeze",
@@ -234,19 +238,39 @@ def _stand_still(path: Path) -> None:
     for _attempt in range(10):
         _write(path, "THAWED")
         _write(path, "FROZEN")
-        with suppress(ProviderError):
-            _until(path, "FROZEN", 500)
+        if _comes_to(path, "FROZEN", 500):
             return
-    _until(path, "FROZEN")
+    raise _restless(path)
 
 
-def _until(path: Path, state: str, looks: int = 1000) -> None:
-    """Return once the kernel says so of a group; it takes as long as system calls take to be left."""
+def _comes_to(path: Path, state: str, looks: int) -> bool:
+    """Whether the kernel says so of a group within so many looks; it takes as long as system calls take to be left."""
     for _attempt in range(looks):
         if state in path.read_text():
-            return
+            return True
         time.sleep(0.002)
-    raise ProviderError(f"{path.parent.name} does not stand still", remedy="A process on it hangs in the kernel; try again.")
+    return False
+
+
+def _restless(path: Path) -> ProviderError:
+    """The error of a node that does not stand still, naming what the kernel says of its group and of the processes in it."""
+    said = ", ".join(path.read_text().splitlines())
+    found = [_process(pid) for pid in sorted(_members(path.parent))]
+    listed = ", ".join(found[:_NAMED]) + (f" and {len(found) - _NAMED} more" if len(found) > _NAMED else "")
+    return ProviderError(
+        f"it does not stand still: its control group is {said}, with {listed or 'no processes'}",
+        resource=f"node {path.parent.name}",
+        remedy="A process on it hangs in the kernel (state D), or processes are made without end; try again.",
+    )
+
+
+def _process(pid: int) -> str:
+    """A process by its name, number, state and what it waits for in the kernel."""
+    try:
+        name, _, fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+        return f"{name.partition('(')[2]} ({pid}, {fields.split()[0]}, {Path(f'/proc/{pid}/wchan').read_text() or '-'})"
+    except OSError:
+        return f"one that has ended ({pid})"
 
 
 def _write(path: Path, value: str) -> None:
