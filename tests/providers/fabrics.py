@@ -7,6 +7,7 @@ import select
 import signal
 import socket
 import statistics
+import struct
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from wardian.providers.local import netlink, relay, shaping
 
 SO_RCVBUFFORCE = 33
+SO_TIMESTAMPNS = 35
 PORT = 4000
 
 
@@ -73,6 +75,7 @@ class Fabric:
         def make():
             made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             made.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 2**26)
+            made.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
             made.bind((address, port))
             made.settimeout(10)
             return made
@@ -151,11 +154,17 @@ def one_way(sender, receiver, address, count=40, gap=0.004, size=64):
 
 
 def drain(receiver, silence=0.6):
-    """All datagrams that arrive, the first one of them whenever it does, until none does for `silence` seconds: [(arrival, data)]."""
+    """All datagrams that arrive, the first one of them whenever it does, until none does for `silence` seconds: [(arrival, data)].
+
+    Arrival is when the kernel had it, however late we come to take it.
+    """
     arrived = []
+    # a wait between the two clocks makes a difference smaller
+    ahead = max(time.time() - time.monotonic() for _ in range(10))
     while select.select([receiver], [], [], silence if arrived else 10)[0]:
-        data = receiver.recv(2048)
-        arrived.append((time.monotonic(), data))
+        data, ancillary, _, _ = receiver.recvmsg(2048, 64)
+        whole, nanoseconds = struct.unpack("qq", ancillary[0][2])
+        arrived.append((whole + nanoseconds / 1e9 - ahead, data))
     return arrived
 
 
@@ -163,6 +172,14 @@ def carried(moments, octets, packets=50):
     """Bits a second at which frames of `octets` arrived: the median over runs of `packets`, of which a wait of this machine spoils few."""
     runs = zip(moments, moments[packets:], strict=False)
     return packets * octets * 8 / statistics.median(after - before for before, after in runs)
+
+
+def usual(values):
+    """What most values are about: the middle of the shortest span that holds a third of them. Waits of this machine are no two alike."""
+    ordered = sorted(values)
+    held = len(ordered) // 3
+    low, high = min(zip(ordered, ordered[held:], strict=False), key=lambda span: span[1] - span[0])
+    return (low + high) / 2
 
 
 def flood(sender, address, rate, seconds, size=1472):

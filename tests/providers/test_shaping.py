@@ -13,7 +13,7 @@ from wardian.errors import ProviderError
 from wardian.providers.local import netlink, qdiscs, shaping
 from wardian.providers.local.shaping import Segment, layout
 
-from .fabrics import PORT, Fabric, carried, drain, flood, one_way
+from .fabrics import PORT, Fabric, carried, drain, flood, one_way, usual
 
 A, B, C = "10.70.0.1", "10.70.0.2", "10.70.0.3"
 WIRE = 1514
@@ -284,7 +284,7 @@ class TestTraffic:
         assert statistics.median(back) < delay / 2 + 0.01
 
     def test_loss_is_as_written(self, fabric, tmp_path):
-        """Of many packets the share written is lost, within the 99.9 % interval; none is lost the other way or doubled or reordered."""
+        """Of many packets the share written is lost, within five deviations; none is lost the other way or doubled or reordered."""
         count, loss = 6000, 0.05
         fabric.apply(access({"loss": loss}), OPEN)
         with fabric.relay(tmp_path) as relay, fabric.udp("a") as a, fabric.udp("b") as b:
@@ -297,7 +297,7 @@ class TestTraffic:
                 arrived = [int.from_bytes(data, "big") for _, data in drain(receiver)]
                 assert arrived == sorted(set(arrived))
                 if sender is a:
-                    expected, spread = count * loss, 3.29 * (count * loss * (1 - loss)) ** 0.5
+                    expected, spread = count * loss, 5 * (count * loss * (1 - loss)) ** 0.5
                     assert abs(count - len(arrived) - expected) <= spread + 1
                 else:
                     assert len(arrived) == count
@@ -333,7 +333,7 @@ class TestTraffic:
             sent = flood(a, B, 20_000_000, 1.5)
             reader.join()
         waits = [moment - float(data.split()[0]) for moment, data in received]
-        full = statistics.median(waits[len(waits) // 2 :]) - shape["delay"]
+        full = usual(waits[len(waits) // 4 :]) - shape["delay"]
         assert full == pytest.approx(octets * 8 / shape["rate"], rel=0.25)
         assert len(received) < 0.75 * sent
 
@@ -406,7 +406,7 @@ class TestTraffic:
         shares = [sum(data.split()[1] == port for _, data in settled) for port in (b"4001", b"4003")]
         assert min(shares) > len(settled) * 0.1
         waits = [moment - float(data.split()[0]) for moment, data in settled]
-        assert statistics.median(waits) == pytest.approx(50 * WIRE * 8 / rate, rel=0.25)
+        assert usual(waits) == pytest.approx(50 * WIRE * 8 / rate, rel=0.25)
 
     def test_a_stream_survives_every_change(self, fabric, tmp_path):
         """A TCP stream goes on, byte for byte, while delay, loss and rate change and while the form does."""
