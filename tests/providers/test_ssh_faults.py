@@ -51,10 +51,10 @@ async def there(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> An
         assert machine.run("ls -d /sys/fs/cgroup/wardian-faults-* /sys/fs/cgroup/*/wardian-faults-* 2>/dev/null; true") == ""
 
 
-def hears(lab: Lab, listener: str, source: str) -> bool:
-    """Whether a datagram from a machine comes to another."""
+def hears(lab: Lab, listener: str, source: str, within: float = 10) -> bool:
+    """Whether a datagram from a machine comes to another. within: seconds, few where none is to come."""
     with lab.fabric.udp(source) as sender, lab.fabric.udp(listener) as receiver:
-        receiver.settimeout(0.5)
+        receiver.settimeout(within)
         sender.sendto(b"hello", (lab.machines[listener].address, PORT))
         try:
             return bool(receiver.recv(100))
@@ -74,8 +74,8 @@ async def test_a_partition(lab: Lab, there: SshProvider) -> None:
     """Two sides hear nothing from each other and both hear the third; commands go on; all hear each other once it is undone."""
     fault = partition(lab, ("server", "moss"), ("client[0]", "fern"))
     await there.inflict("faults-1", "partition", fault.targets, [fault])
-    assert not hears(lab, "fern", "moss")
-    assert not hears(lab, "moss", "fern")
+    assert not hears(lab, "fern", "moss", 0.5)
+    assert not hears(lab, "moss", "fern", 0.5)
     for pair in (("ivy", "moss"), ("ivy", "fern"), ("fern", "ivy")):
         assert hears(lab, *pair)
     assert (await run(there, "faults-1", "server", "echo on"))[1] == b"on\n"
@@ -110,7 +110,7 @@ async def test_a_link_without_carrier(lab: Lab, there: SshProvider) -> None:
     ):
         fault = Fault("f1", "flap", (link,), {})
         await there.inflict("faults-1", "flap", [link], [fault])
-        assert [pair for pair in silent if hears(lab, *pair)] == []
+        assert [pair for pair in silent if hears(lab, *pair, 0.5)] == []
         assert [pair for pair in heard if not hears(lab, *pair)] == []
         await there.inflict("faults-1", "flap", [link], [])
         assert all(hears(lab, *pair) for pair in silent)
@@ -140,7 +140,8 @@ async def test_a_slow_node(lab: Lab, there: SshProvider) -> None:
     before = (await running.stdout.readline()).decode().strip()
     for share in (0.5, 0.05):
         await there.inflict("faults-1", "slow", ["server"], [Fault("s1", "slow", ("server",), {"cpu": share})])
-    burn = "import time; end = time.monotonic() + 1\nwhile time.monotonic() < end: pass\nprint(time.process_time())"
+    burn = "import time; end, begun = time.monotonic() + 1, time.process_time()\nwhile time.monotonic() < end: pass\n"
+    burn += "print(time.process_time() - begun)"
     code, used, _ = await run(there, "faults-1", "server", f"echo $$; exec python3 -c {shlex.quote(burn)}")
     assert code == 0
     assert float(used.split()[1]) < 0.1 * (os.cpu_count() or 1) + 0.1, "it was given more than its share"
