@@ -13,7 +13,6 @@ import signal
 import struct
 import subprocess
 import termios
-import time
 from collections.abc import Iterator
 from fcntl import ioctl
 from pathlib import Path
@@ -85,15 +84,21 @@ def test_shell(terminal: Tmux) -> None:
     terminal.resize(120, 40)
     terminal.type("stty size")
     terminal.see(r"^40 120$")
-    terminal.type("sleep 1000")
-    time.sleep(0.3)
+    # a key that comes before the program has the terminal is the shell's own
+    terminal.type("sh -c 'echo begun-$((6*7)); exec sleep 1000'")
+    terminal.see(r"^begun-42$")
     terminal.type("", "C-c")
     terminal.type("echo still-$((40+2))")
     terminal.see(r"^still-42$")
     terminal.type("sleep 500 & jobs; fg")
     terminal.see(r"Running +sleep 500")
-    terminal.type("", "C-z")
-    terminal.see(r"Stopped +sleep 500")
+
+    def stopped() -> bool:
+        terminal.type("", "C-z")
+        return bool(re.search(r"Stopped +sleep 500", terminal.screen()))
+
+    # before `fg` has given it the terminal the key does nothing
+    eventually(stopped, "the program is stopped")
     terminal.type("kill %1; exit 7")
     terminal.see(r"(?s)code=\d+|exit\n.*stopped jobs")
     if "code=" not in terminal.screen().split("echo code=$?", 1)[1]:

@@ -82,14 +82,17 @@ async def test_reconnection_resumes_exactly(channel: HostChannel, language: str)
     await link.close()
 
 
-async def test_a_kernel_runs_on_while_nobody_is_there(channel: HostChannel) -> None:
+async def test_a_kernel_runs_on_while_nobody_is_there(channel: HostChannel, tmp_path: Path) -> None:
     """Closing the link leaves the kernel at work; its output waits for whoever attaches next."""
+    alone = tmp_path / "alone"
     link = await AgentLink.open(channel, "host")
     kernel = await Kernel.start(link, "k", "bash")
-    kernel.execute("echo before; sleep 0.3; echo after")
+    kernel.execute(f"echo before; until [ -e {alone} ]; do sleep 0.01; done; echo after; touch {alone}.over")
     await kernel.until(lambda: "before" in lines(kernel))
     last = numbers(kernel)[-1]
     await link.close()
+    alone.touch()
+    await until(Path(f"{alone}.over").exists)
     link = await AgentLink.open(channel, "host")
     later = Kernel(link, "k")
     await link.request("kernel.attach", kernel="k", after=last)

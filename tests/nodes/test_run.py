@@ -19,6 +19,16 @@ def channel(tmp_path):
     return HostChannel(tmp_path)
 
 
+class Begun(HostChannel):
+    """Gives a process once it has made the file `begun`: a busy machine may be longer about that than a test's timeout."""
+
+    async def start(self, *args, **kwargs):
+        process = await super().start(*args, **kwargs)
+        while not (self.home / "begun").exists():
+            await asyncio.sleep(0.01)
+        return process
+
+
 def alive(pid):
     try:
         os.kill(pid, 0)
@@ -101,9 +111,10 @@ def test_kept_bytes_add_up(sizes):
     assert text.count("x") == min(10, sum(sizes))
 
 
-async def test_a_timeout_ends_it_and_keeps_what_came(channel):
+async def test_a_timeout_ends_it_and_keeps_what_came(tmp_path):
     """After the timeout the command gets SIGTERM, and the error holds the output until then, its last words too."""
-    script = "trap 'echo bye; exit' TERM; echo begun; while :; do sleep 0.05; done"
+    channel = Begun(tmp_path)
+    script = "trap 'echo bye; exit' TERM; echo begun; touch begun; while :; do sleep 0.05; done"
     with pytest.raises(CommandError, match="not ended") as caught:
         await run(channel, "a", ["sh", "-c", script], timeout=0.5)
     assert caught.value.result.stdout == "begun\nbye\n"
@@ -111,10 +122,10 @@ async def test_a_timeout_ends_it_and_keeps_what_came(channel):
 
 
 @pytest.mark.slow
-async def test_what_ignores_the_timeout_is_killed(channel):
+async def test_what_ignores_the_timeout_is_killed(tmp_path):
     """A command that ignores SIGTERM is killed."""
     with pytest.raises(CommandError) as caught:
-        await run(channel, "a", ["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"], timeout=0.2)
+        await run(Begun(tmp_path), "a", ["sh", "-c", "trap '' TERM; touch begun; while :; do sleep 0.1; done"], timeout=0.2)
     assert caught.value.result.exit_code == 128 + signal.SIGKILL
 
 
@@ -161,7 +172,7 @@ async def test_several_nodes(tmp_path):
     with pytest.raises(CommandError, match="b"):
         await run_on(channels, ["true"], check=True)
     assert {result.exit_code for result in await run_on(channels, ["/nonexistent"])} == {127, 255}
-    (late,) = await run_on({"a": channels["a"]}, ["sh", "-c", "echo x; sleep 60"], timeout=0.3)
+    (late,) = await run_on({"a": Begun(tmp_path)}, ["sh", "-c", "echo x; touch begun; sleep 60"], timeout=0.3)
     assert (late.exit_code, late.stdout) == (124, "x\n")
 
 

@@ -103,13 +103,14 @@ def test_a_shell_with_its_terminal(session):
 def test_interrupt_and_job_control(session):
     """Ctrl-C and Ctrl-Z reach the program on the node, not us, and its shell has job control."""
     shell = session()
-    shell.send(b"sleep 60\r")
-    time.sleep(0.5)
+    # a key that comes before the program has the terminal is the shell's own
+    shell.send(b"sh -c 'echo be''gun; exec sleep 60'\r")
+    shell.expect(b"begun")
     shell.send(b"\x03")
     shell.send(b"echo code $?\r")
     shell.expect(b"code 130")
-    shell.send(b"sleep 61\r")
-    time.sleep(0.5)
+    shell.send(b"sh -c 'echo be''gun; exec sleep 61'\r")
+    shell.expect(b"begun")
     shell.send(b"\x1a")
     shell.expect(b"Stopped")
     shell.send(b"kill %1; exit 0\r")
