@@ -24,6 +24,8 @@ from wardian.nodes.link import AgentLink
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 60
+GRACE = "30"
+"""For so long nodes may leave interrupts unanswered, seconds: a busy machine is no hung node, nor is a link that is being replaced."""
 NODES = {
     "client[0]": {"group": "client", "index": 0, "roles": ["player"], "state": "ready"},
     "client[1]": {"group": "client", "index": 1, "roles": ["player"], "state": "ready"},
@@ -84,9 +86,8 @@ class Notebook:
         self.manager._kernel_spec = KernelSpec(
             argv=[sys.executable, "-m", "tests.kernel.hosts", "-f", "{connection_file}"], interrupt_mode="message", language="python"
         )
-        self.manager.start_kernel(
-            cwd=str(ROOT), env={**os.environ, "WARDIAN_TEST_NODES": str(nodes), "WARDIAN_SESSION": session, "PYTHONPATH": str(ROOT), **env}
-        )
+        own = {"WARDIAN_TEST_NODES": str(nodes), "WARDIAN_SESSION": session, "PYTHONPATH": str(ROOT), "WARDIAN_INTERRUPT_GRACE": GRACE}
+        self.manager.start_kernel(cwd=str(ROOT), env={**os.environ, **own, **env})
         self.client = self.manager.client()
         self.client.start_channels()
         self.client.wait_for_ready(timeout=TIMEOUT)
@@ -125,6 +126,24 @@ class Notebook:
             message = self.client.get_iopub_msg(timeout=TIMEOUT)
             if message["parent_header"].get("msg_id") == number and condition(message):
                 return message
+
+    def knows(self, request: str, code: str, metadata: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The answer to a completion ("complete") or an inspection ("inspect") at the end of some code.
+
+        Asked again while it is empty: a kernel that could not begin to answer in the time that an editor waits knows nothing.
+        """
+        for _ in range(10):
+            content = {"code": code, "cursor_pos": len(code), "detail_level": 0}
+            message = self.client.session.msg(f"{request}_request", content, metadata=metadata)
+            self.client.shell_channel.send(message)
+            answer = self.reply(message["header"]["msg_id"])["content"]
+            if answer.get("matches") or answer.get("found"):
+                break
+        return answer
+
+    def taken(self) -> None:
+        """Return once the kernel has received all that was sent to it so far; replies that come meanwhile are dropped."""
+        self.reply(self.client.kernel_info())
 
     def printed(self, number: str, text: str) -> None:
         """Wait until a cell has printed something."""

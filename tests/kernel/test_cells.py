@@ -164,11 +164,11 @@ def test_completion_is_the_nodes(notebook: Notebook) -> None:
     """Completion below an `%%on` line, or where cells are sticky, knows the node's variables, with positions of the whole cell."""
     notebook.run("%%on server\nonly_on_the_server = 1")
     code = "%%on server\nonly_on"
-    reply = notebook.reply(notebook.client.complete(code))["content"]
+    reply = notebook.knows("complete", code)
     assert reply["matches"] == ["only_on_the_server"]
     assert (reply["cursor_start"], reply["cursor_end"]) == (len(code) - len("only_on"), len(code))
     notebook.run("%on server")
-    assert notebook.reply(notebook.client.complete("only_on"))["content"]["matches"] == ["only_on_the_server"]
+    assert notebook.knows("complete", "only_on")["matches"] == ["only_on_the_server"]
     notebook.run("%on here")
     assert notebook.reply(notebook.client.complete("only_on"))["content"]["matches"] == []
 
@@ -176,7 +176,7 @@ def test_completion_is_the_nodes(notebook: Notebook) -> None:
 def test_inspection_is_the_nodes(notebook: Notebook) -> None:
     """Inspection below an `%%on` line is answered by the node's kernel."""
     notebook.run("%%on server\ndef on_server():\n    'told by the server'")
-    reply = notebook.reply(notebook.client.inspect("%%on server\non_server"))["content"]
+    reply = notebook.knows("inspect", "%%on server\non_server")
     assert "told by the server" in reply["data"]["text/plain"]
 
 
@@ -199,7 +199,11 @@ comm.on_msg(lambda message: comm.send({"echo": message["content"]["data"]}))
 
 def test_error_aborts_what_was_sent_along(notebook: Notebook) -> None:
     """After a cell that fails, those sent with it are aborted, wherever they were to run, and a later one runs."""
-    numbers = [notebook.send(code) for code in ("1", "%%on server\n1/0", "2", "%%on server\n3")]
+    gate = notebook.nodes / "gate-sent-along"
+    waits = f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.01)"
+    numbers = [notebook.send(code) for code in (waits, "%%on server\n1/0", "2", "%%on server\n3")]
+    notebook.taken()
+    gate.touch()
     statuses = [notebook.reply(number)["content"]["status"] for number in numbers]
     assert statuses == ["ok", "error", "aborted", "aborted"]
     assert notebook.run("4").value == "4"
@@ -230,7 +234,7 @@ def test_other_requests_are_answered_while_a_node_is_busy(notebook: Notebook) ->
     """Home completes and the kernel tells what it is while a node's cell runs."""
     number = notebook.send("%%on server\nprint('begun', flush=True)\nimport time; time.sleep(30)")
     notebook.printed(number, "begun")
-    assert "zip" in notebook.reply(notebook.client.complete("zi"))["content"]["matches"]
+    assert "zip" in notebook.knows("complete", "zi")["matches"]
     assert notebook.reply(notebook.client.kernel_info())["content"]["implementation"] == "wardian"
     notebook.interrupt()
     assert notebook.result(number).reply["ename"] == "KeyboardInterrupt"

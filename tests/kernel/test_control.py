@@ -191,8 +191,8 @@ def test_an_endless_list_can_be_interrupted(notebook: Notebook) -> None:
 def test_timeout(notebook: Notebook) -> None:
     """What has not ended in time is interrupted and named; what has ended is shown; variables stay."""
     notebook.run("%%on all\nkept = 1")
-    result = notebook.run(f"%%on all --timeout 300ms\n{ME}if me != 'server': {WAIT}print('done')")
-    assert result.error == "NodeErrors: client[0:2]: CellTimeout: not ended after 300ms"
+    result = notebook.run(f"%%on all --timeout 3s\n{ME}if me != 'server': {WAIT}print('done')")
+    assert result.error == "NodeErrors: client[0:2]: CellTimeout: not ended after 3s"
     assert result.lanes["server"] == "done\n"
     assert notebook.run("%%on client[0]\nkept").value == "1"
 
@@ -209,8 +209,12 @@ def test_timeout_in_one_place(notebook: Notebook, where: str, named: str) -> Non
 
 def test_timeout_of_what_catches_interrupts(notebook: Notebook) -> None:
     """A cell that ends well because it was interrupted has still not ended in time."""
-    result = notebook.run(f"%%on server --timeout 200ms\n{ME}try: {WAIT}except KeyboardInterrupt: print('caught')")
-    assert result.text() == "caught\n"
+    for seconds in (0.2, 1, 5):
+        result = notebook.run(f"%%on server --timeout {seconds}s\ntry:\n print('begun')\n {WAIT}except KeyboardInterrupt: print('caught')")
+        # a node that is late may be interrupted before it is within the `try`
+        if "begun" in result.text():
+            break
+    assert result.text() == "begun\ncaught\n"
     assert result.reply["ename"] == "CellTimeout"
 
 
@@ -449,7 +453,7 @@ def test_a_bash_node_that_is_busy_completes_nothing(notebook: Notebook) -> None:
     assert content["status"] == "ok"
     notebook.interrupt()
     assert notebook.result(number).status == "error"
-    assert notebook.reply(notebook.client.complete(code))["content"]["matches"] == ["echo"]
+    assert notebook.knows("complete", code)["matches"] == ["echo"]
 
 
 def test_a_hung_kernel_completes_nothing(notebook: Notebook, hung: Callable[[str], int]) -> None:

@@ -150,7 +150,7 @@ def test_questions(notebook: Notebook, request_name: str, busy: bool) -> None:
             number = notebook.send(f"{line}\nprint('begun', flush=True)\nimport time; time.sleep(60)")
             notebook.printed(number, "begun")
         code = f"{line}\nsome_func" + ("tion" if request_name == "inspect" else "")
-        content = notebook.reply(getattr(notebook.client, request_name)(code))["content"]
+        content = notebook.knows(request_name, code)
         for item in (content, *content["metadata"].get("_jupyter_types_experimental", ())):
             item.update({key: item[key] - len(line) for key in ("cursor_start", "cursor_end", "start", "end") if key in item})
         found.append(normal(content))

@@ -149,19 +149,6 @@ def test_once(notebook: Notebook) -> None:
 def test_completion_knows_the_metadata(notebook: Notebook) -> None:
     """A completion whose metadata is that of a bound cell is answered by that node's kernel, and so is inspection."""
     notebook.run("%%on server\nonly_on_the_server = 1")
-    # the first completion of a kernel loads a good deal: on a busy machine longer than an editor waits
-    for _ in range(10):
-        if _asked(notebook, "complete", {"wardian": {"on": "server"}}):
-            break
-    for kind in ("complete", "inspect"):
-        assert _asked(notebook, kind, {"wardian": {"on": "server"}})
-        assert not _asked(notebook, kind, {})
-
-
-def _asked(notebook: Notebook, kind: str, metadata: dict[str, Any]) -> bool:
-    """Whether a completion or an inspection in a cell with this metadata found something."""
-    content = {"code": "only_on_the_ser" if kind == "complete" else "only_on_the_server", "cursor_pos": 15, "detail_level": 0}
-    message = notebook.client.session.msg(f"{kind}_request", content, metadata=metadata)
-    notebook.client.shell_channel.send(message)
-    answer = notebook.reply(message["header"]["msg_id"])["content"]
-    return bool(answer["matches"] if kind == "complete" else answer["found"])
+    for request, code, found in (("complete", "only_on_the_ser", "matches"), ("inspect", "only_on_the_server", "found")):
+        assert notebook.knows(request, code, {"wardian": {"on": "server"}})[found]
+        assert not notebook.knows(request, code, {})[found]
