@@ -247,15 +247,13 @@ def test_two_ups_at_once(whole: Stage) -> None:
 
 def test_held_environment_names_its_holder(whole: Stage) -> None:
     """While one command works on an environment, `up` and `down` exit with 5 at once and say which process has it."""
+    whole.edit("echo serving", "until [ -e /run/go ]; do sleep 0.05; done; echo serving")
     holder = whole.start("up")
     eventually(lambda: any(name.startswith(whole.name) for name in whole.environments()), "the environment exists")
-    holder.send_signal(signal.SIGSTOP)
-    try:
-        for command in ("up", "down"):
-            said = whole.error(command, code=5)
-            assert f"process {holder.pid} (wardian up)" in said
-    finally:
-        holder.send_signal(signal.SIGCONT)
+    for command in ("up", "down"):
+        said = whole.error(command, code=5)
+        assert f"process {holder.pid} (wardian up)" in said
+    eventually(lambda: whole.start("exec", "server", "--", "touch", "/run/go").wait(60) == 0, "the server is there")
     assert holder.wait(60) == 0
     assert_up(whole)
 

@@ -69,7 +69,9 @@ def test_reads_this_host():
     after = fidelity.sample([os.getpid()])
     assert list(before.relays) == [os.getpid()]
     assert 0 < before.processors <= after.processors
-    assert 0 < before.idle <= after.idle
+    # the kernel's count of the time spent waiting for disks, which is a part of it, may go back
+    assert before.idle > 0
+    assert after.idle > 0
     assert before.relays[os.getpid()] <= after.relays[os.getpid()]
 
 

@@ -52,11 +52,11 @@ def test_ready_by_log(stage: Stage) -> None:
 
 def test_never_ready(stage: Stage) -> None:
     """A service that is not ready in its time makes `up` fail with its log's last lines; a second `up` fails in the same way."""
-    service(stage, command="echo waiting for godot; sleep 1d", ready="{port: 8000, timeout: 1s}")
+    service(stage, command="echo waiting for godot; sleep 1d", ready="{port: 8000, timeout: 2s}")
     for _ in range(2):
         said = stage.error("up", code=7)
         assert "svc" in said
-        assert "not ready after 1 s" in said
+        assert "not ready after 2 s" in said
         assert "waiting for godot" in said
 
 
@@ -76,7 +76,7 @@ def test_restart_on_failure(stage: Stage) -> None:
     """A service that is killed is started again by its node, with no command's help."""
     service(stage, command="exec sleep 86399", restart="on-failure")
     stage.run("up")
-    (first,) = running(stage, "^ *[0-9]+ sleep 86399")
+    (first,) = eventually(lambda: running(stage, "^ *[0-9]+ sleep 86399"), "it runs")
     stage.run("exec", "one", "--", "kill", "-9", first)
     (second,) = eventually(lambda: [pid for pid in running(stage, "sleep 86399") if pid != first], "it runs again")
     assert second != first
