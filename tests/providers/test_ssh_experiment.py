@@ -188,6 +188,22 @@ def test_up_that_was_killed(lab: Lab, grounds: Stage) -> None:
     grounds.run("down")
 
 
+def test_status_with_a_frozen_host(lab: Lab, grounds: Stage) -> None:
+    """`status` names a host that has frozen without waiting for its connection's end, and tells what it knows of the others."""
+    write(grounds, lab.settings("fern", "moss", patience="10min"), {"box": {"count": 2}})
+    grounds.run("up")
+    lab.machines["moss"].plug(False)
+    try:
+        done = grounds.run("status")
+    finally:
+        lab.machines["moss"].plug(True)
+    assert "waiting for moss" in done.stderr
+    first, second = [line for line in done.stdout.splitlines() if line.startswith("box[")]
+    assert "fern" in first
+    assert "unreachable: host moss: it has not answered for" in second
+    grounds.run("down")
+
+
 def test_a_cell_goes_on_through_a_cut_cable(lab: Lab, grounds: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a cable is out and the connection lost, a cell goes on; afterwards all that it printed is there, in order and once."""
     write(grounds, lab.settings("fern", patience="2s"), {"box": {}})

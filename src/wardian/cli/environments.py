@@ -152,7 +152,7 @@ def down_command(
 def status_command(file: Path | None, instance: str | None, as_json: bool) -> int:
     """Show the nodes, links and services that exist, and how they are.
 
-    Exits with 4 when the environment is not up.
+    A host of `ssh` that does not answer for five seconds is shown as unreachable. Exits with 4 when the environment is not up.
 
     \b
     wardian status
@@ -160,9 +160,11 @@ def status_command(file: Path | None, instance: str | None, as_json: bool) -> in
     """
     from ..environment.keeper import lease_end
     from ..environment.live import not_up
+    from ..providers.looking import look
 
     target = environment(file, instance, gone=True)
-    observed = wait(target.observe())
+    with look(lambda words: click.echo(words, err=True)):
+        observed = wait(target.observe())
     record = observed.environment
     if record is None:
         raise not_up(str(target.file), target.instance)

@@ -17,6 +17,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+from .. import looking
 from .inventory import Host
 
 _FINGERPRINT = re.compile(r"fingerprint is (SHA256:[A-Za-z0-9+/]+)")
@@ -60,6 +61,8 @@ class Questions:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, ValueError):
             question = json.loads(await reader.readline())
+            if look := looking.current():
+                look.hush()
             if question["kind"] == "none":
                 # no question but a notice, such as to touch a key, that stands until `ssh` ends who shows it
                 await asyncio.to_thread(_tell, question["text"])

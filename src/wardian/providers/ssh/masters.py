@@ -24,6 +24,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ...errors import MissingToolError, ProviderError
+from .. import looking
 from . import mux
 from .asking import Questions
 from .inventory import Host, bastion
@@ -64,7 +65,8 @@ async def open_session(host: Host, command: str, descriptors: Sequence[int], *, 
         begun = False
         while True:
             try:
-                session = await mux.open_session(path, command, descriptors, terminal=terminal)
+                async with answering(host):
+                    session = await mux.open_session(path, command, descriptors, terminal=terminal)
                 _useful.add(path)
                 return session, path
             except mux.Gone:
@@ -80,6 +82,16 @@ async def open_session(host: Host, command: str, descriptors: Sequence[int], *, 
                 _full[path] = time.monotonic()
                 break
     raise HostError(host.name, f"it opens no session, with {_MOST} connections", kind="denied", remedy="Raise MaxSessions of its sshd.")
+
+
+@asynccontextmanager
+async def answering(host: Host) -> AsyncIterator[None]:
+    """A host that is connected is waited for; raises HostError where somebody looks, and it takes longer than a look may."""
+    try:
+        async with looking.limit():
+            yield
+    except TimeoutError:
+        raise HostError(host.name, f"it has not answered for {looking.SECONDS} s", kind="silent", begun=True) from None
 
 
 async def is_connected(path: str) -> bool:
@@ -122,6 +134,8 @@ def runtime_folder() -> Path:
 async def _begin(host: Host, path: str) -> None:
     """Have a connection at this control socket, made by us or by whoever was quicker."""
     async with _locked(f"{path}.lock"):
+        if look := looking.current():
+            look.heed(host.name)
         if await is_connected(path):
             return
         with suppress(FileNotFoundError):
@@ -187,7 +201,7 @@ def _options(host: Host) -> list[str]:
     check = {"ask": "ask", "accept-new": "accept-new", "known": "yes"}[host.host_keys]
     settings: dict[str, str | int] = {
         "ControlPersist": PERSIST,
-        "ConnectTimeout": math.ceil(min(CONNECT, host.patience)),
+        "ConnectTimeout": math.ceil(min(looking.SECONDS if looking.current() else CONNECT, host.patience)),
         "ServerAliveInterval": max(1, math.ceil(host.patience / 3)),
         "ServerAliveCountMax": 3,
         "StrictHostKeyChecking": "ask" if host.fingerprint else check,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from .. import looking
 from . import command, masters, streams
 from .inventory import Host
 from .refusals import HostError
@@ -31,6 +33,19 @@ async def run(host: Host, text: str, *arguments: str, data: bytes | None = None)
 
     Raises HostError, also when the connection ends before the script does.
     """
+    look = looking.current()
+    if look is None:
+        return await _run(host, text, arguments, data)
+    try:
+        with look.waiting(host.name):
+            return await _run(host, text, arguments, data)
+    except HostError as error:
+        if error.kind == "silent":
+            look.silent[host.name] = error
+        raise
+
+
+async def _run(host: Host, text: str, arguments: Sequence[str], data: bytes | None) -> Answer:
     token = secrets.token_hex(8)
     ends = streams.Ends()
     transports: list[asyncio.BaseTransport] = []
@@ -57,8 +72,9 @@ async def run(host: Host, text: str, *arguments: str, data: bytes | None = None)
                 feed.write(data)
                 await feed.drain()
             feed.close()
-        said, wrong = await asyncio.gather(output.read(), errors.read())
-        await session.ended.wait()
+        async with masters.answering(host):
+            said, wrong = await asyncio.gather(output.read(), errors.read())
+            await session.ended.wait()
         if session.code is None:
             raise HostError(host.name, "the connection ended while it was used", kind="silent", remedy="Try again.", begun=True)
         # what a start-up file of its shell prints comes before the token
