@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,9 @@ from .redact import Redactor
 from .store import INLINE_BLOB, Store
 
 if TYPE_CHECKING:
-    from sqlalchemy import Compiled, Connection, Dialect
+    from sqlalchemy import Compiled, Dialect
+
+    from .store import Transaction
 
 
 @dataclass(slots=True)
@@ -62,18 +63,18 @@ def write(store: Store, items: Sequence[Item], introduction: Row | None, redacto
     inserts, updates, documents = _merge(items, redactor)
     with store.errors():
         blobs = _blobs(store, documents)
-    with store.writing() as connection:
+    with store.batch() as transaction:
         if introduction:
-            _insert(connection, "writers", [introduction])
+            _insert(transaction, "writers", [introduction])
         for table, rows in inserts.items():
-            _insert(connection, table, rows)
-        _update(connection, updates)
+            _insert(transaction, table, rows)
+        _update(transaction, updates)
         _keep_files(store, documents, blobs)
         # in one order in every process, so that none waits for another in a circle
-        _insert(connection, "blobs", [blobs[digest] for digest in sorted(blobs)])
+        _insert(transaction, "blobs", [blobs[digest] for digest in sorted(blobs)])
         for table in {item.table: None for item, _ in documents}:
-            _insert(connection, table, [item.row for item, _ in documents if item.table == table])
-        _store_positions(connection, positions_in(items))
+            _insert(transaction, table, [item.row for item, _ in documents if item.table == table])
+        _store_positions(transaction, positions_in(items))
 
 
 def size(items: Sequence[Item]) -> int:
@@ -116,12 +117,10 @@ def _merge(
     return inserts, updates, documents
 
 
-def _store_positions(connection: Connection, positions: dict[str, int]) -> None:
-    from .tables import positions as table
-
-    for store, sequence in sorted(positions.items()):
-        if not connection.execute(table.update().where(table.c.store == store).values(sequence=sequence)).rowcount:
-            connection.execute(table.insert().values(store=store, sequence=sequence))
+def _store_positions(transaction: Transaction, positions: dict[str, int]) -> None:
+    if positions:
+        rows = [{"store": name, "sequence": positions[name]} for name in sorted(positions)]
+        transaction.execute(_advance(transaction.dialect), rows)
 
 
 _JSON = frozenset({"parameters", "detail", "targets", "nodes"})
@@ -142,33 +141,42 @@ def _text(text: str) -> str:
     return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
 
 
-def _insert(connection: Connection, table: str, rows: list[Row]) -> None:
+def _insert(transaction: Transaction, table: str, rows: list[Row]) -> None:
     if rows:
-        _execute(connection, _insertion(connection.dialect, table, tuple(rows[0])), rows)
+        transaction.execute(_insertion(transaction.dialect, table, tuple(rows[0])), rows)
 
 
-def _update(connection: Connection, updates: dict[tuple[str, str], Row]) -> None:
+def _update(transaction: Transaction, updates: dict[tuple[str, str], Row]) -> None:
     groups: dict[tuple[str, tuple[str, ...]], list[Row]] = {}
     for (name, id), values in updates.items():
         groups.setdefault((name, tuple(sorted(values))), []).append({"row_id": id, **values})
     for (name, columns), rows in groups.items():
-        _execute(connection, _change(connection.dialect, name, columns), rows)
+        transaction.execute(_change(transaction.dialect, name, columns), rows)
 
 
-def _execute(connection: Connection, statement: Compiled, rows: list[Row]) -> None:
-    names = getattr(statement, "positiontup", None)
-    # Handed to the driver as text: putting a statement together anew costs more than all that SQLite does for a batch.
-    connection.exec_driver_sql(str(statement), list(map(itemgetter(*names), rows)) if names else rows)
+# Statements are put together once: that costs more than all that SQLite does for a batch.
 
 
 @lru_cache
 def _insertion(dialect: Dialect, table: str, columns: tuple[str, ...]) -> Compiled:
+    statement: Compiled = _into(dialect, table).on_conflict_do_nothing().compile(dialect=dialect, column_keys=list(columns))
+    return statement
+
+
+@lru_cache
+def _advance(dialect: Dialect) -> Compiled:
+    insert = _into(dialect, "positions")
+    upsert = insert.on_conflict_do_update(index_elements=["store"], set_={"sequence": insert.excluded.sequence})
+    statement: Compiled = upsert.compile(dialect=dialect, column_keys=["store", "sequence"])
+    return statement
+
+
+def _into(dialect: Dialect, table: str) -> Any:
     from sqlalchemy.dialects import postgresql, sqlite
 
     from .tables import metadata
 
-    insert = (postgresql.insert if dialect.name == "postgresql" else sqlite.insert)(metadata.tables[table])
-    return insert.on_conflict_do_nothing().compile(dialect=dialect, column_keys=list(columns))
+    return (postgresql.insert if dialect.name == "postgresql" else sqlite.insert)(metadata.tables[table])
 
 
 @lru_cache

@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -193,16 +193,13 @@ class Journal:
         sequence = queries.last_sequence(self._writer.opened(), cell)
         return ResumedCell(self._writer, "cells", {"id": cell}, sequence)
 
-    @contextmanager
-    def together(self, store: str | None = None, sequence: int = 0) -> Iterator[None]:
-        """Record what is recorded within as one: either all of it is in the journal or nothing. One thread only may record meanwhile.
+    def together(self) -> AbstractContextManager[None]:
+        """Record what is recorded within as one: either all of it is in the journal or nothing. One thread only may record meanwhile."""
+        return self._writer.together()
 
-        store, sequence: the message on a node that all this comes from; `position` tells how far the messages are recorded.
-        """
-        with self._writer.together():
-            yield
-            if store is not None:
-                self._writer.put(Position(store, sequence))
+    def advance(self, store: str, sequence: int) -> None:
+        """All that this message of a store on a node causes is recorded; `position` tells how far the messages are."""
+        self._writer.put(Position(store, sequence))
 
     def position(self, store: str) -> int:
         """The number of the last message of a store on a node that is recorded."""

@@ -92,13 +92,14 @@ class _Turn:
     sequence: int = 0
 
     def write(self, journal: Journal) -> None:
-        """On the recorder's thread: put it into the journal."""
-        with journal.together(self.store, self.sequence):
-            for step in self.steps:
-                if isinstance(step, _Output):
-                    step.write()
-                else:
-                    step(journal)
+        """On the recorder's thread, among turns that are recorded together: put it into the journal."""
+        for step in self.steps:
+            if isinstance(step, _Output):
+                step.write()
+            else:
+                step(journal)
+        if self.store is not None:
+            journal.advance(self.store, self.sequence)
 
 
 @dataclass(slots=True)
