@@ -200,11 +200,12 @@ class Notebook:
         self.ready()
 
     def ready(self) -> None:
-        """Wait until it is open and its kernel is there."""
+        """Wait until it is in front and its kernel is there. A page that is loaded anew may first show what another page had open."""
         self.page.wait_for_function(
-            "() => { const panel = window.jupyterapp?.shell?.currentWidget; const kernel = panel?.sessionContext?.session?.kernel;"
-            " return panel?.content?.widgets?.length && kernel?.connectionStatus === 'connected' && kernel.status !== 'unknown'"
-            " && kernel.status !== 'starting'; }"
+            "name => { const panel = window.jupyterapp?.shell?.currentWidget; const kernel = panel?.sessionContext?.session?.kernel;"
+            " return panel?.context?.path === name && panel.content?.widgets?.length && kernel?.connectionStatus === 'connected'"
+            " && kernel.status !== 'unknown' && kernel.status !== 'starting'; }",
+            arg=self.name,
         )
 
     def reload(self) -> None:
@@ -281,9 +282,20 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     browser = getattr(item, "funcargs", {}).get("browser")
     if report.failed and report.when == "call" and isinstance(browser, Browser):
         for page in (page for context in browser.contexts for page in context.pages):
+            where = page.url.partition("?")[0]
             with suppress(PlaywrightError):
-                report.sections.append((f"page {page.url.partition('?')[0]}", page.locator("body").inner_text(timeout=5_000)[-_SHOWN:]))
+                report.sections.append((f"page {where}", page.locator("body").inner_text(timeout=5_000)[-_SHOWN:]))
+                report.sections.append((f"notifications of {where}", notifications(page)))
     return report
+
+
+def notifications(page: Page) -> str:
+    """What JupyterLab has told in its corner, also what went away by itself."""
+    toggle = "() => { window.jupyterapp.commands.execute('apputils:display-notifications'); }"
+    page.evaluate(toggle)
+    told = page.locator(".jp-Notification-List").inner_text(timeout=5_000)
+    page.evaluate(toggle)
+    return told
 
 
 @pytest.fixture(scope="module")
