@@ -244,6 +244,26 @@ def test_a_killed_kernel_shows_its_cells_on(recorded: Callable[[], Notebook], ho
     assert second.run("1").text("stderr") == ""
 
 
+def test_a_killed_kernel_deals_no_more_items(recorded: Callable[[], Notebook], host_nodes: Path, journal: Path) -> None:
+    """The item that a node runs of a killed kernel's `--each` cell is shown and recorded to its end; the cell says that no more came."""
+    gate = f"gate-{time.time()}"
+    code = f"%%on server --each n=[1, 2, 3]\n{GATED.replace('GATE', gate)}\nprint('item', n)"
+    leave(recorded(), code, "items", journal)
+    second = recorded()
+    told = followed(second)["items"]
+    assert told["ended"] is None
+    (host_nodes / "server" / gate).touch()
+    came = rest(second, told["header"]["msg_id"])
+    assert texts([*told["messages"], *came]) == "begun\nitem 1\n"
+    (error,) = [message["content"] for message in came if message["msg_type"] == "error"]
+    assert "no more items came" in error["evalue"]
+    wait_until(lambda: ended(journal, gate) is not None)
+    (entry,) = cells_on_nodes(journal)
+    assert entry.status == "failed"
+    assert printed(journal, entry, "server") == "begun\nitem 1\n"
+    assert second.run("%%on server\n1").text("stderr") == ""
+
+
 def test_a_shown_cell_is_interrupted_or_out_of_reach(recorded: Callable[[], Notebook], host_nodes: Path, journal: Path) -> None:
     """A cell of a killed kernel that is shown on can be interrupted; where the environment is down it ends with an error that says so."""
     code = f"%%on server\n{GATED.replace('GATE', 'never')}"

@@ -53,6 +53,16 @@ def _parse_parent(raw: bytes) -> Any:
     return json.loads(raw)
 
 
+def item_request(request: str, index: int) -> str:
+    """The id of the request that runs one item of a cell, from that of the cell."""
+    return f"{request}-item{index}"
+
+
+def whole_request(request: str) -> str:
+    """The id of the cell's request that one is or belongs to."""
+    return request.rpartition("-item")[0] or request
+
+
 class Message:
     """One message. `header` and `parent` are read; metadata and content stay bytes until somebody asks for them."""
 

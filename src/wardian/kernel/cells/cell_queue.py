@@ -15,7 +15,7 @@ from ..front.sockets import Client
 from ..places.place import Place
 from ..places.reach import Reach
 from ..record.recording import Recorder
-from ..record.recovery import OldCell
+from ..record.recovery import cell_of
 from ..wire import Message
 from .binding import HELP, Binding, Bound, bind
 from .cell import Cell, Ended, Output, Run, error_content, interrupted
@@ -258,8 +258,8 @@ class CellQueue:
             return
         text = self._reach.recovery.tell()
         for place in places:
-            if isinstance(place.resumed, OldCell):
-                text += f"[{place.name} is still busy with an earlier cell ({place.resumed.title}): this one waits for it]\n"
+            if (old := cell_of(place.resumed)) is not None:
+                text += f"[{place.name} is still busy with an earlier cell ({old.title}): this one waits for it]\n"
         if text:
             NotebookOutput(self._clients, cell, recording=True).publish("stream", {"name": "stderr", "text": text}, None)
 

@@ -16,7 +16,7 @@ from typing import Any
 from ...errors import WardianError
 from ..places.place import Place
 from ..values import encoding as values
-from ..wire import IOPUB, Message, new_header
+from ..wire import IOPUB, Message, item_request, new_header
 from .binding import Binding, BindingError
 from .cell import Cell, Ended, Output, error_content, interrupted
 from .runs import NOT_RUN, FanOut
@@ -191,7 +191,7 @@ class _Step:
         self._run = run
         self.request = run.request.copy()
         # each of its own, so that output that is late belongs to the right item
-        self.request.header = {**self.request.header, "msg_id": new_header("", "")["msg_id"]}
+        self.request.header = {**self.request.header, "msg_id": item_request(run.request.id, item.index)}
         self.request.content = {**self.request.content, "store_history": False}
 
     def received(self, place: Place, channel: int, message: Message) -> None:

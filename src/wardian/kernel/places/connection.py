@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ...errors import AgentError, NodeDownError, NodeError, WardianError
 from ..record.recording import Recorder
-from ..wire import CHANNELS, MalformedMessage, Message
+from ..wire import CHANNELS, MalformedMessage, Message, whole_request
 
 if TYPE_CHECKING:
     from ..record.recovery import OldCell
@@ -167,10 +167,13 @@ class Connection:
         # Only once all that was said before we came is handled is it clear what has ended.
         await seen.caught_up.wait()
         for cell in leftovers():
-            if cell.request.id not in executing:
+            request = next((request for request in executing if whole_request(request) == cell.request.id), None)
+            # an item may have ended while that was asked
+            if request is None or request == cell.items.get(place.name, ("",))[0]:
                 cell.over(place)
-        for request in executing:
-            place.resume(request)
+            else:
+                place.adopt(cell.part(request))
+                place.resume(request)
 
     def detach(self, kernel: str) -> None:
         """A kernel was stopped: its numbers begin anew when it is started again."""

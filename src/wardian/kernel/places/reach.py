@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from ...errors import NodeDownError, NotUpError, SelectorError, WardianError
 from ...providers.base import Channel
 from ..record.recording import Recorder
-from ..record.recovery import OldCell, Recovery
+from ..record.recovery import Recovery, cell_of
 from ..wire import Message
 from . import alignment
 from .connection import Connection, Link
@@ -83,8 +83,12 @@ class NodePlace(Place):
 
     def received(self, channel: int, message: Message) -> None:
         """Take a message from the kernel to whom it concerns. A cell that we know nothing of was begun by an earlier kernel."""
-        if message.kind == "execute_input" and not self.knows(message.parent_id):
-            self.adopt(self._reach.recovery.found(self, message))
+        if not self.knows(message.parent_id):
+            item = self._reach.recovery.item(message.parent_id)
+            if item is not None:
+                self.adopt(item)
+            elif message.kind == "execute_input":
+                self.adopt(self._reach.recovery.found(self, message))
         super().received(channel, message)
 
     async def stop(self) -> None:
@@ -335,7 +339,7 @@ class Reach:
 
     def _interrupt_unwanted(self, place: Place) -> None:
         resumed = place.resumed
-        if isinstance(resumed, OldCell) and resumed.unwanted:
+        if resumed is not None and (cell := cell_of(resumed)) is not None and cell.unwanted:
             place.interrupt(resumed)
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:

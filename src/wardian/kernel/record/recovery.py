@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import SelectorError, WardianError
 from ..cells.summary import compact
 from ..places.place import Place
-from ..wire import IOPUB, SHELL, STDIN, Message
+from ..wire import IOPUB, SHELL, STDIN, Message, whole_request
 from .recording import Record, Recorder, Unfinished
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _GONE = "the kernel there does not run it any more"
 GONE = {"status": "error", "ename": "Lost", "evalue": _GONE, "traceback": [f"\x1b[0;31mLost\x1b[0m: {_GONE}"]}
+_UNDEALT = "no more items came: the kernel that dealt them out is gone"
+UNDEALT = {"status": "error", "ename": "Lost", "evalue": _UNDEALT, "traceback": [f"\x1b[0;31mLost\x1b[0m: {_UNDEALT}"]}
 
 
 class OldCell:
@@ -35,6 +37,8 @@ class OldCell:
         self.reply: dict[str, Any] | None = None
         self.shown: Run | None = None
         self.unwanted = False
+        self.items: dict[str, tuple[str, dict[str, Any]]] = {}
+        """The last item that ended on a node since, as its request and its reply, by node."""
         self._unreachable: set[str] = set()
         self._source = source
         self._done = ended
@@ -73,8 +77,15 @@ class OldCell:
         run.cell.record = record
 
     def over(self, place: Place) -> None:
-        """The place's kernel knows nothing of it (any more)."""
-        self._end(place, GONE)
+        """The place's kernel runs nothing of it (any more)."""
+        _, reply = self.items.get(place.name, ("", None))
+        if reply is not None and reply.get("status") == "ok":
+            reply = UNDEALT
+        self._end(place, reply or GONE)
+
+    def part(self, request: str) -> OldCell | OldItem:
+        """What a request of the cell's runs: all of it, or an item."""
+        return self if request == self.request.id else OldItem(self, request)
 
     def received(self, place: Place, channel: int, message: Message) -> None:
         """Record its output."""
@@ -111,6 +122,38 @@ class OldCell:
 
     def _shown(self, place: Place) -> Run | None:
         return None if place.name in self._unreachable else self.shown
+
+
+class OldItem:
+    """An item of an old `--each` cell, as an `Execution`: what it prints is the cell's, and nobody deals out another one after it."""
+
+    def __init__(self, cell: OldCell, request: str) -> None:
+        self.cell = cell
+        self.request = cell.request.copy()
+        self.request.header = {**cell.request.header, "msg_id": request}
+
+    def received(self, place: Place, channel: int, message: Message) -> None:
+        """Record its output. Its end alone is not that of the cell there: another item may run by now."""
+        if channel == SHELL and message.kind == "execute_reply":
+            self.cell.items[place.name] = self.request.id, message.content
+        else:
+            self.cell.received(place, channel, message)
+
+    def finished(self, place: Place, reply: Message) -> None:
+        """It ended, and was the last one there."""
+        self.cell.items[place.name] = self.request.id, reply.content
+        self.cell.over(place)
+
+    def lost(self, place: Place, error: WardianError) -> None:
+        """Its kernel is gone."""
+        self.cell.lost(place, error)
+
+
+def cell_of(execution: object) -> OldCell | None:
+    """The old cell that an execution runs, or runs an item of."""
+    if isinstance(execution, OldItem):
+        return execution.cell
+    return execution if isinstance(execution, OldCell) else None
 
 
 class Recovery:
@@ -150,6 +193,11 @@ class Recovery:
             cell.nodes.append(place.name)
             cell.record.nodes(cell.nodes)
         return cell
+
+    def item(self, request: str) -> OldItem | None:
+        """The item of an old cell that a request is; None where it is none."""
+        cell = self.cells.get(whole_request(request))
+        return OldItem(cell, request) if cell is not None and cell.request.id != request else None
 
     def on(self, node: str, language: str) -> list[OldCell]:
         """Those that may still run on a kernel of a node."""
