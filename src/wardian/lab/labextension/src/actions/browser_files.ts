@@ -1,6 +1,7 @@
 import { PathExt } from '@jupyterlab/coreutils';
 import type { FileBrowser } from '@jupyterlab/filebrowser';
 import { type Contents, ServerConnection } from '@jupyterlab/services';
+import type { TranslationBundle } from '@jupyterlab/translation';
 
 /** What a drag of items of JupyterLab's file browser carries: their paths. */
 export const CONTENTS = 'application/x-jupyter-icontents';
@@ -18,12 +19,14 @@ export class BrowserFiles {
   private _browser: FileBrowser;
   private _contents: Contents.IManager;
   private _settings: ServerConnection.ISettings;
+  private _trans: TranslationBundle;
 
   /** failed: told of a file that was dropped and could not be taken. */
-  constructor(browser: FileBrowser, settings: ServerConnection.ISettings, failed: (error: unknown) => void) {
+  constructor(browser: FileBrowser, settings: ServerConnection.ISettings, trans: TranslationBundle, failed: (error: unknown) => void) {
     this._browser = browser;
     this._contents = browser.model.manager.services.contents;
     this._settings = settings;
+    this._trans = trans;
     browser.node.addEventListener(
       'dragover',
       event => {
@@ -56,7 +59,7 @@ export class BrowserFiles {
   async read(path: string): Promise<File> {
     const { type } = await this._contents.get(path, { content: false });
     if (type === 'directory') {
-      throw new Error(`${path} is a folder`);
+      throw new Error(this._trans.__('%1 is a folder', path));
     }
     return this._fetch({ url: await this._contents.getDownloadUrl(path), name: PathExt.basename(path) });
   }

@@ -2,6 +2,7 @@ import * as React from 'react';
 
 import type { ILink, IShape } from '../environment/types';
 import { messageOf, usePanel } from '../panel/context';
+import { direction } from '../panel/names';
 
 /** A part of a shape as a slider. Positions are whole numbers; a value of null is a part that is not set. */
 interface IPart {
@@ -81,7 +82,7 @@ export function LinkEditor({ name, link }: { name: string; link: ILink }): React
         <option value="">{trans.__('both directions')}</option>
         {ways.map(item => (
           <option key={item} value={item}>
-            {item}
+            {direction(item, link.ends)}
           </option>
         ))}
       </select>

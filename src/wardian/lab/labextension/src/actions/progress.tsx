@@ -2,7 +2,7 @@ import * as React from 'react';
 
 import type { IEntry, IStep, ITask } from '../environment/types';
 import { messageOf, usePanel } from '../panel/context';
-import { span } from '../panel/names';
+import { kindName, span } from '../panel/names';
 
 const MARKS: Record<string, string> = { waiting: '○', started: '◐', done: '●', failed: '✕', skipped: '–' };
 /** Words about so many resources are shown. */
@@ -81,7 +81,7 @@ const Step = React.memo(function Step({ step }: { step: IStep }): React.ReactEle
     <li className="wardian-Row wardian-Step">
       <span aria-hidden="true">{MARKS[step.state] ?? '·'}</span>
       <span className="wardian-Row-name">
-        {actions[step.action] ?? step.action} {step.kind} {step.targets}
+        {actions[step.action] ?? step.action} {kindName(step.kind, trans)} {step.targets}
       </span>
       <span>
         {states[step.state] ?? step.state}

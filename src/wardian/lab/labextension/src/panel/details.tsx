@@ -8,7 +8,7 @@ import { groupsOf, isFolded, wordsOf, worst } from '../topology/symbols';
 import { CellsRun, ServiceLog } from './node_records';
 import { messageOf, usePanel, useAnswer } from './context';
 import { PortList, TalkList } from './lists';
-import { bytes, flows, talks } from './names';
+import { bytes, direction, flows, kernelStateName, talks } from './names';
 import type { ISelection } from './selection';
 import { StateMark } from './state_mark';
 import { UsageLines } from './usage_lines';
@@ -193,7 +193,7 @@ function NodeDetails({ state, name, onSelect }: IPartProps): React.ReactElement 
           {kernels.map(kernel => (
             <li key={kernel.id} className="wardian-Row">
               <span className="wardian-Row-name">{kernel.language}</span>
-              <span>{kernel.state}</span>
+              <span>{kernelStateName(kernel.state, trans)}</span>
               <button className="wardian-Button" onClick={() => tell(kernel.id, 'interrupt')}>
                 {trans.__('Interrupt')}
               </button>
@@ -303,15 +303,13 @@ function NetworkDetails({ state, name, onSelect }: IPartProps): React.ReactEleme
 function LinkDetails({ state, name }: { state: IEnvironment; name: string }): React.ReactElement {
   const { trans } = usePanel();
   const link = state.links[name]!;
-  const [one, other] = link.ends;
-  const ways: Record<string, string> = { there: `${one} → ${other}`, back: `${other} → ${one}` };
   return (
     <>
       <Facts
         facts={[
           [trans.__('State'), <StateMark key="state" state={link.state} />],
           [trans.__('Between'), link.ends.join(' – ')],
-          ...Object.entries(link.text).map(([way, text]) => [ways[way] ?? way, text || trans.__('nothing set')] as const),
+          ...Object.entries(link.text).map(([way, text]) => [direction(way, link.ends), text || trans.__('nothing set')] as const),
           ...flows(state.traffic?.[name], link.ends).map(flow => [trans.__('Traffic'), flow] as const),
           [trans.__('MTU'), link.mtu === undefined ? '' : String(link.mtu)]
         ]}

@@ -2,6 +2,7 @@ import * as React from 'react';
 
 import type { IEnvironment, IPlan } from '../environment/types';
 import { useAnswer, usePanel } from './context';
+import { kindName } from './names';
 
 /** What `up` would change: where the environment is otherwise than its file. */
 export function Differences({ state }: { state: IEnvironment }): React.ReactElement {
@@ -36,7 +37,7 @@ export function PlanView({ plan }: { plan: IPlan }): React.ReactElement {
         {plan.operations.map(operation => (
           <li key={operation.id} className={`wardian-Row wardian-action-${operation.action}`}>
             <span className="wardian-Row-name">
-              {words[operation.action]} {operation.kind} {listed(operation.targets)}
+              {words[operation.action]} {kindName(operation.kind, trans)} {listed(operation.targets)}
             </span>
             <span className="wardian-Row-note">{operation.reason}</span>
           </li>

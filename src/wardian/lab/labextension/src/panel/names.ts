@@ -1,6 +1,6 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 
-import type { IEnvironment, State, WholeState } from '../environment/types';
+import type { IEntry, IEnvironment, State, WholeState } from '../environment/types';
 
 /** What a state is called. */
 export function stateName(state: State | WholeState, trans: TranslationBundle): string {
@@ -18,6 +18,49 @@ export function stateName(state: State | WholeState, trans: TranslationBundle): 
     case 'unreachable':
       return trans.__('unreachable');
   }
+}
+
+/** What the status of something in the journal is called. */
+export function statusName(status: IEntry['status'], trans: TranslationBundle): string {
+  switch (status) {
+    case 'running':
+      return trans.__('running');
+    case 'ok':
+      return trans.__('ok');
+    case 'failed':
+      return trans.__('failed');
+    case 'cancelled':
+      return trans.__('cancelled');
+    case 'interrupted':
+      return trans.__('interrupted');
+  }
+}
+
+/** What the state of a node's kernel is called. */
+export function kernelStateName(state: string, trans: TranslationBundle): string {
+  const names: Record<string, string> = {
+    starting: trans.__('starting'),
+    idle: trans.__('idle'),
+    busy: trans.__('busy'),
+    dead: trans.__('dead')
+  };
+  return names[state] ?? state;
+}
+
+/** What a kind of resource is called. */
+export function kindName(kind: string, trans: TranslationBundle): string {
+  const names: Record<string, string> = {
+    environment: trans.__('environment'),
+    lease: trans.__('lease'),
+    network: trans.__('network'),
+    node: trans.__('node'),
+    link: trans.__('link'),
+    access: trans.__('access'),
+    names: trans.__('names'),
+    files: trans.__('files'),
+    service: trans.__('service')
+  };
+  return names[kind] ?? kind;
 }
 
 /** Bytes as people read them. */
@@ -44,12 +87,17 @@ export function rate(value: number): string {
   return `${number < 10 && unit ? number.toFixed(1) : Math.round(number)} ${units[unit]}`;
 }
 
+/** A direction of a link, from end to end. */
+export function direction(way: string, ends: string[]): string {
+  const [one = '', other = ''] = ends;
+  return ['there', 'up'].includes(way) ? `${one} → ${other}` : `${other} → ${one}`;
+}
+
 /** What a link carries, each way that it carries something. */
 export function flows(ways: Record<string, number> | undefined, ends: string[]): string[] {
-  const [one = '', other = ''] = ends;
   return Object.entries(ways ?? {})
     .filter(([, value]) => value > 0)
-    .map(([way, value]) => `${['there', 'up'].includes(way) ? `${one} → ${other}` : `${other} → ${one}`} ${rate(value)}`);
+    .map(([way, value]) => `${direction(way, ends)} ${rate(value)}`);
 }
 
 /** Who sends how much to whom, the most first; only to and from these nodes, where some are given. */

@@ -2,7 +2,7 @@ import * as React from 'react';
 
 import type { IEntry } from '../environment/types';
 import { useAnswer, usePanel } from './context';
-import { moment, span } from './names';
+import { moment, span, statusName } from './names';
 
 const LINES = 200;
 const CELLS = 20;
@@ -29,7 +29,7 @@ export function CellsRun({ node, version }: { node: string; version: number }): 
                   onClick={() => void commands.execute('wardian:show-cell', { notebook: notebook!, cell: cell! })}
                 >
                   <span className="wardian-Row-name wardian-mod-code">{firstLine(source ?? entry.summary)}</span>
-                  <span>{entry.status}</span>
+                  <span>{statusName(entry.status, trans)}</span>
                   <span className="wardian-Row-note">
                     {moment(entry.started)}
                     {entry.ended ? ` · ${span(entry.ended - entry.started)}` : ''}

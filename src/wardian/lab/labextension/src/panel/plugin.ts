@@ -40,7 +40,7 @@ export const panel: JupyterFrontEndPlugin<void> = {
     const server = new Server(app.serviceManager.serverSettings);
     const front = new Front(app, server, browser);
     const tell = (error: unknown): void => void Notification.error(messageOf(error), { autoClose: 8000 });
-    const files = browser ? new BrowserFiles(browser, app.serviceManager.serverSettings, tell) : null;
+    const files = browser ? new BrowserFiles(browser, app.serviceManager.serverSettings, trans, tell) : null;
     const late = lateCells
       ? {
           changed: lateCells.changed,

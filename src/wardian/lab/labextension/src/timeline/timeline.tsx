@@ -2,7 +2,7 @@ import * as React from 'react';
 
 import type { IEntry } from '../environment/types';
 import { messageOf, usePanel, useSignal } from '../panel/context';
-import { moment, span } from '../panel/names';
+import { moment, span, statusName } from '../panel/names';
 import { type ILane, lanes, ticks } from './lanes';
 
 const LIMIT = 300;
@@ -49,7 +49,9 @@ export function Timeline(): React.ReactElement {
   const words = text.toLowerCase();
   const shown = [...all.values()]
     .filter(
-      entry => !hidden.has(entry.kind) && [entry.summary, entry.status, ...entry.nodes].some(value => value.toLowerCase().includes(words))
+      entry =>
+        !hidden.has(entry.kind) &&
+        [entry.summary, statusName(entry.status, trans), ...entry.nodes].some(value => value.toLowerCase().includes(words))
     )
     .sort((one, other) => one.started - other.started);
   const now = Date.now() / 1000;
@@ -257,7 +259,8 @@ interface IBarProps {
 
 const Bar = React.memo(function Bar(props: IBarProps): React.ReactElement {
   const { entry, left, width, row, chosen, tab, onChoose, onFocus } = props;
-  const words = `${entry.summary}, ${entry.status}, ${moment(entry.started)}`;
+  const { trans } = usePanel();
+  const words = `${entry.summary}, ${statusName(entry.status, trans)}, ${moment(entry.started)}`;
   return (
     <button
       className={`wardian-Timeline-entry wardian-kind-${entry.kind} wardian-status-${entry.status}`}
@@ -287,7 +290,7 @@ function EntryDetails({ entry, kind, onClose }: { entry: IEntry; kind: string; o
         </button>
       </header>
       <p>
-        {entry.status} · {moment(entry.started)}
+        {statusName(entry.status, trans)} · {moment(entry.started)}
         {entry.ended ? ` · ${span(entry.ended - entry.started)}` : ''}
         {entry.nodes.length ? ` · ${entry.nodes.join(', ')}` : ''}
       </p>
