@@ -99,7 +99,11 @@ class Server:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.url = eventually(self._url, "the server listens", within=60)
+        try:
+            self.url = eventually(self._url, "the server listens", within=60)
+        except BaseException:
+            self.process.kill()
+            raise
 
     def _url(self) -> str | None:
         assert self.process.poll() is None, self.log.read_text()
