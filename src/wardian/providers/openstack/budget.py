@@ -152,7 +152,7 @@ def check(needs: Mapping[str, int], allowed: Mapping[str, tuple[int, int]], site
 async def estimate(cloud: Cloud, settings: OpenStackSettings, desired: Sequence[Resource], plan: Plan) -> list[str]:
     """What a plan takes, in words. Raises PlanError where that is over a quota, and where no flavour fits."""
     room = reserved(desired)
-    allowed, flavors = await asyncio.gather(limits(cloud), cloud.all("flavours", lambda connection: connection.compute.flavors()))
+    allowed, flavors = await asyncio.gather(limits(cloud), cloud.flavors())
 
     def size(node: Resource) -> tuple[int, int]:
         if held := room(node.spec):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -23,6 +24,9 @@ PAUSES = (0.5, 2.0, 5.0)
 LONGEST_PAUSE = 60.0
 """That a service is granted by `Retry-After`."""
 
+FRESH = 60.0
+"""How long what a cloud offers is taken for what it offers, seconds."""
+
 
 class Cloud:
     """The services of one cloud, as one of its users."""
@@ -32,6 +36,7 @@ class Cloud:
         self._threads = ThreadPoolExecutor(CONCURRENCY, "openstack")
         self._gate = threading.Lock()
         self._connection: Any = None
+        self._offers: dict[str, tuple[float, list[Any]]] = {}
 
     def _connected(self) -> Any:
         """The connection that all threads use, so that there is one token."""
@@ -63,6 +68,21 @@ class Cloud:
     async def all(self, resource: str, request: Callable[[Any], Iterable[T]]) -> list[T]:
         """As `ask`, of what comes in pages."""
         return await self.ask(resource, lambda connection: list(request(connection)))
+
+    async def flavors(self) -> list[Any]:
+        """What servers can be."""
+        return await self._offered("flavours", lambda connection: connection.compute.flavors())
+
+    async def images(self) -> list[Any]:
+        """What servers can be made from."""
+        return await self._offered("images", lambda connection: connection.image.images(status="active"))
+
+    async def _offered(self, what: str, request: Callable[[Any], Iterable[Any]]) -> list[Any]:
+        asked, offer = self._offers.get(what, (-FRESH, []))
+        if time.monotonic() - asked >= FRESH:
+            offer = await self.all(what, request)
+            self._offers[what] = time.monotonic(), offer
+        return offer
 
     async def make(self, resource: str, request: Callable[[Any], Any], find: Callable[[Any], Iterable[Any]]) -> Any:
         """As `ask`, of what makes something: before it is sent again, what it may have made all the same is looked for.

@@ -36,10 +36,7 @@ async def foresee(cloud: Cloud, settings: OpenStackSettings, desired: Sequence[R
 
 
 async def _require(cloud: Cloud, settings: OpenStackSettings, nodes: Sequence[Resource], room: Room) -> None:
-    flavors, images = await asyncio.gather(
-        cloud.all("flavours", lambda connection: connection.compute.flavors()),
-        cloud.all("images", lambda connection: connection.image.images(status="active")),
-    )
+    flavors, images = await asyncio.gather(cloud.flavors(), cloud.images())
     for item in nodes:
         image = choice.image(item.name, item.spec, settings, images)
         if room(item.spec):
