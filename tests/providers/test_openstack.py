@@ -18,13 +18,14 @@ from wardian.errors import PlanError, ProviderError
 from wardian.experiment import file
 from wardian.experiment.resources import EnvironmentRecord
 from wardian.providers import registry
-from wardian.providers.openstack import OpenStackProvider, OpenStackSettings, choice, cloud, keys, names, observation
+from wardian.providers.openstack import OpenStackProvider, OpenStackSettings, choice, cloud, growth, keys, names, observation
 from wardian.providers.openstack.cloud import Cloud, refusal
 from wardian.providers.openstack.index import Index
 from wardian.providers.openstack.observation import Snapshot
 from wardian.providers.openstack.reach import Reach
+from wardian.providers.openstack.wiring import Wiring
 from wardian.providers.ssh.index import Entry
-from wardian.providers.testing import small_environment
+from wardian.providers.testing import quiet, small_environment
 
 SPEC = small_environment()[3].spec
 PAGE = Path(__file__).parents[2] / "docs" / "openstack.md"
@@ -195,6 +196,28 @@ async def test_of_two_of_one_name_the_one_in_use_has_it(monkeypatch: pytest.Monk
         SimpleNamespace(id=str(each), created_at=str(each), status=status) for each, status in enumerate(("ERROR", "BUILD", "ACTIVE"))
     ]
     assert [item.status for item in sorted(servers, key=observation.preference)] == ["ACTIVE", "BUILD", "ERROR"]
+
+
+async def test_operations_at_once_give_one_floating_ip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of operations of one plan that are done at once, one gives the bastion its address, and the others see that it has it."""
+    made: list[Any] = []
+    server = SimpleNamespace(id="server", status="ACTIVE", security_groups=[{"name": "wardian-lab-1.bastion"}])
+    port = SimpleNamespace(id="port", device_id="server")
+
+    async def look(service: Cloud, environment: str) -> Snapshot:
+        await asyncio.sleep(0)
+        return Snapshot(servers=[server], ports=[port], floating=list(made))
+
+    async def give(self: Wiring, *others: Any) -> None:
+        await asyncio.sleep(0)
+        made.append(SimpleNamespace(port_id="port"))
+
+    monkeypatch.setenv("WARDIAN_STATE", str(tmp_path))
+    monkeypatch.setattr(growth, "snapshot", look)
+    monkeypatch.setattr(Wiring, "create_floating", give)
+    provider = OpenStackProvider()
+    await asyncio.gather(*(provider._growth("lab-1", quiet).choose_bastion() for _ in range(3)))
+    assert len(made) == 1
 
 
 async def test_what_is_refused_is_not_asked_again(silent: list[float]) -> None:

@@ -30,14 +30,26 @@ TAIL = 15
 
 
 class Growth:
-    """Work on one environment, by who holds its lock."""
+    """Work on one environment, by who holds its lock.
 
-    def __init__(self, cloud: Cloud, index: Index, settings: OpenStackSettings, environment: str, progress: Progress) -> None:
+    gate: held while the way to its servers is looked at and changed, since several operations of a plan work at once.
+    """
+
+    def __init__(
+        self,
+        cloud: Cloud,
+        index: Index,
+        settings: OpenStackSettings,
+        environment: str,
+        progress: Progress,
+        gate: asyncio.Lock | None = None,
+    ) -> None:
         self._cloud = cloud
         self._index = index
         self._settings = settings
         self._environment = environment
         self._progress = progress
+        self._gate = gate or asyncio.Lock()
         self._owner = index.owner
         self._about = f"environment {environment}"
         self.leases = Leases(cloud, environment, settings.reserve or Reserve(), progress)
@@ -83,11 +95,7 @@ class Growth:
     async def create_nodes(self, resources: Sequence[Resource]) -> None:
         """A server each, and one look a second at all of them until they are ACTIVE; then the way to them."""
         placing = await self.leases.placing(resources, self._kept())
-        seen, flavors, images = await asyncio.gather(
-            snapshot(self._cloud, self._environment),
-            self._cloud.all("flavours", lambda cloud: cloud.compute.flavors()),
-            self._cloud.all("images", lambda cloud: cloud.image.images(status="active")),
-        )
+        flavors, images = await asyncio.gather(self._cloud.flavors(), self._cloud.images())
 
         def chosen(item: Resource) -> dict[str, Any]:
             placed = placing.get(item.name, {})
@@ -98,14 +106,14 @@ class Growth:
 
         # before anything is made: what is named may not be there
         made_from = {item.name: chosen(item) for item in resources}
-        network = await self.wiring.create_access(seen)
+        async with self._gate:
+            seen = await snapshot(self._cloud, self._environment)
+            network = await self.wiring.create_access(seen)
         first = self._first(resources, seen)
         wanted = {item.name: self._server(item, made_from[item.name], network, seen, item.name == first) for item in resources}
         await all_of(self._create_server(item, wanted[item.name]) for item in resources)
         await self._wait({node: server["name"] for node, server in wanted.items()})
-        seen = await snapshot(self._cloud, self._environment)
-        await self.wiring.delete_doubles(seen)
-        await self.choose_bastion(seen)
+        await self.choose_bastion()
 
     def _first(self, resources: Sequence[Resource], seen: Snapshot) -> str | None:
         """The node that gets the floating IP, where no server has it yet."""
@@ -149,6 +157,7 @@ class Growth:
         end = time.monotonic() + self._settings.patience
         told: dict[str, str] = {}
         while True:
+            look = time.monotonic()
             listed = await servers(self._cloud, self._environment)
             found: dict[str, Any] = {}
             for server in sorted(listed, key=preference):
@@ -170,7 +179,8 @@ class Growth:
                 raise ProviderError(
                     f"its server is still {states[late]}", resource=f"node {late}", remedy="Give `patience` more, or try again."
                 )
-            await asyncio.sleep(INTERVAL)
+            # what takes long to list is not looked at less often
+            await asyncio.sleep(max(0.0, look + INTERVAL - time.monotonic()))
 
     async def _failed(self, node: str, now: str, server: Any) -> ProviderError:
         reason = fault(server) if server is not None else ""
@@ -187,17 +197,24 @@ class Growth:
         lines = str((said or {}).get("output") or "").splitlines()[-TAIL:]
         return "\n  its console:" + "".join(f"\n    {line}" for line in lines) if lines else ""
 
-    async def choose_bastion(self, seen: Snapshot) -> None:
-        """Have one server be reached from outside: the one that was, while it is there."""
-        if not self._settings.floating:
-            return
+    async def choose_bastion(self) -> None:
+        """Have one server be reached from outside: the one that was, while it is there. What is there twice is removed."""
+        async with self._gate:
+            seen = await snapshot(self._cloud, self._environment)
+            await self.wiring.delete_doubles(seen)
+            if self._settings.floating:
+                await self._choose_bastion(seen)
+
+    async def _choose_bastion(self, seen: Snapshot) -> None:
         ports = {port.id: port.device_id for port in seen.ports}
         there = {server.id: server for server in seen.servers}
         now = next((there[ports[item.port_id]] for item in seen.floating if ports.get(item.port_id) in there), None)
-        if now is not None or not there:
+        # others are another operation's, or of no use
+        active = [item for item in seen.servers if item.status == "ACTIVE"]
+        if now is not None or not active:
             return
-        groups = [item for item in seen.servers if any(group["name"] == bastion(self._environment) for group in item.security_groups or ())]
-        server = groups[0] if groups else seen.servers[0]
+        groups = [item for item in active if any(group["name"] == bastion(self._environment) for group in item.security_groups or ())]
+        server = groups[0] if groups else active[0]
         if not groups:
             await self._cloud.ask(
                 self._about, lambda cloud: cloud.compute.add_security_group_to_server(server, seen.groups[bastion(self._environment)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -56,6 +57,7 @@ class OpenStackProvider(Provider):
         self._chosen = self.settings if isinstance(self.settings, OpenStackSettings) else OpenStackSettings()
         self._spawners = Spawners()
         self._clouds: dict[tuple[str | None, str | None], Cloud] = {}
+        self._gates: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     @functools.cached_property
     def index(self) -> Index:
@@ -126,7 +128,9 @@ class OpenStackProvider(Provider):
             if kind == "lease":
                 await growth.leases.create(resources[0])
             else:
-                await growth.wiring.create_networks(resources, await snapshot(self._cloud(environment), environment))
+                joined = any(resource.spec["gateway"] for resource in resources)
+                seen = await snapshot(self._cloud(environment), environment) if joined else Snapshot()
+                await growth.wiring.create_networks(resources, seen)
         elif kind == "node":
             self._entry(environment)
             await self._create_nodes(environment, resources, progress)
@@ -176,7 +180,7 @@ class OpenStackProvider(Provider):
             else:
                 await growth.leases.delete(f"lease {names[0]}")
             # with a node or a lease the floating IP may be gone
-            await growth.choose_bastion(await snapshot(cloud, environment))
+            await growth.choose_bastion()
             reach.renewed(entry, await snapshot(cloud, environment))
         elif kind == "network":
             await growth.wiring.delete_networks([called(environment, what) for what in names], await snapshot(cloud, environment))
@@ -194,7 +198,7 @@ class OpenStackProvider(Provider):
         self.index.remove(environment)
 
     async def own_clocks(self, environment: str) -> bool:
-        return True
+        return self._settings(environment).ready == "ssh"
 
     async def images(self, environment: str) -> dict[str, dict[str, str]]:
         cloud = self._cloud(environment)
@@ -276,7 +280,7 @@ class OpenStackProvider(Provider):
         return self._clouds[site]
 
     def _growth(self, environment: str, progress: Progress) -> Growth:
-        return Growth(self._cloud(environment), self.index, self._settings(environment), environment, progress)
+        return Growth(self._cloud(environment), self.index, self._settings(environment), environment, progress, self._gates[environment])
 
     def _reach(self, environment: str) -> Reach:
         return Reach(self.index, self._settings(environment), environment)
