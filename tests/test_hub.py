@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
 import secrets
 import subprocess
@@ -119,10 +120,14 @@ def test_thirty_students(students: list[User], tmp_path: Path) -> None:
         begun = time.monotonic()
         with ThreadPoolExecutor(len(students)) as pool:
             tokens = list(pool.map(lambda user: hub.start(user.name), students))
-            started = time.monotonic()
+            started, servers = time.monotonic(), memory(students)
+            grow_begun = time.monotonic()
             list(pool.map(lambda user, token: grow(hub, user.name, token), students, tokens))
-            grown = time.monotonic()
-        print(f"{STUDENTS} servers in {started - begun:.1f} s; {5 * STUDENTS} nodes in {grown - started:.1f} s")
+            grown, all_in_all = time.monotonic(), memory(students)
+        print(
+            f"{STUDENTS} servers in {started - begun:.1f} s, {servers / STUDENTS / 2**20:.0f} MiB each; {5 * STUDENTS} nodes in "
+            f"{grown - grow_begun:.1f} s, {(all_in_all - servers) / STUDENTS / 2**20:.0f} MiB for five; load {os.getloadavg()}"
+        )
         first, second = students[:2]
         hub.ask("GET", f"/user/{second.name}/wardian/api/environments", token=tokens[0], code=403)
         rows = [row for row in held() if row["user"] in {user.name for user in students}]
@@ -149,6 +154,19 @@ def grow(hub: Hub, name: str, token: str) -> None:
         return [node["state"] for node in found["nodes"].values()] == ["ready"] * 5
 
     eventually(ready, f"{name}'s nodes", within=600)
+
+
+def memory(students: list[User]) -> int:
+    """The proportional set size of all processes of these users, bytes."""
+    users = {pwd.getpwnam(user.name).pw_uid for user in students}
+    total = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            # not the owner of the folder: who may not be traced is root's there
+            if int(re.findall(r"^Uid:\t(\d+)", (folder / "status").read_text(), re.MULTILINE)[0]) in users:
+                rollup = (folder / "smaps_rollup").read_text()
+                total += 1024 * int(re.findall(r"^Pss: +(\d+) kB", rollup, re.MULTILINE)[0])
+    return total
 
 
 def held() -> list[dict[str, Any]]:
