@@ -182,7 +182,7 @@ def _done(function: Callable[..., _T], *arguments: Any, report: Callable[[str], 
     from ..providers.local.layers import Stop
     from ..providers.local.state import State
 
-    return ground.choose(State(state_folder().absolute())).do(None, function, arguments, lambda _, said: report(said), Stop())
+    return ground.of_namespaces(State(state_folder().absolute())).do(None, function, arguments, lambda _, said: report(said), Stop())
 
 
 def _facts(stored: Stored) -> dict[str, Any]:

@@ -96,9 +96,12 @@ def run_command(
         target.close()
     if as_json:
         doubts, files = [str(doubt) for doubt in outcome.doubts], [str(made) for made in outcome.files]
-        print_json({"run": outcome.run, "seconds": outcome.seconds, "files": files, "doubts": doubts})
+        caveats = [str(caveat) for caveat in outcome.caveats]
+        print_json({"run": outcome.run, "seconds": outcome.seconds, "files": files, "doubts": doubts, "caveats": caveats})
         return
     click.echo(style("done", fg="green", bold=True) + f" in {outcome.seconds:.1f} s, run {outcome.run}")
+    for caveat in outcome.caveats:
+        click.echo(style("not honoured: ", fg="magenta", bold=True) + str(caveat))
     for doubt in outcome.doubts:
         click.echo(style("in doubt: ", fg="yellow", bold=True) + str(doubt))
     for made in outcome.files:

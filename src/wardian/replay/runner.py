@@ -27,6 +27,7 @@ from ..environment.environment import Environment
 from ..environment.fidelity import Doubt
 from ..errors import ExperimentFileError, MissingToolError, Problem, RunError, WardianError
 from ..experiment.model import Experiment
+from ..experiment.resources import Caveat
 from ..journal import Entry, Journal, otel
 from ..journal.redact import secrets_in
 from ..kernel.cells.binding import BindingError, bind
@@ -64,12 +65,13 @@ class Reporter(Protocol):
 
 @dataclass
 class Outcome:
-    """What a run left: its id in the journal, how long it took, the files it wrote, and why its numbers are in doubt, if they are."""
+    """What a run left: its id in the journal, its time, the files it wrote, what was not honoured, why its numbers are in doubt."""
 
     run: str
     seconds: float = 0.0
     files: list[Path] = field(default_factory=list)
     doubts: list[Doubt] = field(default_factory=list)
+    caveats: tuple[Caveat, ...] = ()
 
 
 async def run_notebook(
@@ -123,6 +125,7 @@ async def run_notebook(
             about.asked(environment, experiment, notebook, document)
             reporter.phase(f"growing {experiment.name}")
             plan = await environment.up()
+            outcome.caveats = plan.caveats
             live = await environment.live()
             entry.amend(environment=live.record.id, provider=live.record.provider)
             about.grown(experiment, live, plan)

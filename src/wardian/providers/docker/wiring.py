@@ -101,7 +101,7 @@ class HostWiring(Wiring):
     )
 
     def __init__(self, folder: Path) -> None:
-        self._local = LocalProvider(LocalSettings(state=folder))
+        self._local = LocalProvider(LocalSettings(state=folder, isolation="namespaces"))
 
     async def caveats(self, desired: Sequence[Resource]) -> list[Caveat]:
         shaped = [resource for resource in desired if resource.kind in ("link", "access")]

@@ -32,6 +32,8 @@ from .netlink import Netlink
 from .state import State
 
 USER = "user namespaces"
+PLAIN = "nodes without namespaces"
+PLAIN_REMEDY = "The plan says what such nodes do not honour. The findings above say what would allow more; another provider may."
 
 _NAMESPACES = {"mount": CLONE_NEWNS, "PID": CLONE_NEWPID, "network": CLONE_NEWNET, "UTS": CLONE_NEWUTS, "IPC": CLONE_NEWIPC}
 DELEGATION = (
@@ -44,6 +46,16 @@ _PRIVILEGED = "Run as root, or in a container started with --privileged."
 def diagnose(state: State) -> list[Finding]:
     """What works here, for a process that may do what root may: on the host, or in a user namespace. Blocking."""
     return [*_namespaces(), _overlay(state), *_network(), _delay(state), *_groups(), _translation(), *room.findings()]
+
+
+def refused() -> str | None:
+    """The kernel's reason, where it does not let this process make what nodes of namespaces take first."""
+
+    def attempt() -> None:
+        unshare(CLONE_NEWNS)
+        mount("none", "/", flags=MS_REC | MS_PRIVATE)
+
+    return _attempt(attempt)
 
 
 def _namespaces() -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from ..base import Progress
 from . import internet, layers, processes, skeleton
 from .cgroups import Cgroups
 from .growth import Growth
+from .plain.growth import PlainGrowth
 from .state import EnvironmentFolder, State
 
 YOUNG = 60
@@ -50,12 +51,16 @@ def _reason(folder: EnvironmentFolder) -> str | None:
 def _remove(state: State, folder: EnvironmentFolder, report: Progress) -> bool:
     record = folder.record()
     if record is None:
-        Growth(state, folder.id, report).destroy()
+        _growth(state, folder, report).destroy()
         return True
     try:
         with state.lock(record.file, record.instance, "removing what is left of it"):
             if _reason(folder) is not None:
-                Growth(state, folder.id, report).destroy()
+                _growth(state, folder, report).destroy()
     except BusyError:
         return False
     return True
+
+
+def _growth(state: State, folder: EnvironmentFolder, report: Progress) -> Growth:
+    return (PlainGrowth if folder.plain else Growth)(state, folder.id, report)

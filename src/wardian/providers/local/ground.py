@@ -1,7 +1,9 @@
-"""What nodes are grown on: the host itself, by root; or a user namespace, by an ordinary user.
+"""What nodes are grown on: the host itself, by root; a user namespace, by an ordinary user; or processes alone, where neither is had.
 
 A ground says where work on an environment is done (`do`), and that is all that differs: the work is the same, see `work.py`. It runs in
 this process, or in a helper inside of the environment's user namespace (`inside.py`), where it may do what root may on the host.
+
+Which of them it is shows by trying, when an environment is made; later it is written down with that, see `EnvironmentFolder.plain`.
 
 The user namespace of an environment lives in the processes of the environment, like everything else of it in the kernel. It is made by the
 helper that makes the environment, and entered by later ones.
@@ -45,6 +47,10 @@ class Ground(ABC):
     def do(self, environment: str | None, function: Callable[..., _T], arguments: Sequence[Any], report: Progress, stop: Stop) -> _T:
         """Do a function of `work.py`. environment: the one that it is about; None for what is about none."""
 
+    def refusal(self) -> str | None:
+        """Why nodes cannot be made here at all, if they cannot; tried, not guessed."""
+        return None
+
     def caveats(self, desired: Sequence[Resource]) -> list[Caveat]:
         """What this ground itself cannot honour."""
         return []
@@ -71,9 +77,19 @@ class HostGround(Ground):
     def do(self, environment: str | None, function: Callable[..., _T], arguments: Sequence[Any], report: Progress, stop: Stop) -> _T:
         return function(Job(self.state, report, stop), *arguments)
 
+    def refusal(self) -> str | None:
+        return doctor.refused()
+
 
 class UserGround(Ground):
     """A user namespace for each environment."""
+
+    def refusal(self) -> str | None:
+        try:
+            _helpers.of(self.state, None)
+        except MissingToolError as error:
+            return error.message
+        return None
 
     def do(self, environment: str | None, function: Callable[..., _T], arguments: Sequence[Any], report: Progress, stop: Stop) -> _T:
         return _helpers.of(self.state, environment).call(function, arguments, sorted(self.state.held), report, stop)
@@ -122,9 +138,52 @@ class UserGround(Ground):
         return removed
 
 
-def choose(state: State) -> Ground:
-    """The ground that this process's user has."""
+class PlainGround(Ground):
+    """Processes alone. reason: why there are no namespaces for nodes; refusing: the ground that says what to do for them, if any."""
+
+    def __init__(self, state: State, reason: str, refusing: Ground | None = None) -> None:
+        super().__init__(state)
+        self._reason = reason
+        self._refusing = refusing
+
+    def do(self, environment: str | None, function: Callable[..., _T], arguments: Sequence[Any], report: Progress, stop: Stop) -> _T:
+        from .plain import work as instead
+
+        done: Callable[..., _T] = getattr(instead, function.__name__, function)
+        return done(Job(self.state, report, stop), *arguments)
+
+    def refusal(self) -> str | None:
+        from .plain import loopback
+
+        return loopback.refusal()
+
+    def caveats(self, desired: Sequence[Resource]) -> list[Caveat]:
+        from .plain import caveats
+
+        if lacking := self.refusal():
+            raise MissingToolError(f"{self._reason}, and nodes without have no addresses: {lacking}", remedy=doctor.PLAIN_REMEDY)
+        return list(caveats.of_all(self._reason))
+
+    def diagnose(self) -> list[Finding]:
+        refused = [] if self._refusing is None else self._refusing.diagnose()
+        if lacking := self.refusal():
+            return [*refused, Finding(doctor.PLAIN, "missing", f"nodes have no addresses: {lacking}", doctor.PLAIN_REMEDY)]
+        return [*refused, Finding(doctor.PLAIN, "limited", f"{self._reason}, so that nodes are processes alone", doctor.PLAIN_REMEDY)]
+
+
+def of_namespaces(state: State) -> Ground:
+    """The ground of namespaces that this process's user would have."""
     return HostGround(state) if os.geteuid() == 0 else UserGround(state)
+
+
+def choose(state: State, isolation: str | None = None) -> Ground:
+    """The ground that this process's user has here. isolation: "namespaces" or "processes" where one is wanted, else the better one."""
+    if isolation == "processes":
+        return PlainGround(state, "asked for by `isolation: processes`")
+    namespaces = of_namespaces(state)
+    if isolation == "namespaces" or (reason := namespaces.refusal()) is None:
+        return namespaces
+    return PlainGround(state, f"this host refuses namespaces ({reason})", namespaces)
 
 
 class Helper:

@@ -20,7 +20,7 @@ from .layers import Builder, Stop
 from .spawner import spawn
 from .state import EnvironmentFolder, ResourceFolder, State, read_json
 
-_REMEDY = "Run `wardian up` again to make it anew, or `wardian down` to remove what is left."
+REMEDY = "Run `wardian up` again to make it anew, or `wardian down` to remove what is left."
 
 
 class Growth:
@@ -60,7 +60,7 @@ class Growth:
 
     def _create_environment(self, resources: Sequence[Resource]) -> None:
         for resource in resources:
-            self._folder.begin(_record(self._id, resource.spec, time.time()))
+            self._folder.begin(record_of(self._id, resource.spec, time.time()))
             children = [_holder(str(resource), self._folder.fabric, "wardian-fabric", fabric.FABRIC_SYSCTLS)]
             if mounts.in_user_namespace():
                 # what is the host's network namespace to root is this process's own to an ordinary user, and has to outlive it
@@ -218,8 +218,8 @@ class Growth:
         for resource in resources:
             record = self._folder.record()
             if record is None:
-                raise ProviderError("it does not exist", resource=str(resource), remedy=_REMEDY)
-            self._folder.write_record(_record(self._id, resource.spec, record.created))
+                raise ProviderError("it does not exist", resource=str(resource), remedy=REMEDY)
+            self._folder.write_record(record_of(self._id, resource.spec, record.created))
 
     def _update_shapes(self, resources: Sequence[Resource]) -> None:
         folders = [self._existing(resource) for resource in resources]
@@ -251,12 +251,12 @@ class Growth:
     def _update_node(self, resource: Resource, folder: ResourceFolder, known: Mapping[str, Any]) -> None:
         spec, before, pid = resource.spec, known["spec"], folder.pid()
         if pid is None:
-            raise ProviderError("it is not running", resource=str(resource), remedy=_REMEDY)
+            raise ProviderError("it is not running", resource=str(resource), remedy=REMEDY)
         if spec["env"] != before["env"]:
             variables = nodespec.variables(resource.name, spec, known["facts"].get("image", {}).get("variables", {}))
             failures = channel.tell([(resource.name, folder.path, {"variables": variables})])
             if failures:
-                raise ProviderError(failures[resource.name], resource=str(resource), remedy=_REMEDY)
+                raise ProviderError(failures[resource.name], resource=str(resource), remedy=REMEDY)
         if (spec["cpus"], spec["memory"]) != (before["cpus"], before["memory"]):
             self._cgroups.change(self._id, resource.name, spec["cpus"], spec["memory"])
         if spec["routes_between"] != before["routes_between"]:
@@ -269,7 +269,7 @@ class Growth:
         pid = folder.pid()
         if pid is None:
             if resource.spec["gateway"]:
-                raise ProviderError("its gateway is not running", resource=str(resource), remedy=_REMEDY)
+                raise ProviderError("its gateway is not running", resource=str(resource), remedy=REMEDY)
             return
         with self._fabric() as wiring:
             if before.get("mtu") != resource.spec.get("mtu"):
@@ -406,20 +406,20 @@ class Growth:
         folder = self._folder.resource(resource.kind, resource.name)
         known = folder.read()
         if known is None:
-            raise ProviderError("it does not exist", resource=str(resource), remedy=_REMEDY)
+            raise ProviderError("it does not exist", resource=str(resource), remedy=REMEDY)
         self._report(resource.name, "updating")
         return folder, known
 
     def _fabric(self) -> Fabric:
         pid = self._folder.fabric_pid()
         if pid is None:
-            raise ProviderError("the process that holds its networks is not running", resource=f"environment {self._id}", remedy=_REMEDY)
+            raise ProviderError("the process that holds its networks is not running", resource=f"environment {self._id}", remedy=REMEDY)
         return Fabric(pid)
 
     def _gateway(self, network: str, resource: Resource) -> int:
         pid = self._folder.resource("network", network).pid()
         if pid is None:
-            raise ProviderError(f"network {network} has no gateway that runs", resource=str(resource), remedy=_REMEDY)
+            raise ProviderError(f"network {network} has no gateway that runs", resource=str(resource), remedy=REMEDY)
         return pid
 
     def _free_link_number(self) -> int:
@@ -460,7 +460,7 @@ class Growth:
         folder = self._folder.resource("node", spec["node"])
         pid, known = folder.pid(), folder.read()
         if pid is None or known is None:
-            raise ProviderError(f"node {spec['node']} is not running", resource=str(resource), remedy=_REMEDY)
+            raise ProviderError(f"node {spec['node']} is not running", resource=str(resource), remedy=REMEDY)
         interface = next(item["name"] for item in known["spec"]["interfaces"] if item["network"] == spec["network"])
         wiring.set_mtu(fabric.node_port(spec["node"], spec["network"]), pid, interface, mtu)
 
@@ -496,7 +496,8 @@ def _holder(key: str, directory: Path, title: str, sysctls: Mapping[str, str] | 
     return {"key": key, "kind": "holder", **place, "sysctls": dict(sysctls or {})}
 
 
-def _record(environment: str, spec: Mapping[str, Any], created: float) -> EnvironmentRecord:
+def record_of(environment: str, spec: Mapping[str, Any], created: float) -> EnvironmentRecord:
+    """The record of an environment with this spec. created: seconds since the epoch."""
     fields = {name: spec[name] for name in ("name", "instance", "file", "user", "host")}
     return EnvironmentRecord(id=environment, provider="local", created=created, spec=dict(spec), **fields)
 

@@ -32,7 +32,7 @@ import time
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from .kernel import keep_capabilities, receive
+from .kernel import receive
 
 GRACE = 2.0
 """Seconds between hanging up on a process and killing it."""
@@ -85,7 +85,6 @@ class Init:
         self._awake, self._waker = awake, waker
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
-        keep_capabilities(CAPABILITIES)
 
     def serve(self) -> NoReturn:
         while True:

@@ -18,6 +18,7 @@ MNT_DETACH = 2
 _KEPT = MS_NOSUID | MS_NODEV | MS_NOEXEC
 
 _PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET_NAME = 23, 24, 15
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _CAPABILITY_VERSION = 0x20080522
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -73,6 +74,16 @@ def set_hostname(name: str) -> None:
 def set_name(name: str) -> None:
     """Name this process as `ps` shows it, at most 15 bytes."""
     _LIBC.prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of each descendant whose own parent ends."""
+    _check(_LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "adopting orphans")
+
+
+def hear_of_parents_end(number: int) -> None:
+    """Be sent a signal when the parent of this process ends."""
+    _check(_LIBC.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0), "hearing of a parent's end")
 
 
 def keep_capabilities(kept: frozenset[int]) -> None:

@@ -19,7 +19,7 @@ def caveats(desired: Sequence[Resource], state: Path) -> list[Caveat]:
     return [
         *_limit_caveats(desired),
         *_link_caveats(desired, state),
-        *_container_caveats(desired),
+        *container_caveats(desired),
         *internet.caveats(desired),
         *room.caveats(desired),
     ]
@@ -33,7 +33,8 @@ def _limit_caveats(desired: Iterable[Resource]) -> Iterator[Caveat]:
             yield Caveat(f"node {', '.join(nodes)}", field, f"this host has no {controller} controller for control groups", None)
 
 
-def _container_caveats(desired: Iterable[Resource]) -> Iterator[Caveat]:
+def container_caveats(desired: Iterable[Resource]) -> Iterator[Caveat]:
+    """What is written of nodes that means something to containers alone."""
     for field in containers.KEYS:
         nodes = [resource.name for resource in desired if resource.kind == "node" and field in resource.spec]
         if nodes:

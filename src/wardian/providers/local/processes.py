@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import select
-import signal
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from .ending import end as end
 from .kernel import is_running
 
 VARIABLE = "WARDIAN_ENVIRONMENT"
@@ -23,7 +21,12 @@ STATE_VARIABLE = "WARDIAN_STATE"
 
 def variables(environment: str, state: Path) -> dict[str, str]:
     """The variables that a process of this environment is started with."""
-    return {VARIABLE: environment, STATE_VARIABLE: str(state), "PATH": os.defpath, "LC_ALL": "C.UTF-8"}
+    return {**marks(environment, state), "PATH": os.defpath, "LC_ALL": "C.UTF-8"}
+
+
+def marks(environment: str, state: Path) -> dict[str, str]:
+    """Those of them by which it is found."""
+    return {VARIABLE: environment, STATE_VARIABLE: str(state)}
 
 
 def environments(state: Path) -> dict[str, set[int]]:
@@ -35,7 +38,7 @@ def environments(state: Path) -> dict[str, set[int]]:
         if not name.isdigit() or int(name) in spared:
             continue
         try:
-            given = _variables_of(name).split(b"\0")
+            given = variables_of(name).split(b"\0")
         except OSError:
             continue
         if place in given:
@@ -45,7 +48,7 @@ def environments(state: Path) -> dict[str, set[int]]:
     return found
 
 
-def _variables_of(pid: str) -> bytes:
+def variables_of(pid: str) -> bytes:
     """The variables that a process was started with; a thread of the kernel has none. Raises OSError where it is gone."""
     while True:
         with open(f"/proc/{pid}/environ", "rb") as file:
@@ -98,25 +101,4 @@ async def death(identities: Iterable[dict[str, Any]]) -> None:
     finally:
         for descriptor in watched:
             loop.remove_reader(descriptor)
-            os.close(descriptor)
-
-
-def end(pids: Iterable[int]) -> None:
-    """Kill these and return once every one of them is dead, and so all that hung on it."""
-    waiting = select.poll()
-    descriptors: set[int] = set()
-    try:
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                descriptor = os.pidfd_open(pid)
-                descriptors.add(descriptor)
-                waiting.register(descriptor, select.POLLIN)
-                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        alive = set(descriptors)
-        while alive:
-            for descriptor, _ in waiting.poll():
-                waiting.unregister(descriptor)
-                alive.discard(descriptor)
-    finally:
-        for descriptor in descriptors:
             os.close(descriptor)

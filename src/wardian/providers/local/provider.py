@@ -1,4 +1,4 @@
-"""The provider `local`: nodes made of Linux namespaces on this host. See `docs/architecture.md` for how the parts hang together."""
+"""The provider `local`: nodes of Linux namespaces on this host, or of processes alone where it refuses them. See `docs/architecture.md`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field
 
@@ -41,6 +41,9 @@ class LocalSettings(base.ProviderSettings):
     state: Path | None = Field(
         None, description="folder for what is kept; /var/lib/wardian when not given, or ~/.local/state/wardian of an ordinary user"
     )
+    isolation: Literal["namespaces", "processes"] | None = Field(
+        None, description="what nodes are made of; when not given, namespaces where this host allows them, else processes alone"
+    )
 
 
 class LocalProvider(Provider):
@@ -52,9 +55,18 @@ class LocalProvider(Provider):
 
     @functools.cached_property
     def _ground(self) -> Ground:
+        """That of what is to be made."""
         from . import ground
 
-        return ground.choose(self.state)
+        return ground.choose(self.state, getattr(self.settings, "isolation", None))
+
+    def _ground_of(self, environment: str | None) -> Ground:
+        """That of an environment: which it is made on, where it exists."""
+        if environment is None or not (folder := self.state.environment(environment)).path.exists():
+            return self._ground
+        from . import ground
+
+        return ground.PlainGround(self.state, "as it is") if folder.plain else ground.of_namespaces(self.state)
 
     @functools.cached_property
     def state(self) -> State:
@@ -63,7 +75,8 @@ class LocalProvider(Provider):
         return State((chosen or state_folder()).absolute())
 
     async def capabilities(self, desired: Sequence[Resource]) -> Capabilities:
-        return Capabilities(IN_PLACE, (*self._ground.caveats(desired), *await self._do(None, work.caveats, desired)))
+        whole = await self._work(lambda _: self._ground.caveats(desired))
+        return Capabilities(IN_PLACE, (*whole, *await self._do(None, work.caveats, desired)))
 
     async def environments(self) -> list[EnvironmentRecord]:
         return await self._work(lambda _: [record for folder in self.state.environments() if (record := folder.record())])
@@ -96,7 +109,7 @@ class LocalProvider(Provider):
 
     async def create(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
         if any(resource.kind == "node" and (resource.spec["internet"] or resource.spec["setup"]) for resource in resources):
-            await self._work(lambda _: self._ground.lead_out(environment))
+            await self._work(lambda _: self._ground_of(environment).lead_out(environment))
         await self._do(environment, work.create, environment, resources, self.pins, progress=progress)
 
     async def update(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
@@ -106,8 +119,9 @@ class LocalProvider(Provider):
         await self._do(environment, work.delete, environment, resources, progress=progress)
 
     async def destroy(self, environment: str, progress: Progress) -> None:
+        ground = await self._work(lambda _: self._ground_of(environment))
         await self._do(environment, work.destroy, environment, progress=progress)
-        self._ground.forget(environment)
+        ground.forget(environment)
 
     async def note(self, environment: str, node: str, name: str, value: Mapping[str, Any] | None) -> None:
         folder = self.state.environment(environment).resource("node", node)
@@ -120,7 +134,9 @@ class LocalProvider(Provider):
         return {folder.name: notes for folder in nodes if (notes := folder.notes())}
 
     def channel(self, environment: str, node: str) -> Channel:
-        return LocalChannel(node, self.state.environment(environment).resource("node", node).path, environment)
+        folder = self.state.environment(environment)
+        # what enters namespaces has none to enter on a plain node
+        return LocalChannel(node, folder.resource("node", node).path, None if folder.plain else environment)
 
     async def images(self, environment: str) -> dict[str, dict[str, str]]:
         found = {}
@@ -139,6 +155,8 @@ class LocalProvider(Provider):
         return await self._do(None, work.fetch_images, images, folder, progress=told)
 
     def vantage(self, environment: str, link: str) -> tuple[Channel, str]:
+        if self.state.environment(environment).plain:
+            return super().vantage(environment, link)
         from . import vantage
 
         return vantage.of_link(self.state.environment(environment), self.state, link)
@@ -149,7 +167,7 @@ class LocalProvider(Provider):
         return [*await self._do(environment, work.keep, environment), *await self._work(lambda _: self._kept_way(environment))]
 
     def _kept_way(self, environment: str) -> list[int]:
-        return self._ground.lead_out(environment) if self.state.environment(environment).has_way() else []
+        return self._ground_of(environment).lead_out(environment) if self.state.environment(environment).has_way() else []
 
     async def inflict(self, environment: str, kind: str, targets: Sequence[str], faults: Sequence[Fault]) -> None:
         await self._do(environment, work.inflict, environment, kind, targets, faults)
@@ -171,7 +189,7 @@ class LocalProvider(Provider):
         from .layers import Stop
 
         stop = Stop()
-        return await self._work(lambda report: self._ground.do(about, function, arguments, report, stop), progress, stop)
+        return await self._work(lambda report: self._ground_of(about).do(about, function, arguments, report, stop), progress, stop)
 
     async def _work(self, blocking: Callable[[Progress], _T], progress: Progress | None = None, stop: Stop | None = None) -> _T:
         """Do blocking work in a thread. Cancelled, it is finished all the same before the cancellation goes on."""

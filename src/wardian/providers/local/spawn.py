@@ -5,8 +5,8 @@ Its environment carries WARDIAN_ENVIRONMENT, which every child inherits: that is
 
 Standard input holds one JSON object {"children": [CHILD]}. Each CHILD has "key" ("node client[0]"), "kind" and "directory", where
 its `process.json` is written; a "holder" only holds a network namespace, its own or with "host_network" the spawner's, a "node" is
-described in `mounts` and `init`. One JSON line a child comes out, in the order in which they get ready: {"key", "pid", "start", "boot"}
-or {"key", "error", "errno"}.
+described in `mounts` and `init`, a "plain" one, which has no namespaces, in `guard` and `init`. One JSON line a child comes out, in the
+order in which they get ready: {"key", "pid", "start", "boot"} or {"key", "error", "errno"}.
 """
 
 from __future__ import annotations
@@ -15,11 +15,23 @@ import gc
 import json
 import os
 import signal
+import socket
 import sys
 from typing import Any
 
-from . import init, mounts
-from .kernel import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUTS, process_identity, set_name, setns, unshare
+from . import guard, init, mounts
+from .kernel import (
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUTS,
+    keep_capabilities,
+    process_identity,
+    set_name,
+    setns,
+    unshare,
+)
 
 _REPORT = 3
 """The descriptor by which a child says how it fared."""
@@ -90,6 +102,8 @@ def _become(child: dict[str, Any], layout: mounts.Layout, writer: int) -> None:
             _join(group)
         if child["kind"] == "holder":
             _hold(child)
+        elif child["kind"] == "plain":
+            _guard(child)
         else:
             _boot(child, layout)
         code = 0
@@ -119,6 +133,25 @@ def _boot(child: dict[str, Any], layout: mounts.Layout) -> None:
         mounts.set_sysctls(child["sysctls"])
     listener = init.listen()
     mounts.enter(child, layout)
+    keep_capabilities(init.CAPABILITIES)
+    _serve(child, listener)
+
+
+def _guard(child: dict[str, Any]) -> None:
+    def serve() -> None:
+        listener = init.listen()
+        os.chdir("/")
+        _serve(child, listener)
+
+    def ready() -> None:
+        os.close(_REPORT)
+        os.chdir("/")
+        set_name("wardian-guard")
+
+    guard.stand(serve, ready)
+
+
+def _serve(child: dict[str, Any], listener: socket.socket) -> None:
     set_name("wardian-init")
     server = init.Init(listener, child["env"])
     _say({"key": child["key"]})

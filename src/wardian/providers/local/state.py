@@ -2,6 +2,7 @@
 
     environments/ID/environment.json           the record
                     fabric/process.json        the process that holds the environment's network namespace
+                    plain                      an empty file: its nodes are processes alone, see `plain/`
                     outside/process.json       of an ordinary user's: the one that holds the namespace that leads out, see `wayout.py`
                     KIND/NAME/resource.json    {"name", "spec", "complete", "facts"}
                     KIND/NAME/process.json     of a node or a network's gateway: {"pid", "start", "boot"}
@@ -116,18 +117,25 @@ class EnvironmentFolder:
         self.fabric = path / "fabric"
         self.outside = path / "outside"
 
-    def begin(self, record: EnvironmentRecord) -> None:
-        """Write the record; from here on the environment exists. It never exists without one."""
+    def begin(self, record: EnvironmentRecord, *, plain: bool = False) -> None:
+        """Write the record; from here on the environment exists. It never exists without one. plain: see there."""
         if not self.path.exists():
             new = self.path.with_name(_BEGINNING + _lock_name(record.file, record.instance))
-            EnvironmentFolder(self.id, new)._fill(record)
+            EnvironmentFolder(self.id, new)._fill(record, plain)
             new.rename(self.path)
         else:
-            self._fill(record)
+            self._fill(record, plain)
 
-    def _fill(self, record: EnvironmentRecord) -> None:
+    @property
+    def plain(self) -> bool:
+        """Whether its nodes are processes alone, without namespaces."""
+        return (self.path / "plain").exists()
+
+    def _fill(self, record: EnvironmentRecord, plain: bool) -> None:
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.fabric.mkdir(exist_ok=True, mode=0o700)
+        if plain:
+            (self.path / "plain").touch()
         self.write_record(record)
 
     def write_record(self, record: EnvironmentRecord) -> None:
