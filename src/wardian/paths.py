@@ -1,4 +1,4 @@
-"""Where Wardian keeps what is not the user's own: below `WARDIAN_STATE`, or the system's or user's state folder."""
+"""Where Wardian keeps what is not the user's own (below `WARDIAN_STATE`, or the system's or user's state folder), and who that is."""
 
 from __future__ import annotations
 
@@ -14,3 +14,13 @@ def state_folder() -> Path:
     if os.geteuid() == 0:
         return Path("/var/lib/wardian")
     return Path(os.environ.get("XDG_STATE_HOME", "~/.local/state")).expanduser() / "wardian"
+
+
+def user_name() -> str:
+    """This user's name, or number where the host knows none, as in containers that are started as any user."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from ..experiment.model import Experiment
 from ..experiment.plan import Plan, reconcile
 from ..experiment.resources import Observed, Resource
 from ..experiment.topology import expand, names_known
+from ..paths import user_name
 from ..providers.base import Provider
 from . import quota, sources
 
@@ -60,7 +60,7 @@ class Desired:
             "name": experiment.name,
             "instance": self.instance,
             "file": str(self.file),
-            "user": getpass.getuser(),
+            "user": user_name(),
             "host": socket.gethostname(),
             "provider": self.provider.name,
             "settings": self.provider.settings.model_dump(mode="json"),

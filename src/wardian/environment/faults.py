@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import getpass
 import os
 import secrets
 import socket
@@ -21,7 +20,7 @@ from typing import Any
 from ..errors import NodeDownError, PlanError, ProviderError, SelectorError, WardianError
 from ..experiment.units import format_duration, format_fraction
 from ..journal import Journal
-from ..paths import state_folder
+from ..paths import state_folder, user_name
 from ..providers.base import Fault, Provider
 from ..providers.local.kernel import is_running, process_identity
 from . import links
@@ -100,7 +99,7 @@ def new(
     began = time.time()
     until = began + duration if duration is not None else None
     holder = process_identity(os.getpid()) if held else None
-    by = f"{getpass.getuser()}@{socket.gethostname()} (process {os.getpid()})"
+    by = f"{user_name()}@{socket.gethostname()} (process {os.getpid()})"
     return InForce(Fault(secrets.token_hex(3), kind, tuple(targets), dict(values)), tuple(nodes), began, until, holder, by)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from ..paths import user_name
 from .batch import Document, Insert, Position, Update
 from .identifiers import new_id
 from .records import PACKAGES
@@ -154,7 +155,7 @@ class Journal:
         row = self._begin(environment, None)
         row.update(notebook=notebook, experiment=experiment, experiment_digest=experiment_digest, provider=provider)
         row.update(parameters=json.dumps(redact_values(parameters or {}), default=str))
-        row.update(user=_user(), host=socket.gethostname(), wardian=version("wardian"), python=sys.version.split()[0])
+        row.update(user=user_name(), host=socket.gethostname(), wardian=version("wardian"), python=sys.version.split()[0])
         row["run"] = row["id"]
         return Entry(self._writer, "runs", row)
 
@@ -383,12 +384,3 @@ class Journal:
 
 def _plain(value: Any) -> Any:
     return json.dumps(list(value)) if isinstance(value, list | tuple) else value
-
-
-def _user() -> str:
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import json
 import socket
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...experiment.resources import EnvironmentRecord, digest
+from ...paths import user_name
 
 PREFIX = "wardian."
 ENVIRONMENT, KIND, NAME, SPEC, OWNER, PINNED = (PREFIX + word for word in ("environment", "kind", "name", "spec", "owner", "pinned"))
@@ -102,4 +102,4 @@ def owner() -> str:
         machine = Path("/etc/machine-id").read_text().strip()
     except OSError:
         machine = ""
-    return f"{getpass.getuser()}@{hashlib.sha256((machine or socket.gethostname()).encode()).hexdigest()[:12]}"
+    return f"{user_name()}@{hashlib.sha256((machine or socket.gethostname()).encode()).hexdigest()[:12]}"

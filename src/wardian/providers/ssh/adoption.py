@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 import socket
 from pathlib import Path
 
 from ...experiment.resources import EnvironmentRecord
+from ...paths import user_name
 from . import marker
 from .hosts import each
 from .index import Entry, Index, Placed
@@ -17,7 +17,7 @@ from .settings import SshSettings
 
 def is_ours(record: EnvironmentRecord) -> bool:
     """Whether this user grew it from this machine."""
-    return (record.user, record.host) == (getpass.getuser(), socket.gethostname())
+    return (record.user, record.host) == (user_name(), socket.gethostname())
 
 
 async def adopt(index: Index, settings: SshSettings, folder: Path) -> None:

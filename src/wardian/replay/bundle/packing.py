@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from ...experiment import tables
 from ...experiment.model import Experiment
 from ...journal.records import LogEntry, RunRecord
 from ...journal.redact import Redactor
+from ...paths import user_name
 from .. import facts, lock
 from ..recorded import baseline
 from . import COLLECTED, IMAGES, JOURNAL, MANIFEST, METADATA, REPORT, SCRATCH, SUFFIX, TROVI, VERSION, citation, crate, image_files
@@ -102,7 +102,7 @@ async def pack(
         cited.get(citation.FILE),
         name=experiment.name,
         description=experiment.description,
-        users=tuple(dict.fromkeys(record.run.detail["user"] for record in records)) or (getpass.getuser(),),
+        users=tuple(dict.fromkeys(record.run.detail["user"] for record in records)) or (user_name(),),
         licence_file=bool(cited.keys() - {citation.FILE}),
     )
     published = described.date or _day(max((record.run.ended or record.run.started for record in records), default=None))
