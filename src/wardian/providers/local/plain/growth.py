@@ -16,7 +16,8 @@ from typing import Any
 
 from ....errors import ProviderError
 from ....experiment.resources import Resource
-from .. import channel, ending, nodespec, processes, subids
+from ....paths import user_name
+from .. import channel, ending, nodespec, processes
 from ..fabric import Fabric
 from ..growth import REMEDY, Growth, record_of
 from ..state import ResourceFolder, State
@@ -70,7 +71,7 @@ class PlainGrowth(Growth):
 
     def _variables(self, name: str, spec: Mapping[str, Any], facts: Mapping[str, str]) -> dict[str, str]:
         """The variables of a node's processes, and with them the marks by which they are found should guard and init both be killed."""
-        user, run, temporary = subids.user_name(), f"{facts['scratch']}/run", f"{facts['scratch']}/tmp"  # noqa: S108 - below the node's own
+        user, run, temporary = user_name(), f"{facts['scratch']}/run", f"{facts['scratch']}/tmp"  # noqa: S108 - below the node's own
         home = self._folder.resource("node", name).path / "home"
         own = {
             "HOME": str(home),
