@@ -18,7 +18,7 @@ from . import loopback
 from .growth import PlainGrowth, end_nodes
 
 
-def create(job: Job, environment: str, resources: Sequence[Resource]) -> None:
+def create(job: Job, environment: str, resources: Sequence[Resource], pins: Mapping[str, str]) -> None:
     PlainGrowth(job.state, environment, job.report).create(resources)
 
 
