@@ -32,7 +32,7 @@ fi
 
 _PYTHON = """
 import os, socket, sys, threading
-for address in ("127.0.0.1", "::1"):
+for address in filter(None, (os.environ.get("WARDIAN_ADDRESS"), "127.0.0.1", "::1")):
     try:
         connection = socket.create_connection((address, int(sys.argv[1])))
         break

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import sys
 import time
 
 from .files import home, log
@@ -245,14 +247,23 @@ def listening(port: int) -> bool:
     """Whether a TCP port accepts connections here.
 
     Read from the kernel's table, not by connecting: a probe would be a client to servers that serve one, and noise in their logs.
+    Where nodes share that table, each has an address of its own: what listens on another's is another node's.
     """
+    own = os.environ.get("WARDIAN_ADDRESS")
     for path in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
             with open(path, encoding="ascii") as file:
                 for line in file:
                     fields = line.split()
-                    if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
+                    address, _, number = fields[1].partition(":")
+                    if fields[3] == "0A" and int(number, 16) == port and (not own or _is_here(address, own)):
                         return True
         except OSError:
             continue
     return False
+
+
+def _is_here(address: str, own: str) -> bool:
+    """Whether an address in the kernel's table is that of a node with an address of its own, or of all nodes."""
+    version_4 = len(address) == 8
+    return not version_4 or socket.inet_ntoa(int(address, 16).to_bytes(4, sys.byteorder)) in (own, "0.0.0.0", "127.0.0.1")  # noqa: S104

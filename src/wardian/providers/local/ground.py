@@ -151,7 +151,7 @@ class PlainGround(Ground):
         from .plain import work as instead
 
         done: Callable[..., _T] = getattr(instead, function.__name__, function)
-        return done(Job(self.state, report, stop), *arguments)
+        return done(Job(self.state, report, stop, plain=True), *arguments)
 
     def refusal(self) -> str | None:
         from .plain import loopback

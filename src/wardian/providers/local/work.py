@@ -17,39 +17,46 @@ from .state import State
 
 if TYPE_CHECKING:
     from ..images.store import Stored
+    from .growth import Growth
 
 
 @dataclass(frozen=True)
 class Job:
-    """What work is given besides its arguments. report: told about each resource as its state changes; stop: set to end it early."""
+    """What work is given besides its arguments.
+
+    report: told about each resource as its state changes. stop: set to end it early. plain: whether nodes are processes alone, see `plain/`.
+    """
 
     state: State
     report: Progress
     stop: Stop = field(default_factory=Stop)
+    plain: bool = False
 
 
 def create(job: Job, environment: str, resources: Sequence[Resource], pins: Mapping[str, str]) -> None:
-    from .growth import Growth
-
-    Growth(job.state, environment, job.report, job.stop, pins).create(resources)
+    _growth(job)(job.state, environment, job.report, job.stop, pins).create(resources)
 
 
 def update(job: Job, environment: str, resources: Sequence[Resource]) -> None:
-    from .growth import Growth
-
-    Growth(job.state, environment, job.report).update(resources)
+    _growth(job)(job.state, environment, job.report).update(resources)
 
 
 def delete(job: Job, environment: str, resources: Sequence[tuple[str, str]]) -> None:
-    from .growth import Growth
-
-    Growth(job.state, environment, job.report).delete(resources)
+    _growth(job)(job.state, environment, job.report).delete(resources)
 
 
 def destroy(job: Job, environment: str) -> None:
+    _growth(job)(job.state, environment, job.report).destroy()
+
+
+def _growth(job: Job) -> type[Growth]:
+    if job.plain:
+        from .plain.growth import PlainGrowth
+
+        return PlainGrowth
     from .growth import Growth
 
-    Growth(job.state, environment, job.report).destroy()
+    return Growth
 
 
 def observe(job: Job, environment: str) -> Observed:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +62,9 @@ class PlainGrowth(Growth):
 
     def _child(self, name: str, folder: ResourceFolder, spec: Mapping[str, Any], facts: Mapping[str, str]) -> dict[str, Any]:
         (folder.path / "home").mkdir(exist_ok=True, mode=0o700)
-        for part in ("run", "tmp"):
-            (Path(facts["scratch"]) / part).mkdir(parents=True, exist_ok=True, mode=0o700)
+        place = Path(facts["scratch"])
+        for part in (place.parent, place, place / "run", place / "tmp"):
+            _make_own(part)
         return {
             "key": f"node {name}",
             "kind": "plain",
@@ -172,3 +175,13 @@ def scratch(state: State, environment: str, node: str) -> Path:
     """Where a node has its sockets and what is temporary: a short path, since that of a socket may have 108 bytes."""
     which = hashlib.sha256(f"{state.root}\0{environment}\0{node}".encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"wardian-nodes-{os.getuid()}" / which
+
+
+def _make_own(folder: Path) -> None:
+    """Make a folder that no other user reaches into; one that is there already has to be so."""
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        remedy = "Remove it, or set TMPDIR to a folder of yours."
+        raise ProviderError("it is not a folder that is this user's alone", resource=str(folder), remedy=remedy)

@@ -15,23 +15,7 @@ from ..state import EnvironmentFolder, ResourceFolder
 from ..work import Job
 from . import caveats as lacking
 from . import loopback
-from .growth import PlainGrowth, end_nodes
-
-
-def create(job: Job, environment: str, resources: Sequence[Resource], pins: Mapping[str, str]) -> None:
-    PlainGrowth(job.state, environment, job.report).create(resources)
-
-
-def update(job: Job, environment: str, resources: Sequence[Resource]) -> None:
-    PlainGrowth(job.state, environment, job.report).update(resources)
-
-
-def delete(job: Job, environment: str, resources: Sequence[tuple[str, str]]) -> None:
-    PlainGrowth(job.state, environment, job.report).delete(resources)
-
-
-def destroy(job: Job, environment: str) -> None:
-    PlainGrowth(job.state, environment, job.report).destroy()
+from .growth import end_nodes
 
 
 def observe(job: Job, environment: str) -> Observed:
