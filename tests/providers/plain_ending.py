@@ -58,6 +58,9 @@ def kill(pids: Iterable[int], others: Iterable[int] = ()) -> None:
 def one_by_one() -> None:
     """All of a node ends with its guard, with its init, and at `down`."""
     environment = wardian.Environment()
+    print(environment.up())
+    reach = "import socket; socket.create_connection(('server', 8080))"
+    assert environment.exec("client", ["python3", "-c", reach])[0].ok
     for which in (0, 1):
         pair = pairs()["server"]
         kill([pair[which]], [*pair, stray(environment)])

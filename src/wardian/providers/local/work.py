@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Job:
     """What work is given besides its arguments.
 
-    report: told about each resource as its state changes. stop: set to end it early. plain: whether nodes are processes alone, see `plain/`.
+    report: told about each resource as its state changes. stop: set to end it early. plain: whether nodes are processes alone.
     """
 
     state: State

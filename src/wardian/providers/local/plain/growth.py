@@ -178,10 +178,10 @@ def scratch(state: State, environment: str, node: str) -> Path:
 
 
 def _make_own(folder: Path) -> None:
-    """Make a folder that no other user reaches into; one that is there already has to be so."""
+    """Make a folder that no other user changes; one that is there already has to be so."""
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
         remedy = "Remove it, or set TMPDIR to a folder of yours."
-        raise ProviderError("it is not a folder that is this user's alone", resource=str(folder), remedy=remedy)
+        raise ProviderError("it is not a folder that this user alone may change", resource=str(folder), remedy=remedy)
