@@ -26,7 +26,6 @@ from typing import IO, Any, TypeVar
 
 from ...errors import MissingToolError, ProviderError
 from ...experiment.resources import Caveat, Resource
-from ...paths import user_name
 from ..base import Finding, Progress
 from . import doctor, processes, subids, wayout, work
 from .kernel import namespace_of
@@ -115,7 +114,7 @@ class UserGround(Ground):
         except MissingToolError as error:
             return [doctor.lacking(error.message)]
         return [
-            Finding(doctor.USER, "ok", f"can be made by user {user_name()}"),
+            Finding(doctor.USER, "ok", f"can be made by user {subids.user_name()}"),
             subids.finding(),
             *super().diagnose(),
             wayout.finding(helper.pid),
@@ -220,7 +219,7 @@ class Helper:
             answer = self._answer()
         if "error" in answer:
             raise MissingToolError(
-                f"the provider local cannot make namespaces for user {user_name()}: {answer['error']}",
+                f"the provider local cannot make namespaces for user {subids.user_name()}: {answer['error']}",
                 remedy="`wardian doctor` says what this host lacks for that. Or run as root, or choose another provider in the file.",
             )
 

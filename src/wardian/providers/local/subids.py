@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...paths import user_name
 from ..base import Finding
 
 KINDS = {"uid": ("newuidmap", Path("/etc/subuid")), "gid": ("newgidmap", Path("/etc/subgid"))}
@@ -62,6 +62,14 @@ def finding() -> Finding:
         reason, remedy = grant.lacking
         return Finding("ids of users on nodes", "limited", f"one, since {reason}: apt, sshd and nginx need more", remedy)
     return Finding("ids of users on nodes", "ok", f"{grant.ranges['uid'][1] + 1:,} of them")
+
+
+def user_name() -> str:
+    """This user's name, or number where it has none."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def _range(table: Path, names: set[str]) -> tuple[int, int] | None:
