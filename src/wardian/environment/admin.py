@@ -189,8 +189,11 @@ def _plain(text: str) -> str:
 
 
 def _kill(identity: str, user: str | None) -> int:
-    """Kill an environment's processes outside of nodes, with which those on its nodes end."""
-    killed = 0
+    """Kill an environment's processes outside of nodes, with which those on its nodes end; gives how many once they are dead.
+
+    Until then they take their user's room, and whoever is to act as him would follow one of them while it goes.
+    """
+    killed, deadline = 0, time.monotonic() + PATIENCE
     for pid, uid, variables in _processes():
         if variables["WARDIAN_ENVIRONMENT"] == identity and user in (None, _name(uid)):
             with suppress(OSError):
@@ -200,6 +203,7 @@ def _kill(identity: str, user: str | None) -> int:
                     if _named(pid) == variables:
                         signal.pidfd_send_signal(descriptor, signal.SIGKILL)
                         killed += 1
+                        select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
                 finally:
                     os.close(descriptor)
     return killed
@@ -208,7 +212,7 @@ def _kill(identity: str, user: str | None) -> int:
 def _ask(place: Place, *command: str) -> Any:
     """Have `holdings.py` do something as the user of a place. Raises WardianError with its words, or that it has none."""
     process = subprocess.Popen(
-        [sys.executable, "-I", "-m", __name__, str(place.uid), place.state, str(_anchor(place)), *command],
+        [sys.executable, "-I", "-m", __name__, str(place.uid), place.state, *command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -243,14 +247,22 @@ def _read(process: subprocess.Popen[bytes]) -> bytes:
     return answer
 
 
-def _anchor(place: Place) -> int:
+def _anchor(uid: int, state: str) -> int:
     """The process of a user in whose control group and with whose limits we act as him; 0 where he has none, and nobody to lie in wait."""
+    naming = {pid for pid, _, variables in _processes() if variables["WARDIAN_STATE"] == state}
     own = []
-    for name in os.listdir("/proc") if place.uid else ():
+    for name in os.listdir("/proc") if uid else ():
         with suppress(OSError):
-            if name.isdigit() and _uid(int(name)) == place.uid:
+            if name.isdigit() and _uid(int(name)) == uid and _lives(int(name)):
                 own.append(int(name))
-    return min(own, key=lambda pid: (_in_node(pid), pid not in place.processes), default=0)
+    return min(own, key=lambda pid: (_in_node(pid), pid not in naming), default=0)
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process has not ended; one that has waits for whoever started it, and is in no group."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    return False
 
 
 def _in_node(pid: int) -> bool:
@@ -260,13 +272,16 @@ def _in_node(pid: int) -> bool:
     return True
 
 
-def _become(uid: int, state: str, anchor: int) -> dict[str, str]:
+def _become(uid: int, state: str) -> dict[str, str]:
     """Become a user for good, where a process of his is and with its limits; gives the variables to go on with."""
-    if anchor and uid:
-        for kind in {value for name, value in vars(resource).items() if name.startswith("RLIMIT_")}:
-            with suppress(ValueError, OSError):
-                resource.setrlimit(kind, resource.prlimit(anchor, kind))
-        _join(anchor)
+    while anchor := _anchor(uid, state):
+        try:
+            _follow(anchor)
+            break
+        except OSError:
+            # between the look and the step it may have ended, and another is to be followed
+            if _lives(anchor):
+                raise
     try:
         entry = pwd.getpwuid(uid)
         name, group, home = entry.pw_name, entry.pw_gid, entry.pw_dir
@@ -280,8 +295,11 @@ def _become(uid: int, state: str, anchor: int) -> dict[str, str]:
     return {"HOME": home, "USER": name, "LOGNAME": name, "PATH": path, "LANG": "C.UTF-8", "WARDIAN_STATE": state}
 
 
-def _join(anchor: int) -> None:
-    """Enter the control groups of a process, in each hierarchy that is mounted."""
+def _follow(anchor: int) -> None:
+    """Take on the limits of a process and enter its control groups, in each hierarchy that is mounted. Raises OSError."""
+    for kind in {value for name, value in vars(resource).items() if name.startswith("RLIMIT_")}:
+        with suppress(ValueError, PermissionError):
+            resource.setrlimit(kind, resource.prlimit(anchor, kind))
     tops: dict[str, Path] = {}
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, point, kind, options, *_ = line.split(" ")
@@ -295,9 +313,9 @@ def _join(anchor: int) -> None:
 
 
 def main() -> None:
-    """`python -m wardian.environment.admin UID STATE ANCHOR COMMAND …`, as root: go on as that user. Fails where that cannot be."""
-    uid, state, anchor, *command = sys.argv[1:]
-    variables = _become(int(uid), state, int(anchor))
+    """`python -m wardian.environment.admin UID STATE COMMAND …`, as root: go on as that user. Fails where that cannot be."""
+    uid, state, *command = sys.argv[1:]
+    variables = _become(int(uid), state)
     os.execve(sys.executable, [sys.executable, "-I", "-m", f"{__package__}.holdings", *command], variables)  # noqa: S606
 
 

@@ -78,8 +78,10 @@ class State:
             except BlockingIOError:
                 raise _busy(descriptor, file, instance) from None
             holder = {"pid": os.getpid(), "purpose": purpose, "since": time.time()}
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+            # what holds is the lock; who holds it finds no room on a full disk, and gives room all the more
+            with suppress(OSError):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, json.dumps(holder).encode(), 0)
             self.held.add(descriptor)
             try:
                 yield
