@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 from pathlib import Path
 from typing import Any
@@ -207,17 +208,22 @@ def test_too_large_for_the_node(notebook: Notebook) -> None:
     assert notebook.run("'huge' in wardian.nodes['server']").value == "False"
 
 
-def test_interrupted(notebook: Notebook) -> None:
-    """A transfer that is interrupted sets nothing, and the node's kernel works on."""
+@pytest.mark.parametrize("begun", [True, False])
+def test_interrupted(notebook: Notebook, begun: bool) -> None:
+    """A transfer that is interrupted sets nothing, and the node's kernel works on, even one that had not begun to receive."""
+    kernel = int(notebook.run("%%on server\nimport os; os.getpid()").value)
     notebook.run("import time, wardian; from wardian.kernel.values import encoding as values")
     notebook.run(
         "def send(write):\n    write(b'x' * 1000)\n    print('sending', flush=True)\n    time.sleep(60)\n"
         "slow = values.Parcel({'form': 'bytes'}, 2000, send)\nreal, values.pack = values.pack, lambda value, by_pickle: slow"
     )
+    if not begun:
+        os.kill(kernel, signal.SIGSTOP)
     sending = notebook.send("%put slow as half --to server")
     notebook.printed(sending, "sending")
     notebook.interrupt()
     assert notebook.result(sending).reply["ename"] == "KeyboardInterrupt"
+    os.kill(kernel, signal.SIGCONT)
     notebook.run("values.pack = real")
     assert notebook.run("'half' in wardian.nodes['server']").value == "False"
     assert notebook.run("%%on server\n1 + 1").value == "2"

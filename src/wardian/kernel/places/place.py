@@ -16,6 +16,9 @@ log = logging.getLogger("wardian.kernel")
 _HEEDED = 0.02
 """Seconds from a Python kernel's word that it begins a cell until an interrupt is sure to reach the cell's code."""
 
+_AGAIN = 0.25
+"""Seconds after which code of our own, which does not tell when it begins, is interrupted again; twice as long each time."""
+
 _REPLY = 0.3
 """Seconds after which a kernel that is idle again has lost its reply: ipykernel does where an interrupt hits it between the two."""
 
@@ -123,10 +126,14 @@ class Place:
         """Interrupt once the kernel is sure to heed it: a Python kernel ignores what comes before its cell's code runs."""
         asyncio.get_running_loop().call_later(max(0.0, self._begun + _HEEDED - time.monotonic()), self._interrupt_wanted)
 
-    def _interrupt_wanted(self) -> None:
-        if self._running is not None and self._running is self._to_interrupt:
-            self._interrupted = self._running
+    def _interrupt_wanted(self, again: float = _AGAIN) -> None:
+        running = self._running
+        if running is not None and running is self._to_interrupt:
+            self._interrupted = running
             self._interrupt()
+            if running.request.content.get("silent"):
+                asyncio.get_running_loop().call_later(again, self._interrupt_wanted, 2 * again)
+                return
         self._to_interrupt = None
 
     def opened(self) -> None:
