@@ -125,7 +125,7 @@ def test_killed_before_anything_was_written(whole: Stage) -> None:
 @pytest.mark.timeout(600)
 def test_up_is_killed_at_random_points(whole: Stage) -> None:
     """Wherever `up` is killed, `up` again finishes it or `down` removes it, without a rest."""
-    killed_up(whole, 10, seed=20)
+    killed_up(whole, 6, seed=20)
 
 
 @pytest.mark.long

@@ -19,7 +19,7 @@ def test_a_maker_that_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     state = State(tmp_path)
     with state.lock(RECORD.file, RECORD.instance, "wardian up"):
         with monkeypatch.context() as patched:
-            patched.setattr(EnvironmentFolder, "_fill", lambda self, record: (self.path.mkdir(parents=True), exit("killed")))
+            patched.setattr(EnvironmentFolder, "_fill", lambda self, *_: (self.path.mkdir(parents=True), exit("killed")))
             with pytest.raises(SystemExit):
                 state.environment(RECORD.id).begin(RECORD)
         (left,) = (tmp_path / "environments").iterdir()

@@ -188,6 +188,7 @@ def test_up_that_was_killed(lab: Lab, grounds: Stage) -> None:
     grounds.run("down")
 
 
+@pytest.mark.long
 def test_status_with_a_frozen_host(lab: Lab, grounds: Stage) -> None:
     """`status` names a host that has frozen without waiting for its connection's end, and tells what it knows of the others."""
     write(grounds, lab.settings("fern", "moss", patience="10min"), {"box": {"count": 2}})
