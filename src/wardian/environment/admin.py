@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -193,20 +193,21 @@ def _kill(identity: str, user: str | None) -> int:
 
     Until then they take their user's room, and whoever is to act as him would follow one of them while it goes.
     """
-    killed, deadline = 0, time.monotonic() + PATIENCE
-    for pid, uid, variables in _processes():
-        if variables["WARDIAN_ENVIRONMENT"] == identity and user in (None, _name(uid)):
-            with suppress(OSError):
-                descriptor = os.pidfd_open(pid)
-                try:
+    killed = []
+    with ExitStack() as opened:
+        for pid, uid, variables in _processes():
+            if variables["WARDIAN_ENVIRONMENT"] == identity and user in (None, _name(uid)):
+                with suppress(OSError):
+                    descriptor = os.pidfd_open(pid)
+                    opened.callback(os.close, descriptor)
                     # of a number that was given anew meanwhile, the descriptor is of another process
                     if _named(pid) == variables:
                         signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-                        killed += 1
-                        select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
-                finally:
-                    os.close(descriptor)
-    return killed
+                        killed.append(descriptor)
+        alive, deadline = set(killed), time.monotonic() + PATIENCE
+        while alive and (left := deadline - time.monotonic()) > 0:
+            alive.difference_update(select.select(alive, [], [], left)[0])
+    return len(killed)
 
 
 def _ask(place: Place, *command: str) -> Any:
