@@ -1,8 +1,9 @@
-"""How many files a process may have open: more than a shell's thousand, for whoever works on hundreds of nodes."""
+"""Files that processes have open: more than a shell's thousand for whoever works on hundreds of nodes, and none for whoever outlives us."""
 
 from __future__ import annotations
 
 import errno
+import os
 import resource
 from contextlib import suppress
 
@@ -22,6 +23,19 @@ def raise_limit() -> None:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def closing() -> list[tuple[int, int]]:
+    """What `os.posix_spawn` does (file_actions) for a process that outlives us: it keeps none of the files that our caller passed on.
+
+    Such a file may be a lock, or a pipe whose reader waits for its end.
+    """
+    given = []
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            if int(name) > 2 and os.get_inheritable(int(name)):
+                given.append((os.POSIX_SPAWN_CLOSE, int(name)))
+    return given
 
 
 def explained(error: BaseException) -> BaseException:

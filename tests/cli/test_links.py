@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 
@@ -35,6 +36,16 @@ def round_trip(stage: Stage) -> float:
     found = re.search(r"= ([\d.]+)/", text)
     assert found, text
     return float(found.group(1))
+
+
+def test_what_stays_holds_nothing_of_the_callers(stage: Stage) -> None:
+    """Nodes and relays that go on after `up` have none of the files that its caller passed on: a lock on one is free when it has ended."""
+    stage.write(TEXT)
+    with (stage.folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        stage.run("up", pass_fds=(lock.fileno(),))
+    with (stage.folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_set_show_and_up(up: Stage) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...descriptors import closing
 from ...errors import ProviderError
 from . import fabric, netlink, player, processes, shaping
 from .kernel import is_running, process_identity
@@ -178,7 +179,7 @@ def _start(helper: Helper, folder: Path, variables: Mapping[str, str]) -> int:
         sys.executable,
         [sys.executable, *helper.command, str(helper.configuration(folder))],
         variables,
-        file_actions=silent,
+        file_actions=[*silent, *closing()],
         setsid=True,
         # until it handles these it would die of them
         setsigmask=[signal.SIGHUP, signal.SIGUSR1],

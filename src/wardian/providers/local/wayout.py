@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from ...descriptors import closing
 from ...errors import ProviderError
 from ..base import Finding
 from . import processes
@@ -94,6 +95,7 @@ def _pasta(user: str, network: str, folder: Path, log: IO[bytes]) -> int | None:
 def _started(command: list[str], log: IO[bytes], kept: int | None = None) -> int:
     actions: list[Any] = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
     actions += [(os.POSIX_SPAWN_DUP2, log.fileno(), number) for number in (1, 2)]
+    actions += closing()
     if kept is not None:
         actions.append((os.POSIX_SPAWN_DUP2, kept, kept))
     # pasta of 2023 refuses to begin where this signal, which Python ignores, is ignored already
