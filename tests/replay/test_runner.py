@@ -90,6 +90,8 @@ def test_parameters_reach_experiment_and_notebook(stage: Stage) -> None:
     )
     stage.run("run", "study.ipynb", "-p", "clients=3", "-p", "label=fancy", "-p", "factor=4", "-o", "three.ipynb", timeout=150)
     output = said(stage.folder / "three.ipynb")
+    # by this id the cell is known again in every run
+    assert nbformat.read(stage.folder / "three.ipynb", as_version=4).cells[1].id == "injected-parameters"
     assert "3 fancy 8" in output[2]
     assert "client-2" in output[3]
     unknown = stage.error("run", "study.ipynb", "-p", "colour=red", code=3)

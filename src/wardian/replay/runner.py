@@ -39,6 +39,9 @@ log = logging.getLogger("wardian")
 _PATIENCE = 5.0
 """How long a run that failed waits for what is still found out about it, seconds."""
 
+_INJECTED = "injected-parameters"
+"""The tag, papermill's, and the id of the cell that sets given parameters: the same in each run, so that two can be compared."""
+
 REPLAY = "run.replay"
 """The kind of event that says that a run was run to be compared, and with which."""
 
@@ -378,11 +381,11 @@ def _parameters_cell(document: NotebookNode) -> NotebookNode | None:
 def _inject(document: NotebookNode, values: Mapping[str, Any]) -> None:
     """Put the given values after the cell tagged `parameters`, in place of those of an earlier run."""
     cell = _parameters_cell(document)
-    document.cells = [item for item in document.cells if "injected-parameters" not in item.metadata.get("tags", ())]
+    document.cells = [item for item in document.cells if _INJECTED not in item.metadata.get("tags", ())]
     if cell is None or not values:
         return
     lines = "\n".join(f"{name} = {value!r}" for name, value in values.items())
-    injected = nbformat.v4.new_code_cell(f"# Parameters\n{lines}", metadata={"tags": ["injected-parameters"]})
+    injected = nbformat.v4.new_code_cell(f"# Parameters\n{lines}", id=_INJECTED, metadata={"tags": [_INJECTED]})
     document.cells.insert(document.cells.index(cell) + 1, injected)
 
 
