@@ -215,7 +215,7 @@ def test_a_written_file_is_what_a_person_would_write() -> None:
     )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(experiments())
 def test_experiments_read_back(made: Experiment) -> None:
     """Any valid experiment, written as text, reads back equal, with its values' types."""

@@ -196,6 +196,7 @@ def test_up_locked(stage: Stage) -> None:
 
 @pytest.mark.root
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_locked_images_of_an_engine(stage: Stage, engine: Daemon) -> None:
     """A container is made from the locked digest although its image's name means another by now, stays so, and is not begun without it."""

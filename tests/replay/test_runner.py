@@ -153,7 +153,7 @@ def test_notebooks_are_read_without_compiling_a_grammar() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "True False\n"
 
 
-@pytest.mark.parametrize("tool", ["nbconvert", "papermill"])
+@pytest.mark.parametrize("tool", ["papermill", pytest.param("nbconvert", marks=pytest.mark.long)])
 def test_stock_runners(stage: Stage, tool: str) -> None:
     """jupyter nbconvert and papermill, as they are, run `%%on` cells on their nodes once the environment is up."""
     require("jupyter" if tool == "nbconvert" else tool)
