@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wardian.errors import SelectorError
-from wardian.experiment.selectors import NodeRef, Selector, Term, names, parse, resolve
+from wardian.experiment.selectors import NodeRef, Selector, Term, names, natural_order, parse, resolve
 
 NODES = [
     NodeRef("server", "server", None, ("web",)),
@@ -134,3 +134,11 @@ def test_selectors_read_back(terms: list[Term]) -> None:
     terms.sort(key=lambda term: term.without)
     selector = Selector(tuple(terms))
     assert parse(str(selector)) == selector
+
+
+ORDERED = ["client", "client[2]", "client[10]", "client[10]/east", "client1[0]", "g0", "g1", "g2", "g2a", "g10", "web@g2", "web@g10"]
+
+
+def test_names_are_in_the_order_of_their_numbers() -> None:
+    """Names are sorted as people count: numbers in them by their value, and a group before another whose name goes on."""
+    assert sorted(set(ORDERED), key=natural_order) == ORDERED

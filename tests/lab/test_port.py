@@ -14,7 +14,7 @@ from wardian.errors import SelectorError, WardianError
 from wardian.experiment import selectors
 from wardian.kernel.cells.binding import bind
 
-BINDING = ROOT / "src/wardian/lab/labextension/lib/binding"
+LIB = ROOT / "src/wardian/lab/labextension/lib"
 NODES = [
     *(selectors.NodeRef(f"client[{index}]", "client", index, ("player",)) for index in (0, 1, 2, 3, 5)),
     selectors.NodeRef("server", "server", None, ("origin", "player")),
@@ -52,7 +52,7 @@ NAMES = ["client", "server", "spare"]
 
 def node(module: str, expression: str, argument: object) -> Any:
     """The value of a JavaScript expression over `m`, a module of the extension's, and `given`."""
-    url = json.dumps((BINDING / f"{module}.js").as_uri())
+    url = json.dumps((LIB / f"{module}.js").as_uri())
     script = f"import * as m from {url}; const given = {json.dumps(argument)}; console.log(JSON.stringify({expression}));"
     done = subprocess.run([require("node"), "--input-type=module", "-e", script], capture_output=True, text=True, timeout=60, check=True)
     return json.loads(done.stdout)
@@ -61,7 +61,7 @@ def node(module: str, expression: str, argument: object) -> Any:
 @pytest.fixture(scope="module")
 def lines() -> list[Any]:
     """The `%%on` lines of all sources, as the page reads them."""
-    return node("line", "given.map(source => [m.onLine(source), m.isHomeMagic(source)])", SOURCES)
+    return node("binding/line", "given.map(source => [m.onLine(source), m.isHomeMagic(source)])", SOURCES)
 
 
 @pytest.mark.parametrize("number", range(len(SOURCES)), ids=[repr(source) for source in SOURCES])
@@ -80,7 +80,7 @@ def test_lines(lines: list[Any], number: int) -> None:
 def test_lines_are_changed_in_place() -> None:
     """Another selector takes the place of the old one, and what else a line says stays, as far as it goes with it."""
     forms = "[m.withOnLine(source, 'server', 'bash'), m.withOnLine(source, 'here', 'python') + '\\n1', m.withoutOnLine(source)]"
-    for source, made in zip(SOURCES, node("line", f"given.map(source => {forms})", SOURCES), strict=True):
+    for source, made in zip(SOURCES, node("binding/line", f"given.map(source => {forms})", SOURCES), strict=True):
         before, (changed, home, without) = bind(source, {}, None), (bind(code, {}, None) for code in made)
         assert (changed.binding.selector, changed.binding.language) == ("server", "bash")
         if before.start is not None and not before.help:
@@ -94,7 +94,7 @@ def test_lines_are_changed_in_place() -> None:
 def picks() -> list[Any]:
     """What all selectors pick, as the page has it."""
     nodes = [{"name": ref.name, "group": ref.group, "index": ref.index, "roles": ref.roles} for ref in NODES]
-    return node("selectors", "given[0].map(selector => m.pick(selector, given[1], given[2]))", [SELECTORS, nodes, NAMES])
+    return node("binding/selectors", "given[0].map(selector => m.pick(selector, given[1], given[2]))", [SELECTORS, nodes, NAMES])
 
 
 @pytest.mark.parametrize("number", range(len(SELECTORS)), ids=[repr(selector) for selector in SELECTORS])
@@ -114,17 +114,23 @@ def test_colours_stay() -> None:
     def colors(count: int) -> dict[str, int]:
         nodes = [{"name": f"client[{index}]", "group": "client", "index": index, "roles": []} for index in range(count)]
         nodes.append({"name": "server", "group": "server", "index": None, "roles": []})
-        return dict(node("colors", "[...m.colorsOf(given)]", nodes))
+        return dict(node("binding/colors", "[...m.colorsOf(given)]", nodes))
 
     few, more = colors(2), colors(7)
     assert few.items() <= more.items()
     assert len(set(more.values())) == 8
 
 
+def test_names_are_in_the_same_order() -> None:
+    """The page sorts names as the kernel does: numbers in them by their value."""
+    names = ["client[10]", "g10", "client[2]", "server", "g2", "g1", "wan"]
+    assert node("panel/names", "[...given].sort(m.byName)", names) == sorted(names, key=selectors.natural_order)
+
+
 def test_wrong_lines_are_the_kernels_to_tell() -> None:
     """What the kernel refuses is still shown as a line, so that a picker can replace it."""
     wrong = ["%%on client --oops", "%%on --lang bash", "%%on client server", "%%on 'client"]
-    assert all(node("line", "given.map(source => m.onLine(source) !== null)", wrong))
+    assert all(node("binding/line", "given.map(source => m.onLine(source) !== null)", wrong))
     for source in wrong:
         with pytest.raises(WardianError):
             bind(f"{source}\n1", {}, None)

@@ -261,7 +261,7 @@ def _print_resources(observed: Observed) -> None:
         mark = "" if item.state == "ready" else f" ({item.state})"
         services.setdefault(item.spec["node"], []).append(item.spec["service"] + mark)
     rows = []
-    for item in sorted(observed.of("node"), key=lambda node: (node.spec.get("group", node.name), node.spec.get("index") or 0)):
+    for item in observed.of("node"):
         written = {part["network"]: part["address"].partition("/")[0] for part in item.spec.get("interfaces", ())}
         addresses = ", ".join(dict.fromkeys((written | dict(item.addresses)).values()))
         state = item.state + (f": {item.detail}" if item.detail else "")

@@ -66,7 +66,7 @@ class LiveEnvironment:
             for item in self.observed.of("node")
             if item.spec
         )
-        self.nodes = {view.name: view for view in sorted(views, key=lambda view: (view.group, view.index or 0))}
+        self.nodes = {view.name: view for view in views}
 
     def select(self, selector: str) -> list[str]:
         """The names of the nodes that `selector` picks. Raises SelectorError naming what exists."""

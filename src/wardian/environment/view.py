@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import ExperimentFileError, Problem, WardianError
 from ..experiment.model import Experiment
 from ..experiment.resources import EnvironmentRecord, Observed, Resource
+from ..experiment.selectors import natural_order
 from ..providers.base import Provider
 from . import faults, links, services
 from .environment import Environment
@@ -68,9 +69,8 @@ class View:
         )
 
     def nodes(self) -> dict[str, dict[str, Any]]:
-        """The nodes by name, group by group: {"group", "index", "roles", "hostname", "state", "detail", "addresses", …}."""
-        found = sorted(self._both("node"), key=lambda item: (str(item[1].get("group", item[0])), item[1].get("index") or 0))
-        return {name: {**_node(spec), "state": state, "detail": detail or None} for name, spec, state, detail in found}
+        """The nodes by name: {"group", "index", "roles", "hostname", "state", "detail", "addresses", …}."""
+        return {name: {**_node(spec), "state": state, "detail": detail or None} for name, spec, state, detail in self._both("node")}
 
     def networks(self) -> dict[str, dict[str, Any]]:
         """The networks by name: {"subnet", "gateway", "mtu", "state", "detail"}."""
@@ -96,7 +96,7 @@ class View:
                 "mtu": view.mtu,
                 "state": view.state,
             }
-            for view in views
+            for view in sorted(views, key=lambda view: natural_order(view.name))
         }
 
     def services(self) -> dict[str, dict[str, Any]]:
@@ -106,8 +106,11 @@ class View:
             for name, spec, state, detail in self._both("service")
         }
 
-    def _both(self, kind: str) -> Iterable[tuple[str, Mapping[str, Any], str, str]]:
-        """(name, spec, state, detail) of those that exist, with the addresses that they have, then of those only asked for."""
+    def _both(self, kind: str) -> list[tuple[str, Mapping[str, Any], str, str]]:
+        """(name, spec, state, detail) of those that exist, with the addresses that they have, and of those only asked for, in order."""
+        return sorted(self._each(kind), key=lambda item: natural_order(item[0]))
+
+    def _each(self, kind: str) -> Iterable[tuple[str, Mapping[str, Any], str, str]]:
         wanted = {item.name: item for item in self.desired if item.kind == kind}
         for item in self.observed.of(kind):
             spec = item.spec or (wanted[item.name].spec if item.name in wanted else {})

@@ -41,6 +41,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .selectors import natural_order
+
 SHAPE = ("delay", "jitter", "distribution", "loss", "loss_burst", "duplicate", "reorder", "rate", "queue", "trace")
 """The parts of a SHAPE, in the order in which people read them."""
 
@@ -126,13 +128,14 @@ class Observed:
     resources: Mapping[tuple[str, str], ObservedResource] = field(default_factory=dict)
 
     def of(self, kind: str) -> Iterator[ObservedResource]:
-        """Those of one kind, in the order in which the provider gave them."""
+        """Those of one kind."""
         return (item for key, item in self.resources.items() if key[0] == kind)
 
     @staticmethod
     def collect(environment: EnvironmentRecord | None, resources: Iterable[ObservedResource]) -> Observed:
-        """An Observed from a sequence of resources."""
-        return Observed(environment, {item.key: item for item in resources})
+        """An Observed from resources, in the order of their names."""
+        found = sorted(resources, key=lambda item: natural_order(item.name))
+        return Observed(environment, {item.key: item for item in found})
 
 
 @dataclass(frozen=True, slots=True)

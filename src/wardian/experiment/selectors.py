@@ -20,6 +20,7 @@ from ..errors import SelectorError
 _TERM = re.compile(r"(?P<not>!?)\s*(?P<name>[A-Za-z0-9_.-]+)\s*(?:\[\s*(?P<index>[^\[\]]*?)\s*\])?")
 _INDEX = re.compile(r"-?[0-9]{1,9}")
 _SLICE = re.compile(r"(-?[0-9]{1,9})?\s*:\s*(-?[0-9]{1,9})?\s*(?::\s*(-?[0-9]{1,9})?)?")
+_NUMBER = re.compile(r"([0-9]+)")
 _LISTED = 20
 
 
@@ -108,6 +109,11 @@ def nearest(word: str, names: Collection[str]) -> str | None:
     """The one of `names` that `word` most looks like, or None when none is near."""
     found = difflib.get_close_matches(word[:80], list(names)[:5000], n=1, cutoff=0.6)
     return found[0] if found else None
+
+
+def natural_order(name: str) -> list[list[str | int]]:
+    """A key that sorts names as people count: "g2" before "g10", "client[2]" before "client[10]", all of "g" before those of "g1"."""
+    return [[int(part) if place % 2 else part for place, part in enumerate(_NUMBER.split(whole))] for whole in name.split("[")]
 
 
 def _term(part: str, text: str) -> Term:

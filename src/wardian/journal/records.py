@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..experiment.selectors import natural_order
+
 KINDS = ("operation", "run", "cell", "transfer", "event")
 
 PACKAGES = "packages."
@@ -90,9 +92,4 @@ class RunRecord:
     def nodes(self) -> list[str]:
         """The nodes that it is known of that they took part, in the order of their names."""
         named = {fact.node for fact in self.facts if fact.node} | {node for cell in self.of("cell") for node in cell.nodes}
-        return sorted(named, key=_by_number)
-
-
-def _by_number(name: str) -> tuple[str, int]:
-    group, _, index = name.rstrip("]").partition("[")
-    return group, int(index) if index.isdigit() else -1
+        return sorted(named, key=natural_order)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ...errors import ProviderError
 from ...experiment.resources import Observed, ObservedResource
+from ...experiment.selectors import natural_order
 from .engine import Engine
 from .names import BEGUN, ENVIRONMENT, KIND, NAME, PINNED, SPEC, Identity, carries, filters, identity_of, network_name
 from .records import Entry, Records
@@ -101,7 +102,7 @@ async def list_containers(engine: Engine, *wanted: str) -> list[Container]:
         if carries(item["Labels"], *wanted)
     ]
     # one that is being removed is as good as gone
-    return sorted((item for item in made if item.state != "removing"), key=lambda item: _natural(item.node))
+    return sorted((item for item in made if item.state != "removing"), key=lambda item: natural_order(item.node))
 
 
 def observed(
@@ -172,8 +173,3 @@ def _with_image(spec: Mapping[str, Any], item: Container, images: Mapping[str, s
         return spec
     now = images.get(name) or images.get(f"{name}:latest")
     return spec if now in (None, item.image) else {**spec, "image": item.image}
-
-
-def _natural(name: str) -> tuple[str, int]:
-    group, _, index = name.partition("[")
-    return group, int(index.rstrip("]") or 0) if index else 0

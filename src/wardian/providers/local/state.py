@@ -31,6 +31,7 @@ from urllib.parse import quote, unquote
 
 from ...errors import BusyError
 from ...experiment.resources import KINDS, EnvironmentRecord
+from ...experiment.selectors import natural_order
 from .kernel import is_running
 
 _BEGINNING = ".new-"
@@ -157,7 +158,7 @@ class EnvironmentFolder:
             names = os.listdir(self.path / kind)
         except FileNotFoundError:
             return []
-        return sorted((self.resource(kind, unquote(name)) for name in names), key=lambda item: _natural(item.name))
+        return sorted((self.resource(kind, unquote(name)) for name in names), key=lambda item: natural_order(item.name))
 
     def fabric_pid(self) -> int | None:
         """The number of the process that holds the fabric, if it runs."""
@@ -304,8 +305,3 @@ def _busy(descriptor: int, file: str, instance: str) -> BusyError:
     except (ValueError, KeyError, TypeError):
         who = "another process"
     return BusyError(f"the environment of {file} (instance {instance}) is held by {who}", remedy="Wait for it to end, then try again.")
-
-
-def _natural(name: str) -> list[tuple[bool, int, str]]:
-    parts = name.replace("[", "\0").replace("]", "\0").split("\0")
-    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]

@@ -4,7 +4,7 @@ import { undone } from '../actions/menu';
 import type { IEnvironment, IFault, ILink, INetwork, IOpenPort, IService } from '../environment/types';
 import { wordsOf } from '../topology/symbols';
 import { messageOf, useAnswer, usePanel } from './context';
-import { moment, rate, span, talks } from './names';
+import { moment, named, rate, span, talks } from './names';
 import type { ISelection } from './selection';
 import { StateMark } from './state_mark';
 
@@ -18,7 +18,7 @@ interface IListProps<T> {
 export const NetworkList = React.memo(function NetworkList({ items, selection, onSelect }: IListProps<INetwork>): React.ReactElement {
   return (
     <ul className="wardian-List">
-      {Object.entries(items).map(([name, network]) => (
+      {named(items).map(([name, network]) => (
         <Row key={name} kind="network" name={name} note={network.subnet ?? ''} selection={selection} onSelect={onSelect}>
           <StateMark state={network.state} detail={network.detail} />
         </Row>
@@ -31,7 +31,7 @@ export const NetworkList = React.memo(function NetworkList({ items, selection, o
 export const LinkList = React.memo(function LinkList({ items, selection, onSelect }: IListProps<ILink>): React.ReactElement {
   return (
     <ul className="wardian-List">
-      {Object.entries(items).map(([name, link]) => (
+      {named(items).map(([name, link]) => (
         <Row key={name} kind="link" name={name} note={wordsOf(link)} selection={selection} onSelect={onSelect}>
           <StateMark state={link.state} />
         </Row>
@@ -66,7 +66,7 @@ export const ServiceList = React.memo(function ServiceList(props: IListProps<ISe
   const { items, selection, onSelect } = props;
   return (
     <ul className="wardian-List">
-      {Object.entries(items).map(([name, service]) => (
+      {named(items).map(([name, service]) => (
         <Row key={name} kind="node" name={service.node} shown={name} note={service.detail ?? ''} selection={selection} onSelect={onSelect}>
           <StateMark state={service.state} detail={service.detail} />
         </Row>

@@ -2,6 +2,18 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 
 import type { IEntry, IEnvironment, State, WholeState } from '../environment/types';
 
+const collator = new Intl.Collator('en', { numeric: true });
+
+/** Sorts names as people count: "g2" before "g10". */
+export function byName(one: string, other: string): number {
+  return collator.compare(one, other);
+}
+
+/** What is there by name, in the order of the names. */
+export function named<T>(items: Record<string, T>): [string, T][] {
+  return Object.entries(items).sort(([one], [other]) => byName(one, other));
+}
+
 /** What a state is called. */
 export function stateName(state: State | WholeState, trans: TranslationBundle): string {
   switch (state) {

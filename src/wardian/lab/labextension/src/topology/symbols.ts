@@ -1,4 +1,5 @@
 import type { IEnvironment, ILink, INode, State } from '../environment/types';
+import { byName, named } from '../panel/names';
 
 /** A symbol of the drawing for the nodes of one group: one for all of them while it is folded, else one each. */
 export interface IBlock {
@@ -23,10 +24,10 @@ export interface IStructure {
 /** Above so many members a group is folded at first. */
 const FEW = 6;
 
-/** The groups of an environment, in its order: {group: names of its nodes}. */
+/** The groups of an environment, in the order of their names: {group: names of its nodes}. */
 export function groupsOf(nodes: Record<string, INode>): Map<string, string[]> {
   const groups = new Map<string, string[]>();
-  for (const [name, node] of Object.entries(nodes)) {
+  for (const [name, node] of named(nodes)) {
     const group = node.group ?? name;
     const members = groups.get(group);
     if (members) {
@@ -35,7 +36,7 @@ export function groupsOf(nodes: Record<string, INode>): Map<string, string[]> {
       groups.set(group, [name]);
     }
   }
-  return groups;
+  return new Map([...groups].sort(([one], [other]) => byName(one, other)));
 }
 
 /** Whether a group of so many is folded: as has been chosen, else if it has many members. */
@@ -54,10 +55,10 @@ export function structure(state: Pick<IEnvironment, 'nodes' | 'networks' | 'link
     const networks = [...new Set(nodes.flatMap(node => memberships[node]!))];
     return { id, nodes, folded: isFolded(folds, id, nodes.length), networks, uniform: sets.size === 1 };
   });
-  const links = Object.entries(state.links)
+  const links = named(state.links)
     .filter(([, link]) => link.kind === 'link' && link.ends.length === 2 && link.ends.every(end => end in state.networks))
     .map(([name, link]) => ({ name, ends: link.ends as [string, string] }));
-  return { blocks, networks: Object.keys(state.networks), links, memberships };
+  return { blocks, networks: Object.keys(state.networks).sort(byName), links, memberships };
 }
 
 /** What to call several things of which each is in one of these states. */
