@@ -61,7 +61,9 @@ def test_mistakes_are_marked_as_they_are_typed(page: Page, stage: Stage) -> None
     page.keyboard.type("many}")
     expect(marks).to_have_text("many")
     marks.hover()
-    expect(page.locator(".cm-tooltip-lint")).to_contain_text("nodes.one.cpus")
+    tooltip = page.locator(".cm-tooltip-lint")
+    expect(tooltip).to_contain_text("nodes.one.cpus")
+    assert (tooltip.bounding_box() or {"width": 0})["width"] < 640
     picture(page, "editor-mark")
     page.keyboard.press("End")
     for _ in range(5):

@@ -1,6 +1,6 @@
 import { autocompletion } from '@codemirror/autocomplete';
 import { type Diagnostic, linter } from '@codemirror/lint';
-import type { EditorView } from '@codemirror/view';
+import { EditorView } from '@codemirror/view';
 import type { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
 import type { CodeMirrorEditor } from '@jupyterlab/codemirror';
 import { PathExt } from '@jupyterlab/coreutils';
@@ -16,6 +16,9 @@ import type { ISchema } from './schema';
 
 /** After the last key until a text is checked, milliseconds. */
 const PAUSE = 400;
+
+/** What is said of a mistake are sentences, and an editor may be as wide as the screen. */
+const READABLE = EditorView.theme({ '.cm-tooltip-lint': { maxWidth: 'min(36em, 90vw)', overflowWrap: 'anywhere' } });
 
 /** Marks mistakes in experiment files as they are typed, and completes their keys and values. */
 export const editor: JupyterFrontEndPlugin<void> = {
@@ -38,7 +41,11 @@ export const editor: JupyterFrontEndPlugin<void> = {
         if (PathExt.basename(context.path) === FILE) {
           const check = (view: EditorView): Promise<Diagnostic[]> =>
             marks(server, view, app.serviceManager.contents.localPath(context.path));
-          widget.content.editor?.injectExtension([linter(check, { delay: PAUSE }), autocompletion({ override: [completion(load)] })]);
+          widget.content.editor?.injectExtension([
+            linter(check, { delay: PAUSE }),
+            READABLE,
+            autocompletion({ override: [completion(load)] })
+          ]);
         }
         return new DisposableDelegate(() => undefined);
       }
