@@ -25,6 +25,8 @@ export class Front {
   /** Whether the experiments have been looked for. */
   known = false;
 
+  /** Whether what is shown stays, whatever comes to the front. */
+  pinned = false;
   /** What the server says where they cannot be looked for. */
   trouble = '';
 
@@ -60,13 +62,23 @@ export class Front {
     });
   }
 
-  /** Show another environment, until another document with an experiment of its own comes to the front. */
+  /** Show another environment, until another document with an experiment of its own comes to the front, unless it is pinned. */
   choose(path: string, instance: string): void {
     if (this.live?.path === path && this.live.instance === instance) {
       return;
     }
     this.live?.dispose();
     this.live = new Live(this._server, path, instance);
+    this.changed.emit();
+  }
+
+  /** Let what is shown stay, or go again with what comes to the front. */
+  pin(pinned: boolean): void {
+    this.pinned = pinned;
+    if (!pinned) {
+      this._followed = '';
+      this._follow();
+    }
     this.changed.emit();
   }
 
@@ -128,7 +140,7 @@ export class Front {
   /** Show what belongs to what is in front. */
   private _follow(): void {
     const found = this._named ?? this._nearest(this.folder);
-    if (found && found !== this._followed) {
+    if (found && found !== this._followed && !(this.pinned && this.live)) {
       this._followed = found;
       this.choose(found, 'default');
     }

@@ -124,6 +124,15 @@ function Chooser({ front, trans }: { front: Front; trans: TranslationBundle }): 
           </option>
         ))}
       </select>
+      <button
+        className="wardian-Button"
+        title={trans.__('Keep showing this, whichever notebook is in front')}
+        aria-pressed={front.pinned}
+        disabled={!live}
+        onClick={() => front.pin(!front.pinned)}
+      >
+        {trans.__('Pin')}
+      </button>
     </div>
   );
 }
