@@ -92,13 +92,21 @@ def arrive(lab: Lab, source: str, target: str, *, slow: bool = False) -> int:
 
 
 async def test_a_rate_and_its_queue(lab: Lab) -> None:
-    """What comes too fast for a link waits in a queue of the length written, what exceeds that is lost, and nothing else is touched."""
+    """What comes too fast for a link waits in a queue of the length written, what exceeds that is lost, and nothing else is touched.
+
+    What the interfaces of hosts carry is told of their access links.
+    """
     there = provider(lab)
     await create(there, "links-1", resources(SLOW, {}))
     assert set(states(await there.observe("links-1")).values()) == {"ready"}
     arrive(lab, "fern", "moss", slow=True)
+    before = await there.traffic("links-1")
     for way in (("moss", "fern"), ("moss", "ivy"), ("fern", "other"), ("other", "fern")):
         assert arrive(lab, *way) == COUNT, way
+    carried = await there.traffic("links-1")
+    for link, ways in {"server/east": {"up": COUNT, "down": 2 * COUNT}, "client[0]/west": {"up": 2 * COUNT}}.items():
+        for way, count in ways.items():
+            assert 1000 * count < carried[link][way] - before[link][way] < 1100 * count + 100_000
     assert qdiscs(lab.machines["moss"]) == "noqueue"
     await there.destroy("links-1", quiet)
     assert arrive(lab, "fern", "moss") == COUNT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from . import fabric
@@ -30,8 +31,13 @@ def of(environment: EnvironmentFolder) -> dict[str, dict[str, int]]:
 def _counters(process: int | None) -> dict[str, tuple[int, int]]:
     """Bytes received and sent, by interface, in the network namespace of a process; nothing where that is gone."""
     try:
-        lines = Path(f"/proc/{process}/net/dev").read_text().splitlines()[2:] if process else []
+        lines = Path(f"/proc/{process}/net/dev").read_text().splitlines() if process else []
     except OSError:
         return {}
-    split = (line.partition(":") for line in lines)
+    return counters_in(lines)
+
+
+def counters_in(lines: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Bytes received and sent, by interface, from the lines of a net/dev."""
+    split = (line.partition(":") for line in lines if ":" in line)
     return {name.strip(): (int(fields[0]), int(fields[8])) for name, _, rest in split if (fields := rest.split())}

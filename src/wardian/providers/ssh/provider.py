@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 from ...errors import NodeDownError, NotUpError
 from ...experiment.resources import Capabilities, EnvironmentRecord, Observed, Resource
 from ...paths import state_folder
-from ..base import Channel, Fault, Finding, Progress, Provider, ProviderSettings
-from . import adoption, caveats, doctor, limits, marker, shaping
+from ..base import Channel, Fault, Finding, Progress, Provider, ProviderSettings, Usage
+from . import adoption, caveats, doctor, limits, marker, shaping, use
 from . import faults as afflictions
 from .channel import SshChannel
 from .hosts import each
@@ -97,6 +97,14 @@ class SshProvider(Provider):
     async def glance(self, environment: str) -> Observed:
         entry = self.index.read(environment)
         return Observed() if entry is None else glance(entry)
+
+    async def usage(self, environment: str) -> Mapping[str, Usage]:
+        entry = self.index.read(environment)
+        return await use.used(entry) if entry else {}
+
+    async def traffic(self, environment: str) -> Mapping[str, Mapping[str, int]]:
+        entry = self.index.read(environment)
+        return await use.carried(entry) if entry else {}
 
     async def create(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
         await self._tending(environment).create(resources, progress)
