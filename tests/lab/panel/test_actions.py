@@ -72,6 +72,7 @@ def test_growing_by_the_plan_that_is_shown(panel: Panel, server: Server, beside:
     seen = panel.page.evaluate_handle(KEEP_PROGRESS)
     form.get_by_role("button", name="Carry it out").click()
     panel.is_whole("ready")
+    expect(panel.button("Up…")).to_be_focused()
     assert "create" in seen.evaluate("seen => seen.text")
     panel.has_state("client[1]", "ready")
     assert set(ask(server, "GET", "environment", stage)["nodes"]) == {"server", "client[0]", "client[1]"}

@@ -125,8 +125,10 @@ def test_search(panel: Panel, up: Stage) -> None:
 
 
 def test_keyboard_alone(panel: Panel, up: Stage) -> None:
-    """Without a mouse: arrow keys go through list and drawing, open and close a group, and plus zooms."""
+    """Without a mouse: a command leads to the panel, arrow keys go through list and drawing, Enter into details, and plus zooms."""
     page = panel.page
+    page.evaluate("() => { document.activeElement.blur(); window.jupyterapp.commands.execute('wardian:show-panel'); }")
+    expect(panel.root).to_be_focused()
     panel.row("group", "client").focus()
     page.keyboard.press("ArrowRight")
     expect(panel.row("group", "client")).to_have_attribute("aria-expanded", "true")
@@ -134,6 +136,10 @@ def test_keyboard_alone(panel: Panel, up: Stage) -> None:
     expect(panel.row("node", "client[0]")).to_be_focused()
     page.keyboard.press("Enter")
     expect(panel.details("Node client[0]")).to_be_visible()
+    page.keyboard.press("Enter")
+    expect(panel.details("Node client[0]")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(panel.row("node", "client[0]")).to_be_focused()
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowLeft")
     expect(panel.row("group", "client")).to_have_attribute("aria-expanded", "false")
@@ -149,7 +155,6 @@ def test_keyboard_alone(panel: Panel, up: Stage) -> None:
         arg=[panel.symbol("node", "server").element_handle(), before["width"] if before else 0],
     )
     page.keyboard.press("0")
-    panel.button("Close").click()
 
 
 def test_a_page_of_its_own(panel: Panel, up: Stage) -> None:
@@ -169,7 +174,7 @@ def test_a_page_of_its_own(panel: Panel, up: Stage) -> None:
 
 
 def test_the_notebook_in_front_decides(panel: Panel, stage: Stage) -> None:
-    """The experiment of the notebook in front, near or named by it, is shown; what is chosen by hand holds until another one comes."""
+    """The experiment of the notebook in front, near or named by it, is shown; what is chosen holds until another comes, or is pinned."""
     stage.write("name: other\nnodes: [alone]\n", "other/experiment.yaml")
     kernelspec = {"name": "python3", "display_name": "python3"}
     metadata = {"named": {"kernelspec": kernelspec, "wardian": {"experiment": "other/experiment.yaml"}}}
@@ -198,7 +203,10 @@ def test_the_notebook_in_front_decides(panel: Panel, stage: Stage) -> None:
     choose_own()
     bring("named", "Notebook")
     expect(other).to_be_visible()
+    panel.button("Pin").click()
     bring("own")
+    expect(other).to_be_visible()
+    panel.button("Pin").click()
     expect(own).to_be_visible()
     panel.page.evaluate("[...window.jupyterapp.shell.widgets('main')].forEach(widget => widget.dispose())")
 

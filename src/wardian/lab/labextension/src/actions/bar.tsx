@@ -23,6 +23,9 @@ export function ActionBar({ state, large }: { state: IEnvironment; large: boolea
     }
   });
   const busy = Object.values(state.tasks ?? {}).some(task => task.state === 'running');
+  // what is disabled loses the keyboard's focus, and both become so by what they do
+  const unready = busy || state.problems.length > 0;
+  const gone = busy || state.state === 'absent';
   const which = { path: live.path, instance: live.instance };
   const attempt = (work: Promise<unknown>): void => {
     work.then(
@@ -48,15 +51,17 @@ export function ActionBar({ state, large }: { state: IEnvironment; large: boolea
           className="wardian-Button"
           ref={up}
           aria-expanded={growing}
-          disabled={busy || state.problems.length > 0}
+          aria-disabled={unready}
           onClick={() => {
-            setWanted(null);
-            setGrowing(!growing);
+            if (!unready) {
+              setWanted(null);
+              setGrowing(!growing);
+            }
           }}
         >
           {trans.__('Up…')}
         </button>
-        <button className="wardian-Button" disabled={busy || state.state === 'absent'} onClick={() => void down()}>
+        <button className="wardian-Button" aria-disabled={gone} onClick={() => void (gone || down())}>
           {trans.__('Down…')}
         </button>
         <button

@@ -30,6 +30,7 @@ export function Details(props: IDetailsProps): React.ReactElement | null {
   return (
     <section
       className="wardian-Details"
+      tabIndex={-1}
       aria-label={`${kinds[kind]} ${name}`}
       onKeyDown={event => {
         if (event.key === 'Escape') {

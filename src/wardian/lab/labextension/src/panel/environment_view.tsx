@@ -27,13 +27,18 @@ export function EnvironmentView({ large }: { large: boolean }): React.ReactEleme
   const [selected, setSelection] = React.useState<ISelection | null>(null);
   const [text, setText] = React.useState('');
   const returning = React.useRef<HTMLElement | null>(null);
+  const shown = React.useRef<ISelection | null>(null);
   const onFold = React.useCallback((group: string, folded: boolean) => setFolds(before => new Map(before).set(group, folded)), []);
   const onSelect = React.useCallback((selection: ISelection | null) => {
     if (selection) {
       returning.current = document.activeElement as HTMLElement | null;
+      if (shown.current?.kind === selection.kind && shown.current.name === selection.name) {
+        returning.current?.closest('.wardian-Panel')?.querySelector<HTMLElement>('.wardian-Details')?.focus();
+      }
     } else {
       returning.current?.focus();
     }
+    shown.current = selection;
     setSelection(selection);
   }, []);
 

@@ -29,6 +29,17 @@ export class PanelSidebar extends ReactWidget {
     this.addClass('wardian-Panel');
     this._front = front;
     this._shared = shared;
+    // where the keyboard goes on once it is shown
+    this.node.tabIndex = -1;
+  }
+
+  protected override onActivateRequest(): void {
+    // the command palette gives the focus back to where it was as it closes
+    requestAnimationFrame(() => {
+      if (this.isVisible && !this.node.contains(document.activeElement)) {
+        this.node.focus();
+      }
+    });
   }
 
   protected override render(): React.ReactElement {

@@ -2,7 +2,7 @@ import * as React from 'react';
 
 import type { IEntry } from '../environment/types';
 import { messageOf, usePanel, useSignal } from '../panel/context';
-import { moment, span, statusName } from '../panel/names';
+import { byName, moment, span, statusName } from '../panel/names';
 import { type ILane, lanes, ticks } from './lanes';
 
 const LIMIT = 300;
@@ -120,7 +120,7 @@ export function Timeline(): React.ReactElement {
       {trouble ? <p className="wardian-mod-warning">{trouble}</p> : null}
       {shown.length ? (
         <Chart
-          lanes={lanes(shown, [...names], now)}
+          lanes={lanes(shown, [...names].sort(byName), now)}
           order={shown}
           seen={seen}
           now={now}
@@ -158,6 +158,13 @@ function Chart(props: IChartProps): React.ReactElement {
   const [focused, setFocused] = React.useState('');
   const place = (time: number): number => (100 * (time - seen.from)) / (seen.to - seen.from);
   const tab = [focused, chosen].find(id => order.some(entry => entry.id === id)) ?? order.at(-1)!.id;
+  const going = React.useRef(false);
+  React.useEffect(() => {
+    if (going.current) {
+      going.current = false;
+      chart.current!.querySelector<HTMLElement>(`[data-entry="${CSS.escape(focused)}"]`)?.focus();
+    }
+  }, [focused]);
   React.useEffect(() => {
     const element = chart.current!;
     const onWheel = (event: WheelEvent): void => {
@@ -173,16 +180,22 @@ function Chart(props: IChartProps): React.ReactElement {
   const onKeyDown = (event: React.KeyboardEvent): void => {
     const at = order.findIndex(entry => entry.id === tab);
     const way = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    // about what has the focus, so that it stays in sight
+    const about = Math.min(1, Math.max(0, place(order[at]!.started) / 100));
     if (way && event.shiftKey) {
       onMove(way * STEP);
     } else if (way) {
-      const next = order[Math.max(0, Math.min(order.length - 1, at + way))]!.id;
-      setFocused(next);
-      chart.current!.querySelector<HTMLElement>(`[data-entry="${CSS.escape(next)}"]`)?.focus();
+      const next = order[Math.max(0, Math.min(order.length - 1, at + way))]!;
+      const where = place(next.started) / 100;
+      if (where < 0 || where > 1) {
+        onMove(where - 0.5);
+      }
+      going.current = true;
+      setFocused(next.id);
     } else if (event.key === '+' || event.key === '=') {
-      onZoom(ZOOM);
+      onZoom(ZOOM, about);
     } else if (event.key === '-') {
-      onZoom(1 / ZOOM);
+      onZoom(1 / ZOOM, about);
     } else if (event.key === '0') {
       onFit();
     } else {
@@ -225,12 +238,13 @@ function Chart(props: IChartProps): React.ReactElement {
           <div className="wardian-Timeline-bars" style={{ height: lane.rows * ROW }}>
             {lane.bars.map(({ entry, row }) => {
               const [from, to] = [place(entry.started), place(entry.ended ?? now)];
-              return to < 0 || from > 100 ? null : (
+              // what has the focus would lose it if it were not there
+              return (to < 0 || from > 100) && entry.id !== tab ? null : (
                 <Bar
                   key={entry.id}
                   entry={entry}
-                  left={Math.max(0, from)}
-                  width={Math.min(100, to) - Math.max(0, from)}
+                  left={to < 0 ? -2 : Math.min(102, Math.max(0, from))}
+                  width={Math.max(0, Math.min(100, to) - Math.max(0, from))}
                   row={row}
                   chosen={entry.id === chosen}
                   tab={entry.id === tab}
