@@ -157,7 +157,9 @@ def test_root_sees_extends_and_ends(users: tuple[User, User], lab: Path) -> None
     folder = bob.folder / "lab"
     bob.wardian("up", "--yes", cwd=folder)
     (his,) = json.loads(bob.wardian("ls", "--json"))
-    assert f"ended {his['id']} of {bob.name}" in admin("end", his["id"], "--user", bob.name)
+    said = admin("end", his["id"], "lab-0", "--user", bob.name, code=4)
+    assert f"ended {his['id']} of {bob.name}" in said, "what can be ended is, whatever becomes of the others"
+    assert "nobody here holds an environment 'lab-0'" in said
     assert bob.wardian("ls") == "No environment is up here.\n"
 
 
@@ -191,5 +193,5 @@ def test_what_a_user_puts_in_the_way_harms_root_in_nothing(users: tuple[User, Us
     said = admin("ls", "--user", bob.name)
     assert "evil" in said
     assert "\x1b" not in said
-    assert bob.name in admin("end", "evil", "--user", bob.name, code=1)
+    assert bob.name in admin("end", "--all", "--user", bob.name, code=1)
     assert list(tmp_path.iterdir()) == []

@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 import click
 
+from ..errors import WardianError
 from .common import json_option, print_json, style, table
 
 
@@ -58,20 +59,32 @@ def ls_command(user: str | None, as_json: bool) -> None:
 
 
 @admin_command.command("end")
-@click.argument("identity", metavar="ID")
+@click.argument("identities", metavar="ID...", nargs=-1)
 @user_option
+@click.option("--all", "everything", is_flag=True, help="All that `wardian admin ls` shows; with --user, all of that user.")
 @click.option("--force", is_flag=True, help="Kill all that runs in it first, and collect nothing.")
-def end_command(identity: str, user: str | None, force: bool) -> None:
-    """Collect the files that the experiment names, then remove everything of the environment, as its user would.
+def end_command(identities: tuple[str, ...], user: str | None, everything: bool, force: bool) -> None:
+    """Collect the files that the experiments name, then remove everything of the environments, as their users would.
 
     \b
     wardian admin end video-qoe-3f2a91bc
     wardian admin end video-qoe-3f2a91bc --force
+    wardian admin end --all --user ada
     """
     from ..environment.admin import end
 
-    holding = end(identity, user, force=force)
-    click.echo(f"ended {identity}" + (f" of {holding.user}" if holding else ", of which only processes were left"))
+    if bool(identities) == everything:
+        raise click.UsageError("say which environments to end by their ids, or all of them with --all")
+    failed: list[WardianError] = []
+    for identity, outcome in end(identities, user, force=force):
+        if isinstance(outcome, WardianError):
+            failed.append(outcome)
+        else:
+            click.echo(f"ended {identity}" + (f" of {outcome.user}" if outcome else ", of which only processes were left"))
+    if len(failed) > 1:
+        raise WardianError(f"{len(failed)} were not ended: " + "; ".join(error.message for error in failed), remedy=failed[0].remedy)
+    if failed:
+        raise failed[0]
 
 
 @admin_command.command("extend")

@@ -81,26 +81,39 @@ def holdings(user: str | None = None) -> tuple[list[Holding], list[Unanswered]]:
     return found, silent
 
 
-def end(identity: str, user: str | None = None, *, force: bool = False) -> Holding | None:
-    """Collect what an environment's file names and tear it down, as its user.
+def end(
+    identities: Sequence[str] = (), user: str | None = None, *, force: bool = False
+) -> Iterator[tuple[str, Holding | WardianError | None]]:
+    """Collect what environments' files name and tear them down, each as its user, some at once. Without ids, all that is held.
 
-    force: kill all that runs in it first, and collect nothing: where a user's processes leave no room to do anything as him.
-    Gives what it was, or None where only its processes were left to kill. Raises NotUpError, and WardianError with what went wrong.
+    force: kill all that runs in them first, and collect nothing: where a user's processes leave no room to do anything as him.
+    Yields each id with what it was, None where only its processes were left to kill, or what went wrong.
     """
-    killed = _kill(identity, user) if force else 0
-    try:
-        holding = _find(identity, user)
-    except NotUpError:
-        if killed:
-            return None
-        raise
-    _ask(holding.place, "end", holding.id, *([] if force else ["collect"]))
-    return holding
+    killed = _kill(identities, user) if force else set()
+    found, _ = holdings(user)
+    asked: list[tuple[str, Holding | None]] = [(identity, None) for identity in dict.fromkeys(identities)]
+    if not identities:
+        asked = [(holding.id, holding) for holding in found]
+        asked += [(identity, None) for identity in sorted(killed.difference(holding.id for holding in found))]
+
+    def ended(identity: str, holding: Holding | None) -> Holding | WardianError | None:
+        try:
+            holding = holding or _chosen(identity, found)
+            _ask(holding.place, "end", holding.id, *([] if force else ["collect"]))
+        except NotUpError as error:
+            return None if identity in killed else error
+        except WardianError as error:
+            return error
+        return holding
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        for (identity, _), outcome in zip(asked, pool.map(ended, *zip(*asked, strict=True)) if asked else (), strict=True):
+            yield identity, outcome
 
 
 def extend(identity: str, seconds: float, user: str | None = None) -> float:
-    """Hold an environment for longer, also beyond the policy; gives when its lease ends then. Raises as `end` does."""
-    holding = _find(identity, user)
+    """Hold an environment for longer, also beyond the policy; gives when its lease ends then. Raises WardianError."""
+    holding = _chosen(identity, holdings(user)[0])
     if not holding.place.processes:
         raise NotUpError(f"nothing of {identity} runs", remedy="its user has it again with `wardian up`")
     answer = _ask(holding.place, "extend", holding.id, f"{seconds}s")
@@ -109,8 +122,7 @@ def extend(identity: str, seconds: float, user: str | None = None) -> float:
     return answer
 
 
-def _find(identity: str, user: str | None) -> Holding:
-    found, _ = holdings(user)
+def _chosen(identity: str, found: Sequence[Holding]) -> Holding:
     fitting = [holding for holding in found if holding.id == identity]
     if not fitting:
         raise NotUpError(f"nobody here holds an environment {identity!r}", remedy="`wardian admin ls` shows who holds what")
@@ -188,26 +200,26 @@ def _plain(text: str) -> str:
     return "".join(sign if sign.isprintable() else "?" for sign in text[:500])
 
 
-def _kill(identity: str, user: str | None) -> int:
-    """Kill an environment's processes outside of nodes, with which those on its nodes end; gives how many once they are dead.
+def _kill(identities: Sequence[str], user: str | None) -> set[str]:
+    """Kill environments' processes outside of nodes, with which those on their nodes end; gives whose were killed once they are dead.
 
     Until then they take their user's room, and whoever is to act as him would follow one of them while it goes.
     """
-    killed = []
+    killed: dict[int, str] = {}
     with ExitStack() as opened:
         for pid, uid, variables in _processes():
-            if variables["WARDIAN_ENVIRONMENT"] == identity and user in (None, _name(uid)):
+            if (not identities or variables["WARDIAN_ENVIRONMENT"] in identities) and user in (None, _name(uid)):
                 with suppress(OSError):
                     descriptor = os.pidfd_open(pid)
                     opened.callback(os.close, descriptor)
                     # of a number that was given anew meanwhile, the descriptor is of another process
                     if _named(pid) == variables:
                         signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-                        killed.append(descriptor)
+                        killed[descriptor] = variables["WARDIAN_ENVIRONMENT"]
         alive, deadline = set(killed), time.monotonic() + PATIENCE
         while alive and (left := deadline - time.monotonic()) > 0:
             alive.difference_update(select.select(alive, [], [], left)[0])
-    return len(killed)
+    return set(killed.values())
 
 
 def _ask(place: Place, *command: str) -> Any:
