@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from wardian.environment.verify import paths, probe, report
+from wardian.environment.verify import measure, paths, probe, report
 from wardian.environment.verify.probe import SLOT, Inbox, ManyInbox, Train, inbox_of, summary
 from wardian.environment.verify.report import Check, Report, interval, packets_for
 from wardian.experiment import file, routes
@@ -257,6 +257,28 @@ def test_pauses_of_a_flood_are_told(monkeypatch):
     train = {"to": flooding.socket.getsockname(), "count": 100, "interval": 0.01, "size": 64, "echo": False, "linger": 0.0}
     assert flooding.send(1, **train, lasts=0.2)["missed"] == pytest.approx(0.81)
     assert flooding.send(2, **train, lasts=0.2)["missed"] == 0
+
+
+class Told:
+    """A probe on a path that carries two fifths of what the file says; as a sender it keeps to its pace."""
+
+    address, port, clock = "10.0.0.1", 1, None
+
+    async def ask(self, op, **asked):
+        if op == "report":
+            return {"there": {"rate": 2e6 * 1472 / 1514, "count": 500, "late_delay": None}, "overflows": 0}
+        seconds = asked["count"] * asked["interval"]
+        return {"sent": asked["count"], "seconds": seconds, "missed": asked["count"] * max(asked["interval"] - asked["lasts"], 0)}
+
+
+@pytest.mark.parametrize("queue", [None, {"discipline": "codel"}, {"bytes": 64000}])
+async def test_a_rate_that_is_not_there_fails(queue):
+    """What does not come through is a failure, whatever queue is written, and not for the pace of who sends."""
+    shape = {"rate": 5e6} | ({"queue": queue} if queue else {})
+    expected = paths.expected([routes.Stretch("link", "wan", "there")], {("link", "wan"): {"there": shape}})
+    way = measure.Direction("a", "b", (), expected)
+    (check,) = await measure.Pair(Told(), Told(), way, way, 1.0)._flood(way, Told(), Told())
+    assert (check.measured, check.ok) == (pytest.approx(2e6), False)
 
 
 def test_shapes_one_after_the_other() -> None:

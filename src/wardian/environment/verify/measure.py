@@ -17,6 +17,7 @@ from ...errors import CommandError, NodeDownError, NodeError
 from ...experiment.routes import SHAPES, Stretch
 from ...nodes.run import run
 from ...providers.base import Channel, Process
+from ...providers.local.qdiscs import DEFAULT_QUEUE
 from . import report
 from .paths import Expected
 from .report import Check
@@ -47,6 +48,8 @@ FASTEST = 3e9
 """Bits a second that a probe can offer at all; where the file has more, less is offered."""
 ENOUGH = 1.05
 """How much of a rate has to have been offered for its measurement to count."""
+KEPT_SHORT = 0.005
+"""Seconds of waiting below which no discipline brings a queue."""
 PINGS = 50
 MTU_BEYOND = 1
 
@@ -234,8 +237,9 @@ class Pair:
         interval = frame * 8 / min(flood * rate / before, FASTEST)
         count, number = math.ceil(seconds / interval), self._number()
         linger = way.expected.delay + 4 * way.expected.jitter + fills + 0.3
+        lasts = max(_backlog_seconds(way.expected), 2 * interval)
         sent = await source.ask("send", train=number, to=[target.address, target.port], count=count, interval=interval, size=size,
-                                echo=False, linger=linger, lasts=fills)  # fmt: skip
+                                echo=False, linger=linger, lasts=lasts)  # fmt: skip
         answer = await target.ask("report", train=number)
         found = answer["there"]
         offered = before * sent["sent"] * frame * 8 / sent["seconds"]
@@ -311,6 +315,11 @@ def _queue_seconds(wanted: Expected) -> float:
     if "packets" in queue:
         return float(queue["packets"]) * 1514 * 8 / wanted.rate
     return float(queue["bytes"]) * 8 / wanted.rate if "bytes" in queue else 0.0
+
+
+def _backlog_seconds(wanted: Expected) -> float:
+    """How long what waits for a path's slowest stretch keeps that busy while more than its rate is sent, at least."""
+    return _queue_seconds(wanted) or (KEPT_SHORT if "discipline" in (wanted.queue or {}) else DEFAULT_QUEUE)
 
 
 async def ping(first: End, second: End, there: Direction, back: Direction) -> list[Check]:
