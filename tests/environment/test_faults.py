@@ -102,7 +102,7 @@ async def test_overlapping_faults(up, cloud):
 
 async def test_duration(up, cloud, monkeypatch):
     """What is over is undone by whoever tends, not before, and the moment for it is told."""
-    inflicted = await up.fault.pause("server", duration="30s")
+    inflicted = await up.fault.pause("server", duration=30)
     moment, holders = await tend(up)
     assert moment == inflicted.fault.until
     assert holders == []
@@ -201,7 +201,7 @@ async def test_partition_sides(up, cloud):
 
 async def test_flap_phases(up, cloud, monkeypatch):
     """A flapping link is down at first, up later, and down again a cycle on; at the end it is up."""
-    inflicted = await up.fault.flap("wan", every="2s", down="500ms", duration="10s")
+    inflicted = await up.fault.flap("wan", every=2, down=0.5, duration=10.0)
     began = inflicted.fault.began
     seen = []
     for after in (0.1, 0.6, 1.9, 2.1, 2.6):
@@ -244,6 +244,8 @@ async def test_what_is_refused(up):
         (lambda: up.fault.slow("server", cpu="0%"), PlanError, "slowed"),
         (lambda: up.fault.slow("server", cpu="much"), PlanError, "cpu: 'much'"),
         (lambda: up.fault.pause("server", duration="soon"), PlanError, "duration: 'soon'"),
+        (lambda: up.fault.pause("server", duration="30"), PlanError, "duration: '30'"),
+        (lambda: up.fault.pause("server", duration=-1), PlanError, "duration: -1 is not a number of seconds"),
         (lambda: up.fault.flap("wan", every="1s", down="1s"), PlanError, "--every 2s --down 500ms"),
         (lambda: up.fault.flap("nothing", every="2s", down="1s"), SelectorError, "nothing"),
         (lambda: up.fault.undo("abcdef"), SelectorError, "abcdef"),

@@ -21,6 +21,14 @@ def test_durations_are_read(text: object, seconds: float) -> None:
     assert units.parse_duration(text) == seconds
 
 
+def test_seconds_of_a_program() -> None:
+    """Where a program may give a number of seconds, that is what it is; text still needs its unit."""
+    assert [units.as_seconds(value) for value in (7200.0, 30, 0, "30min")] == [7200, 30, 0, 1800]
+    for value in (-1, float("nan"), float("inf"), True, None, "30"):
+        with pytest.raises(ValueError, match=r"such as|not negative"):
+            units.as_seconds(value)
+
+
 @pytest.mark.parametrize(
     ("text", "bits"),
     [("100mbit", 10**8), ("1.5Gbit", 15 * 10**8), ("56kbps", 56_000), ("8bit", 8), ("10 mbit/s", 10**7), (1000, 1000), ("2.5e3", 2500)],

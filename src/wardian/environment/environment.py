@@ -19,7 +19,7 @@ from ..experiment.model import Experiment
 from ..experiment.plan import Plan
 from ..experiment.resources import EnvironmentRecord, Observed, ObservedResource, Resource
 from ..experiment.topology import expand
-from ..experiment.units import format_duration, parse_duration
+from ..experiment.units import as_seconds, format_duration
 from ..journal import Journal
 from ..nodes import files
 from ..nodes.files import Transfer
@@ -244,12 +244,12 @@ class Environment:
         Raises PlanError where it has no lease, or a longer one than a policy allows, ProviderError where its site does not give more,
         NotUpError, BusyError.
         """
-        added = parsed("duration", parse_duration, duration)
+        added = parsed("duration", as_seconds, duration)
         return await self._change_lease(added, f"lease extend {format_duration(added)}", bounded)
 
     async def shrink_lease(self, duration: float | str) -> float:
         """Hold the environment for less; otherwise as `extend_lease`. Raises PlanError where less than that is left."""
-        less = parsed("duration", parse_duration, duration)
+        less = parsed("duration", as_seconds, duration)
         return await self._change_lease(-less, f"lease shrink {format_duration(less)}", bounded=False)
 
     async def _change_lease(self, added: float, reason: str, bounded: bool) -> float:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PlanError, SelectorError
-from ..experiment.units import parse_duration, parse_fraction
+from ..experiment.units import as_seconds, parse_fraction
 from . import faults, keeper
 from .faults import InForce
 from .live import LiveEnvironment, environments
@@ -100,7 +100,7 @@ class Faults:
 
     def flap(self, link: str, *, every: float | str, down: float | str, duration: float | str | None = None) -> Inflicting:
         """Have links lose their carrier again and again. link: as for `set_link`. every: from one loss to the next; down: how long each."""
-        seconds, cycle, lost = _seconds(duration), parsed("every", parse_duration, every), parsed("down", parse_duration, down)
+        seconds, cycle, lost = _seconds(duration), parsed("every", as_seconds, every), parsed("down", as_seconds, down)
         return self._inflicting(lambda live, held: faults.flap(live, link, cycle, lost, seconds, held))
 
     async def kill(self, selector: str, *, duration: float | str | None = None) -> list[str]:
@@ -164,7 +164,7 @@ async def settle() -> list[str]:
 
 
 def _seconds(duration: float | str | None) -> float | None:
-    return None if duration is None else parsed("duration", parse_duration, duration)
+    return None if duration is None else parsed("duration", as_seconds, duration)
 
 
 def parsed(name: str, parse: Callable[[object], float], value: object) -> float:

@@ -53,6 +53,15 @@ def parse_duration(value: object) -> float:
     return float(total)
 
 
+def as_seconds(value: object) -> float:
+    """Seconds from a number of them, as Python programs give, or from text as `parse_duration` reads it."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return parse_duration(value)
+    if not 0 <= value <= _LARGEST:
+        raise ValueError("a number of seconds that is not negative")
+    return float(value)
+
+
 def parse_rate(value: object) -> int:
     """Bits a second from `100mbit`, `1.5Gbit`, `56kbps`. A bare number is bits a second; a capital B (bytes) is refused."""
     number, unit = _split(_text(value, RATE), RATE)
