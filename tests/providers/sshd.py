@@ -151,7 +151,8 @@ class Machine:
 
     def run(self, script: str) -> str:
         """What a shell script prints there, run from outside of SSH."""
-        inside = ["nsenter", f"--target={self._inner()}", "--pid", "--mount", "--uts", "--net", "sh", "-c", script]
+        # its root is said, too: where these tests run in a chroot, that is not the root of its mounts
+        inside = ["nsenter", f"--target={self._inner()}", "--pid", "--mount", "--uts", "--net", "--root", "sh", "-c", script]
         return subprocess.run(inside, capture_output=True, text=True, check=True).stdout
 
     def _inner(self) -> int:
