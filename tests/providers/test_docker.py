@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from wardian.errors import CommandError, NodeDownError, ProviderError
-from wardian.experiment.resources import Resource
+from wardian.experiment.resources import Observed, Resource
 from wardian.nodes.run import run
 from wardian.providers.base import Fault
 from wardian.providers.docker import DockerProvider, DockerSettings
@@ -236,6 +236,17 @@ async def test_an_image_that_means_another_by_now_is_seen(empty: Grown) -> None:
     await empty.ask("POST", f"/images/{BARE}/tag", repo=repository, tag=tag)
     assert f" -> {name})" in await empty.plan(*resources)
     await empty.ask("DELETE", f"/images/{name}")
+
+
+async def test_another_image_for_nodes_that_name_none_is_seen(empty: Grown) -> None:
+    """A node that names no image is planned with that of the settings, and made anew where they name another one."""
+    given = [empty.environment(), node("a"), node("b", build={"context": "./image"})]
+    planned = {item.name: item for item in await empty.provider.complete(given, Observed())}
+    assert [planned[name].spec["image"] for name in "ab"] == [IMAGE, None]
+    await empty.grow(planned["a"])
+    lan = Resource("network", "lan", {"subnet": "10.74.0.0/24", "gateway": None, "routes": []})
+    changed = await DockerProvider(DockerSettings(image=BARE)).complete([given[0], lan, given[1]], Observed())
+    assert f"(image {IMAGE} -> {BARE})" in await empty.plan(*changed)
 
 
 async def test_what_was_pruned_is_known_by_the_nodes(empty: Grown) -> None:

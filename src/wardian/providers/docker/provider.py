@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -87,6 +88,16 @@ class DockerProvider(Provider):
     async def capabilities(self, desired: Sequence[Resource]) -> Capabilities:
         wiring = self._wiring(self.engine, await self._choice())
         return Capabilities(IN_PLACE | wiring.in_place, tuple(await wiring.caveats(desired)))
+
+    async def complete(self, desired: Sequence[Resource], observed: Observed) -> Sequence[Resource]:
+        # written at the node, so that another one is seen, and whoever makes the node anew knows it
+        default = self.settings.image or default_image()
+        return [
+            replace(item, spec={**item.spec, "image": default})
+            if item.kind == "node" and item.spec["image"] is None and not item.spec.get("build")
+            else item
+            for item in desired
+        ]
 
     async def environments(self) -> list[EnvironmentRecord]:
         known: dict[str, list[EnvironmentRecord]] = {address: [] for address in self._addresses()}
