@@ -9,19 +9,17 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def all_of(works: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Do these at once. Raises the first error when all have ended; cancelled, all are, and have ended before it goes on."""
+async def all_of(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """What these give, done at once. Raises the first error when all have ended; cancelled, all are, and have ended before it goes on."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
-        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
     except asyncio.CancelledError:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         raise
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException):
-            raise outcome
+    return [task.result() for task in tasks]
 
 
 async def uncut(work: Awaitable[T]) -> T:

@@ -6,24 +6,20 @@ import asyncio
 import functools
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from ...errors import NodeDownError, NotUpError, ProviderError
+from ...errors import NodeDownError, ProviderError
 from ...experiment.plan import Plan
 from ...experiment.resources import Capabilities, EnvironmentRecord, Observed, ObservedResource, Resource
 from ...paths import state_folder
-from ..base import Channel, Fault, Finding, Progress, Provider, ProviderSettings, Slots
-from ..ssh import faults as afflictions
+from ..base import Finding, Progress, ProviderSettings, Slots
 from ..ssh import marker
 from ..ssh import observation as hosts
-from ..ssh.channel import SshChannel
 from ..ssh.index import Entry
-from ..ssh.inventory import Host
+from ..ssh.on_hosts import OnHosts
 from ..ssh.refusals import HostError
-from ..ssh.spawning import Spawners
 from ..ssh.tending import Tending
 from . import budget, foresight, leases
 from .choice import checksum
@@ -45,17 +41,15 @@ IN_PLACE = frozenset(
 )
 
 
-class OpenStackProvider(Provider):
+class OpenStackProvider(OnHosts):
     """Nodes that are servers of a cloud, in a reservation where the settings ask for one."""
 
     name: ClassVar[str] = "openstack"
     Settings: ClassVar[type[ProviderSettings]] = OpenStackSettings
-    faults: ClassVar[frozenset[str]] = afflictions.KINDS
 
     def __init__(self, settings: ProviderSettings | None = None) -> None:
         super().__init__(settings)
         self._chosen = self.settings if isinstance(self.settings, OpenStackSettings) else OpenStackSettings()
-        self._spawners = Spawners()
         self._clouds: dict[tuple[str | None, str | None], Cloud] = {}
         self._gates: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -79,14 +73,6 @@ class OpenStackProvider(Provider):
 
     async def slots(self, desired: Sequence[Resource], days: int) -> Slots | None:
         return await leases.slots_of(self._reached(self._chosen), self._chosen.reserve, desired, days)
-
-    async def environments(self) -> list[EnvironmentRecord]:
-        return [entry.record for entry in self.index.entries()]
-
-    @asynccontextmanager
-    async def lock(self, file: str, instance: str, purpose: str) -> AsyncIterator[None]:
-        with self.index.locks.lock(file, instance, purpose):
-            yield
 
     async def observe(self, environment: str) -> Observed:
         entry, cloud = self.index.read(environment), self._cloud(environment)
@@ -232,21 +218,6 @@ class OpenStackProvider(Provider):
                     found[node] = current
         return found
 
-    # Working on nodes
-
-    def channel(self, environment: str, node: str) -> Channel:
-        return SshChannel(node, marker.place(environment, node), lambda: self._host(environment, node), self._spawners)
-
-    async def inflict(self, environment: str, kind: str, targets: Sequence[str], faults: Sequence[Fault]) -> None:
-        if entry := self.index.read(environment):
-            await afflictions.inflict(entry, kind, targets, faults)
-
-    async def kill(self, environment: str, nodes: Sequence[str]) -> None:
-        entry = self.index.read(environment)
-        if entry is None:
-            raise NotUpError(f"there is no environment {environment}")
-        await afflictions.kill(entry, nodes)
-
     # Looking after it
 
     async def collect_garbage(self, progress: Progress) -> list[str]:
@@ -298,11 +269,6 @@ class OpenStackProvider(Provider):
         entry = self._entry(environment)
         entry.resources |= {resource.key: resource for resource in resources}
         self.index.write(entry)
-
-    def _host(self, environment: str, node: str) -> Host | None:
-        entry = self.index.read(environment)
-        placed = entry.nodes.get(node) if entry else None
-        return placed.host if placed else None
 
 
 def _record(environment: str, spec: Mapping[str, Any]) -> EnvironmentRecord:

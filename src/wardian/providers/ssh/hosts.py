@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
+from ..concurrency import all_of
 from .refusals import HostError
 
 T = TypeVar("T")
@@ -25,17 +26,4 @@ async def each(items: Iterable[T], work: Callable[[T], Awaitable[U]]) -> list[U 
             except HostError as error:
                 return error
 
-    tasks = [asyncio.create_task(one(item)) for item in items]
-    try:
-        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    except asyncio.CancelledError:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
-    results: list[U | HostError] = []
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException) and not isinstance(outcome, HostError):
-            raise outcome
-        results.append(outcome)
-    return results
+    return await all_of(one(item) for item in items)

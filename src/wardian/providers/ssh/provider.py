@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ...errors import NodeDownError, NotUpError
-from ...experiment.resources import Capabilities, EnvironmentRecord, Observed, Resource
+from ...errors import NodeDownError
+from ...experiment.resources import Capabilities, Observed, Resource
 from ...paths import state_folder
-from ..base import Channel, Fault, Finding, Progress, Provider, ProviderSettings, Usage
+from ..base import Finding, Progress, ProviderSettings, Usage
 from . import adoption, caveats, doctor, limits, marker, shaping, use
-from . import faults as afflictions
-from .channel import SshChannel
 from .hosts import each
 from .index import Entry, Index
-from .inventory import Host, hosts
+from .inventory import hosts
 from .observation import glance, notes, observe
+from .on_hosts import OnHosts
 from .placement import LostError, Placement
 from .refusals import HostError
 from .routes import Routes
 from .settings import SshSettings
 from .shaping import Look
-from .spawning import Spawners
 from .tending import Tending
 
 IN_PLACE = frozenset(
@@ -37,17 +34,15 @@ IN_PLACE = frozenset(
 )
 
 
-class SshProvider(Provider):
+class SshProvider(OnHosts):
     """Nodes on machines that are there already."""
 
     name: ClassVar[str] = "ssh"
     Settings: ClassVar[type[ProviderSettings]] = SshSettings
-    faults: ClassVar[frozenset[str]] = afflictions.KINDS
 
     def __init__(self, settings: ProviderSettings | None = None) -> None:
         super().__init__(settings)
         self._places = self.settings if isinstance(self.settings, SshSettings) else SshSettings()
-        self._spawners = Spawners()
 
     @functools.cached_property
     def index(self) -> Index:
@@ -78,14 +73,6 @@ class SshProvider(Provider):
         answers = zip(limited, await each(limited, lambda node: limits.look(places[node][0])), strict=True)
         unlimited = {node: reasons for node, reasons in answers if isinstance(reasons, dict)}
         return Capabilities(IN_PLACE, tuple(caveats.of(desired, facts, routes, seen, unlimited)))
-
-    async def environments(self) -> list[EnvironmentRecord]:
-        return [entry.record for entry in self.index.entries()]
-
-    @asynccontextmanager
-    async def lock(self, file: str, instance: str, purpose: str) -> AsyncIterator[None]:
-        with self.index.locks.lock(file, instance, purpose):
-            yield
 
     async def observe(self, environment: str) -> Observed:
         entry = self.index.read(environment)
@@ -131,21 +118,8 @@ class SshProvider(Provider):
         entry = self.index.read(environment)
         return await notes(entry) if entry else {}
 
-    def channel(self, environment: str, node: str) -> Channel:
-        return SshChannel(node, marker.place(environment, node), lambda: self._host(environment, node), self._spawners)
-
     async def own_clocks(self, environment: str) -> bool:
         return True
-
-    async def inflict(self, environment: str, kind: str, targets: Sequence[str], faults: Sequence[Fault]) -> None:
-        if entry := self.index.read(environment):
-            await afflictions.inflict(entry, kind, targets, faults)
-
-    async def kill(self, environment: str, nodes: Sequence[str]) -> None:
-        entry = self.index.read(environment)
-        if entry is None:
-            raise NotUpError(f"there is no environment {environment}")
-        await afflictions.kill(entry, nodes)
 
     async def collect_garbage(self, progress: Progress) -> list[str]:
         removed = []
@@ -176,8 +150,3 @@ class SshProvider(Provider):
         if renewed != entry.nodes:
             entry.nodes = renewed
             self.index.write(entry)
-
-    def _host(self, environment: str, node: str) -> Host | None:
-        entry = self.index.read(environment)
-        placed = entry.nodes.get(node) if entry else None
-        return placed.host if placed else None
