@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -67,6 +70,26 @@ def test_records_of_something_else() -> None:
     """What is no pcap file is refused."""
     with pytest.raises(ValueError, match="pcap"):
         Records().feed(b"tcpdump: you don't have permission")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("interface", ["lo", "any"])
+def test_reader_leaves_out_the_connection_that_it_runs_over(interface: str) -> None:
+    """Of two connections our own reader shows the one that does not bring its output here."""
+    with socket.create_server(("127.0.0.1", 0)) as server, ExitStack() as stack:
+        own, other = (stack.enter_context(socket.create_connection(server.getsockname())) for _ in range(2))
+        env = {**os.environ, "SSH_CONNECTION": "{0[0]} {0[1]} {1[0]} {1[1]}".format(own.getsockname(), own.getpeername())}
+        reader = stack.enter_context(
+            subprocess.Popen([sys.executable, str(SNIFFER), interface, ""], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env)
+        )
+        assert reader.stdout is not None
+        seen = reader.stdout.read(24)
+        own.sendall(b"what nobody shall see")
+        other.sendall(b"what shall be seen")
+        while b"what shall be seen" not in seen:
+            seen += os.read(reader.stdout.fileno(), 65536)
+        reader.send_signal(signal.SIGINT)
+        assert b"what nobody shall see" not in seen + reader.stdout.read()
 
 
 @pytest.mark.root

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -84,6 +86,12 @@ def test_from_up_to_down(lab: Lab, grounds: Stage) -> None:
     (server,) = [item for item in grounds.json("status", "--json")["resources"] if (item["kind"], item["name"]) == ("node", "server")]
     assert (server["state"], server["detail"], server["addresses"]) == ("ready", "on fern", {"net": lab.machines["fern"].address})
     assert "Nothing to do" in grounds.run("up").stdout
+    capturing = grounds.start("capture", "server", "--filter", "tcp", "--json", "-w", "seen.pcap", "-c", "20")
+    while capturing.poll() is None:
+        lab.machines["moss"].run(f"python3 -c {shlex.quote(page)}")
+    assert capturing.returncode == 0
+    read = ["tcpdump", "-n", "-r", str(grounds.folder / "seen.pcap")]
+    assert subprocess.run([*read, "port", "8000"], capture_output=True, text=True, check=True).stdout.count("\n") == 20
     grounds.run("down")
     assert [path.read_text() for path in grounds.folder.rglob("page.html")] == ["<h1>spores</h1>"]
     for name in ("fern", "moss"):

@@ -20,11 +20,17 @@ from .live import LiveEnvironment
 
 SNIFFER = Path(__file__).with_name("sniffer.py")
 
-# what each is called with ends at SIGINT, and writes each packet as it comes
+# what each is called with ends at SIGINT, and writes each packet as it comes; those of the SSH connection that brings packets here would
+# bring about further ones without end, and are left out
 SCRIPT = """
 interface=$1 filter=$2 program=$3 source=$4; shift 4
-if command -v tcpdump >/dev/null 2>&1; then exec tcpdump -n -s 0 -U --immediate-mode -w - -i "$interface" -- "$filter"; fi
-if command -v dumpcap >/dev/null 2>&1; then exec dumpcap -q -P -s 0 -w - -i "$interface" -f "$filter"; fi
+others() {
+  [ $# = 4 ] || return
+  printf '%s' "${filter:+($filter) and }not (tcp and host ${1%%\\%*} and port $2 and host ${3%%\\%*} and port $4)"
+}
+all=$(others ${SSH_CONNECTION:-}); all=${all:-$filter}
+if command -v tcpdump >/dev/null 2>&1; then exec tcpdump -n -s 0 -U --immediate-mode -w - -i "$interface" -- "$all"; fi
+if command -v dumpcap >/dev/null 2>&1; then exec dumpcap -q -P -s 0 -w - -i "$interface" -f "$all"; fi
 if [ -n "$filter" ] && [ -z "$program" ]; then exit 96; fi
 for python in "$@"; do command -v "$python" >/dev/null 2>&1 && exec "$python" -c "$source" "$interface" "$program"; done
 exit 97
