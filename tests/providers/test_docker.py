@@ -65,6 +65,8 @@ async def test_a_node_is_the_container_that_was_asked_for(empty: Grown) -> None:
     assert (limits["CpuQuota"], limits["CpuPeriod"], limits["Memory"]) == (50_000, 100_000, 2**27)
     assert (limits["CapDrop"], set(limits["CapAdd"])) == (["ALL"], {*CAPABILITIES, "NET_ADMIN"})
     assert not limits["Privileged"]
+    # an Engine without root has no more groups than these to give
+    assert limits["Sysctls"]["net.ipv4.ping_group_range"] == "0 65535"
     assert facts["Config"]["Labels"]["wardian.environment"] == empty.id
     assert json.loads(facts["Config"]["Labels"]["wardian.spec"])["memory"] == 2**27
 

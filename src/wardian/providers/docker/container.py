@@ -68,7 +68,7 @@ def body(
             "LogConfig": {"Type": "none"},
             "CapDrop": ["ALL"],
             "CapAdd": sorted({*CAPABILITIES, *spec.get("capabilities", ())}),
-            "Sysctls": {name.replace("/", "."): value for name, value in nodespec.sysctls(spec).items() if "/ipv6/" not in name},
+            "Sysctls": _sysctls(spec),
             "PortBindings": _ports(spec),
             "Mounts": _mounts(spec, folder),
             "DeviceRequests": _gpus(spec),
@@ -107,6 +107,12 @@ async def limit(engine: Engine, identity: str, spec: Mapping[str, Any]) -> None:
         cpu = {"period": wanted.get("CpuPeriod", 100_000), "quota": wanted["CpuQuota"]}
         memory = {"limit": wanted["Memory"], "swap": wanted["MemorySwap"]}
         await engine.post(f"/v4.0.0/libpod/containers/{identity}/update", {"cpu": cpu, "memory": memory})
+
+
+def _sysctls(spec: Mapping[str, Any]) -> dict[str, str]:
+    # an Engine without root has so many groups for its containers, and its kernel refuses one that they do not have
+    parameters = nodespec.sysctls(spec) | {"net/ipv4/ping_group_range": "0 65535"}
+    return {name.replace("/", "."): value for name, value in parameters.items() if "/ipv6/" not in name}
 
 
 def _variables(node: str, spec: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, str]:
