@@ -286,11 +286,16 @@ def test_an_environment_that_comes_and_goes(up: Notebook, host_nodes: Path) -> N
 
 
 def test_run_once_elsewhere(up: Notebook) -> None:
-    """ "Run the Cell Once On…" runs it there, and it stays bound where it was."""
+    """ "Run the Cell Once On…" of the command palette, by keyboard, runs it there, and it stays bound where it was."""
     cell = switch(up.add(f"%%on server\n{NODE}"))
-    command(up, "run-once-on")
-    expect(cell.option("client[1]")).to_be_visible()
-    cell.option("client[1]").click()
+    keyboard = up.page.keyboard
+    keyboard.press("Control+Shift+C")
+    up.page.locator(".lm-CommandPalette-input").fill("Run the Cell Once On")
+    expect(up.page.locator(".lm-CommandPalette-item.lm-mod-active")).to_contain_text("Run the Cell Once On")
+    keyboard.press("Enter")
+    expect(up.page.locator(".wardian-Picker-filter")).to_be_focused()
+    keyboard.type("client[1]")
+    keyboard.press("Enter")
     cell.cell.wait().printed("on client[1]")
     cell.shows("server")
 

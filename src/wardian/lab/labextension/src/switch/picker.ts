@@ -99,6 +99,13 @@ export class Picker extends Widget {
     this.node.style.top = `${Math.max(0, below ? at.bottom : at.top - size.height)}px`;
     this.node.style.left = `${Math.max(0, Math.min(at.left, window.innerWidth - size.width))}px`;
     this._input.focus();
+    requestAnimationFrame(() => {
+      // the command palette gives the focus back to where it was as it closes
+      if (!this.isDisposed && !this.node.contains(document.activeElement)) {
+        this._before = document.activeElement;
+        this._input.focus();
+      }
+    });
   }
 
   /** There are other nodes now. */
