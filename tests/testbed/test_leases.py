@@ -17,38 +17,27 @@ from typing import Any
 
 import openstack
 import pytest
-import yaml
 from keystoneauth1.adapter import Adapter
-from openstack_testbed.layout import Layout, default_folder, existing
-from openstack_testbed.services import answers
+from openstack_testbed.layout import Layout
 
 from wardian.aio import Environment
 from wardian.environment import keeper
 from wardian.errors import PlanError, ProviderError
 
-from .blazar_proxy import Proxy, failure, serving
+from .proxy import Proxy, failure, proxied
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 HOST = "host-1"
 
 
-@pytest.fixture(scope="module")
-def layout() -> Layout:
-    """The testbed that runs."""
-    found = existing(default_folder())
-    if found is None or not answers(found, "compute"):
-        if os.environ.get("WARDIAN_REQUIRE_ALL"):
-            pytest.fail("run `scripts/openstack-testbed start` first")
-        pytest.skip("needs `scripts/openstack-testbed start`")
-    return found
-
-
 @pytest.fixture
-def proxy(layout: Layout) -> Iterator[Proxy]:
-    """What stands before Blazar."""
-    with serving(layout.port("reservation")) as proxy:
-        yield proxy
+def proxy(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """What stands before Blazar, in the cloud `proxied` of a clouds.yaml."""
+    path = tmp_path / "clouds.yaml"
+    with proxied(layout, path, {"reservation": "/v1"}) as proxies:
+        monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(path))
+        yield proxies["reservation"]
 
 
 class Stage:
@@ -79,14 +68,8 @@ class Stage:
 
 
 @pytest.fixture
-async def stage(layout: Layout, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A folder whose clouds.yaml has the testbed as it is, and once more with the proxy before its Blazar."""
-    clouds = yaml.safe_load(layout.clouds.read_text())
-    clouds["clouds"]["proxied"] = {**clouds["clouds"]["testbed"], "reservation_endpoint_override": f"http://127.0.0.1:{proxy.port}/v1"}
-    path = tmp_path / "clouds.yaml"
-    path.touch(0o600)
-    path.write_text(yaml.safe_dump(clouds))
-    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(path))
+async def stage(proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A folder, and a cloud with the proxy before its Blazar."""
     monkeypatch.setenv("WARDIAN_STATE", str(tmp_path / "state"))
     stage = Stage(tmp_path, openstack.connect(cloud="testbed-admin"))
     yield stage

@@ -11,8 +11,7 @@ from typing import Any
 import nbformat
 import openstack
 import pytest
-from openstack_testbed.layout import default_folder, existing
-from openstack_testbed.services import answers
+from openstack_testbed.layout import Layout
 
 from tests.stage import Stage, eventually
 from tests.testbed.machines import Servers
@@ -28,13 +27,8 @@ EXPERIMENT = {
 
 
 @pytest.fixture
-def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
+def servers(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
     """Machines behind the testbed's servers."""
-    layout = existing(default_folder())
-    if layout is None or not answers(layout, "compute"):
-        if os.environ.get("WARDIAN_REQUIRE_ALL"):
-            pytest.fail("run `scripts/openstack-testbed start` first")
-        pytest.skip("needs `scripts/openstack-testbed start`")
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(layout.clouds))
     made = Servers()
     try:
