@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import openstack
 import pytest
-from openstack_testbed.layout import default_folder, existing
-from openstack_testbed.services import answers
+import pytest_asyncio
+from openstack_testbed.layout import Layout
 
 from wardian.errors import ProviderError
 from wardian.providers.base import Provider
@@ -21,25 +20,24 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def clouds() -> Path:
-    """The clouds.yaml of the testbed."""
-    layout = existing(default_folder())
-    if layout is None or not answers(layout, "compute"):
-        if os.environ.get("WARDIAN_REQUIRE_ALL"):
-            pytest.fail("run `scripts/openstack-testbed start` first")
-        pytest.skip("needs `scripts/openstack-testbed start`")
-    return layout.clouds
+def place(layout: Layout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """All tests have one state folder, apart from the user's, and are told of the cloud by a variable."""
+    with pytest.MonkeyPatch.context() as variables:
+        variables.setenv("WARDIAN_STATE", str(tmp_path_factory.mktemp("state")))
+        variables.setenv("OS_CLIENT_CONFIG_FILE", str(layout.clouds))
+        yield
 
 
-@pytest.fixture(autouse=True)
-def place(clouds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test has a state folder of its own, and is told of the cloud by a variable."""
-    monkeypatch.setenv("WARDIAN_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(clouds))
+@pytest.fixture(scope="module")
+def kept(place: None) -> Iterator[str]:
+    """The id of an environment that goes from test to test: on a cloud that others use as well, a new one takes minutes."""
+    environment = new_id()
+    yield environment
+    asyncio.run(OpenStackProvider(SETTINGS).destroy(environment, quiet))
 
 
 @pytest.fixture
-def cloud(place: None) -> Iterator[Any]:
+def cloud() -> Iterator[Any]:
     """The cloud, past the provider."""
     connection = openstack.connect(cloud="testbed")
     yield connection
@@ -55,6 +53,23 @@ class TestOpenStackProvider(ResourceContract):
     @pytest.fixture
     def provider(self) -> Provider:
         return OpenStackProvider(SETTINGS)
+
+    @pytest_asyncio.fixture
+    async def grown(self, provider: Provider, kept: str) -> str:
+        """The environment that is kept, with what the test before did to it undone."""
+        seen = (await provider.observe(kept)).resources
+        there = {key: item for key, item in seen.items() if item.state == "ready"}
+        missing = [resource for resource in self.resources() if resource.key not in there]
+        for resource in reversed([resource for resource in missing if resource.key in seen]):
+            await provider.delete(kept, [resource.key], quiet)
+        await create(provider, kept, missing)
+        for resource in self.resources():
+            if resource.key in there and there[resource.key].spec != resource.spec:
+                await provider.update(kept, [resource], quiet)
+        for node, notes in (await provider.notes(kept)).items():
+            for note in notes:
+                await provider.note(kept, node, note, None)
+        return kept
 
     async def stop_node(self, provider: Provider, environment: str, node: str) -> None:
         connection = openstack.connect(cloud="testbed")
