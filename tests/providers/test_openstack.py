@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -79,6 +80,7 @@ def test_what_a_server_is_told() -> None:
     assert (said["hostname"], said["disable_root"], said["ssh_authorized_keys"]) == ("server", False, [login[1]])
     assert said["ssh_keys"] == {"ed25519_private": host[0], "ed25519_public": host[1]}
     assert login[0] not in text
+    assert keys.public(login[0]) == login[1]
     other = json.loads(keys.user_data(SPEC, "cc", login[1], host).partition("\n")[2])
     assert [account if isinstance(account, str) else account["name"] for account in other["users"]] == ["default", "cc"]
 
@@ -190,7 +192,7 @@ async def test_of_two_of_one_name_the_one_in_use_has_it(monkeypatch: pytest.Monk
     monkeypatch.setattr(Cloud, "all", of_service)
     seen = await observation.snapshot(Cloud(OpenStackSettings()), "lab-1")
     assert {name: item.id for name, item in seen.networks.items()} == {"wardian-lab-1-net": "a", "wardian-lab-1-net b": "b"}
-    found = observation.observed("lab-1", seen, None).resources
+    found = observation.observed("lab-1", seen, None, key=True).resources
     assert {key[1] for key in found if key[0] == "network"} == {"net", "net b"}
     servers = [
         SimpleNamespace(id=str(each), created_at=str(each), status=status) for each, status in enumerate(("ERROR", "BUILD", "ACTIVE"))
@@ -208,16 +210,39 @@ async def test_operations_at_once_give_one_floating_ip(monkeypatch: pytest.Monke
         await asyncio.sleep(0)
         return Snapshot(servers=[server], ports=[port], floating=list(made))
 
-    async def give(self: Wiring, *others: Any) -> None:
+    async def way(self: Wiring, *others: Any) -> Any:
+        return SimpleNamespace(id="network")
+
+    async def give(self: Wiring, *others: Any) -> tuple[Any, Any]:
         await asyncio.sleep(0)
         made.append(SimpleNamespace(port_id="port"))
+        return port, made[-1]
 
     monkeypatch.setenv("WARDIAN_STATE", str(tmp_path))
     monkeypatch.setattr(growth, "snapshot", look)
+    monkeypatch.setattr(Wiring, "create_access", way)
     monkeypatch.setattr(Wiring, "create_floating", give)
     provider = OpenStackProvider()
     await asyncio.gather(*(provider._growth("lab-1", quiet).choose_bastion() for _ in range(3)))
     assert len(made) == 1
+
+
+async def test_who_waits_at_once_shares_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers are listed once for all who wait, never for what was asked after the list was begun, and not before its time has come."""
+    looks: list[float] = []
+
+    async def listed(service: Cloud, environment: str) -> list[Any]:
+        looks.append(time.monotonic())
+        await asyncio.sleep(0)
+        return [len(looks)]
+
+    monkeypatch.setattr(observation, "servers", listed)
+    monkeypatch.setattr(observation, "INTERVAL", 0.05)
+    look = observation.Look(Cloud(OpenStackSettings()), "lab-1")
+    moment = time.monotonic()
+    assert await asyncio.gather(*(look.after(moment) for _ in range(3))) == [[1]] * 3
+    assert await look.after(time.monotonic()) == [2]
+    assert looks[1] - looks[0] >= 0.05
 
 
 async def test_what_is_refused_is_not_asked_again(silent: list[float]) -> None:

@@ -37,6 +37,8 @@ class Cloud:
         self._gate = threading.Lock()
         self._connection: Any = None
         self._offers: dict[str, tuple[float, list[Any]]] = {}
+        self.doubtful = False
+        """Whether a request that makes something was ever sent again: what it makes may be there twice."""
 
     def _connected(self) -> Any:
         """The connection that all threads use, so that there is one token."""
@@ -77,6 +79,10 @@ class Cloud:
         """What servers can be made from."""
         return await self._offered("images", lambda connection: connection.image.images(status="active"))
 
+    async def outside(self) -> list[Any]:
+        """Networks that floating IPs can be had from."""
+        return await self._offered("networks outside", lambda connection: connection.network.networks(is_router_external=True))
+
     async def _offered(self, what: str, request: Callable[[Any], Iterable[Any]]) -> list[Any]:
         asked, offer = self._offers.get(what, (-FRESH, []))
         if time.monotonic() - asked >= FRESH:
@@ -94,7 +100,7 @@ class Cloud:
             try:
                 return await self.once(resource, request)
             except UncertainError as error:
-                refused = error
+                refused, self.doubtful = error, True
                 if pause is None:
                     raise
                 await asyncio.sleep(error.pause or pause)

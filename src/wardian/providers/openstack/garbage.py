@@ -13,7 +13,6 @@ from .cloud import Cloud
 from .growth import Growth
 from .index import Index
 from .names import OWNER, PREFIX
-from .observation import snapshot
 from .settings import OpenStackSettings
 
 _IDENTITY = re.compile(rf"{PREFIX}(.+?-[0-9a-f]{{8}})(?:[.-].*)?")
@@ -39,7 +38,7 @@ async def collect(cloud: Cloud, index: Index, settings: OpenStackSettings, progr
     ours += [item.name for items in others for item in items if item.description == said]
     removed = []
     for environment in sorted(set(_environments(ours)) - known):
-        await Growth(cloud, index, settings, environment, progress).destroy(await snapshot(cloud, environment))
+        await Growth(cloud, index, settings, environment, progress).destroy()
         removed.append(f"what was left of {environment} on the cloud")
     return removed
 

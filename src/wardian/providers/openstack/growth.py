@@ -6,6 +6,7 @@ import asyncio
 import base64
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ...errors import ProviderError
@@ -13,17 +14,14 @@ from ...experiment.resources import Resource
 from ..base import Progress
 from ..concurrency import all_of
 from . import choice, keys
-from .cloud import NO_HOST, Cloud
+from .cloud import NO_HOST, Cloud, RefusedError
 from .index import Index
 from .leases import Leases
 from .names import HOST_KEY, NODE, OWNER, access, bastion, metadata, name
-from .observation import Snapshot, fault, preference, servers, snapshot
+from .observation import Look, Snapshot, fault, preference, servers, snapshot
 from .reserve import Reserve
 from .settings import OpenStackSettings
 from .wiring import Wiring
-
-INTERVAL = 1.0
-"""Between two looks at servers that are being made or removed, seconds: one request for all of them."""
 
 TAIL = 15
 """Lines of a server's console that an error shows."""
@@ -32,7 +30,7 @@ TAIL = 15
 class Growth:
     """Work on one environment, by who holds its lock.
 
-    gate: held while the way to its servers is looked at and changed, since several operations of a plan work at once.
+    Several operations of a plan work at once. gate: held while the way to its servers is looked at and changed; look: at the servers.
     """
 
     def __init__(
@@ -43,6 +41,7 @@ class Growth:
         environment: str,
         progress: Progress,
         gate: asyncio.Lock | None = None,
+        look: Look | None = None,
     ) -> None:
         self._cloud = cloud
         self._index = index
@@ -50,6 +49,7 @@ class Growth:
         self._environment = environment
         self._progress = progress
         self._gate = gate or asyncio.Lock()
+        self._look = look or Look(cloud, environment)
         self._owner = index.owner
         self._about = f"environment {environment}"
         self.leases = Leases(cloud, environment, settings.reserve or Reserve(), progress)
@@ -57,43 +57,61 @@ class Growth:
 
     # The environment itself
 
-    async def create_environment(self) -> None:
-        """Its security groups, and its key."""
-        ours = name(self._environment)
+    async def create_environment(self) -> Snapshot:
+        """Its security groups, and its key. Gives what there is then, of an environment that is new."""
         private, public = keys.pair()
         self._index.write_private(self._index.key(self._environment), private)
+        seen = Snapshot()
 
-        async def create_key() -> None:
-            # what is left there of a try that was cut short goes with another private half
-            await self._cloud.gone(self._about, lambda cloud: cloud.compute.delete_keypair(ours))
+        async def create_groups() -> None:
+            seen.groups.update(await self.wiring.create_groups())
+
+        await all_of([create_groups(), self._create_key(public)])
+        return seen
+
+    async def _create_key(self, public: str) -> None:
+        async def create() -> None:
             await self._cloud.make(
                 self._about,
-                lambda cloud: cloud.compute.create_keypair(name=ours, public_key=public),
-                lambda cloud: [key for key in cloud.compute.keypairs() if key.name == ours],
+                lambda cloud: cloud.compute.create_keypair(name=name(self._environment), public_key=public),
+                lambda cloud: [key for key in cloud.compute.keypairs() if key.public_key.strip() == public],
             )
 
-        await all_of([self.wiring.create_groups(Snapshot()), create_key()])
+        try:
+            await create()
+        except RefusedError as error:
+            if error.status != 409:
+                raise
+            # what is left there of a try that was cut short goes with another private half
+            await self._delete_key()
+            await create()
+
+    async def _delete_key(self) -> None:
+        await self._gone(lambda cloud: cloud.compute.delete_keypair(name(self._environment)))
 
     async def delete_environment(self, seen: Snapshot) -> None:
         """What belongs to no network and no node."""
         await self.wiring.delete_access(seen)
-        await all_of(self._gone(lambda cloud, item=item: cloud.compute.delete_keypair(item.name)) for item in seen.keys)
+        await self._delete_key()
 
-    async def destroy(self, seen: Snapshot) -> None:
+    async def destroy(self) -> None:
         """All of it, the servers first."""
-        await self.delete_servers(seen.servers)
+        await self.delete_servers(await servers(self._cloud, self._environment))
         entry = self._index.read(self._environment)
         # with their servers gone, since it would end them without asking; of a lease, what was asked for is written down first
         if entry is None or any(kind == "lease" for kind, _ in entry.resources):
             await self.leases.end(self._about)
-        after = await snapshot(self._cloud, self._environment)
+        after = await snapshot(self._cloud, self._environment, listed=())
         await self.wiring.delete_networks([item for item in after.networks if item != access(self._environment)], after)
         await self.delete_environment(after)
 
     # Servers
 
-    async def create_nodes(self, resources: Sequence[Resource]) -> None:
-        """A server each, and one look a second at all of them until they are ACTIVE; then the way to them."""
+    async def create_nodes(self, resources: Sequence[Resource], begun: Snapshot | None) -> Snapshot:
+        """A server each, and one look a second at all of them until they are ACTIVE; then the way to them. Gives what there is then.
+
+        begun: what there is before, where that is known without asking.
+        """
         placing = await self.leases.placing(resources, self._kept())
         flavors, images = await asyncio.gather(self._cloud.flavors(), self._cloud.images())
 
@@ -107,13 +125,18 @@ class Growth:
         # before anything is made: what is named may not be there
         made_from = {item.name: chosen(item) for item in resources}
         async with self._gate:
-            seen = await snapshot(self._cloud, self._environment)
-            network = await self.wiring.create_access(seen)
+            seen = begun or await snapshot(self._cloud, self._environment)
+            network = await self._create_access(seen)
         first = self._first(resources, seen)
         wanted = {item.name: self._server(item, made_from[item.name], network, seen, item.name == first) for item in resources}
         await all_of(self._create_server(item, wanted[item.name]) for item in resources)
-        await self._wait({node: server["name"] for node, server in wanted.items()})
-        await self.choose_bastion()
+        listed = await self._wait({node: server["name"] for node, server in wanted.items()})
+        known = begun is not None and not self._cloud.doubtful
+        return await self.choose_bastion(replace(seen, servers=listed) if known else None, network)
+
+    async def _create_access(self, seen: Snapshot) -> Any:
+        subnets = [item.spec["subnet"] for item in self._kept().values() if item.kind == "network"]
+        return await self.wiring.create_access(seen, subnets)
 
     def _first(self, resources: Sequence[Resource], seen: Snapshot) -> str | None:
         """The node that gets the floating IP, where no server has it yet."""
@@ -133,7 +156,7 @@ class Growth:
                 raise ProviderError(f"there is no network {interface['network']}", resource=str(resource))
             networks.append({"uuid": network.id, "fixed_ip": interface["address"].partition("/")[0]})
         host_key = keys.pair()
-        login = next((key.public_key for key in seen.keys), "")
+        login = keys.public(self._index.key(self._environment).read_text())
         groups = [seen.groups[each].id for each in (name(self._environment), *([bastion(self._environment)] if first else []))]
         return {
             **made_from,
@@ -152,13 +175,12 @@ class Growth:
             str(resource), lambda cloud: cloud.compute.create_server(**wanted), lambda cloud: cloud.compute.servers(name=pattern)
         )
 
-    async def _wait(self, wanted: Mapping[str, str]) -> None:
-        """Until these servers, {node: name}, are ACTIVE. Raises ProviderError with Nova's reason as soon as one is in ERROR."""
+    async def _wait(self, wanted: Mapping[str, str]) -> list[Any]:
+        """All servers, once these, {node: name}, are ACTIVE. Raises ProviderError with Nova's reason as soon as one is in ERROR."""
         end = time.monotonic() + self._settings.patience
         told: dict[str, str] = {}
         while True:
-            look = time.monotonic()
-            listed = await servers(self._cloud, self._environment)
+            listed = await self._look.after(time.monotonic())
             found: dict[str, Any] = {}
             for server in sorted(listed, key=preference):
                 if found.setdefault(server.name, server) is not server and found[server.name].status == "ACTIVE":
@@ -173,14 +195,12 @@ class Growth:
                 if now not in ("ACTIVE", "BUILD"):
                     raise await self._failed(node, now, found.get(wanted[node]))
             if all(now == "ACTIVE" for now in states.values()):
-                return
+                return listed
             if time.monotonic() > end:
                 late = next(node for node, now in states.items() if now != "ACTIVE")
                 raise ProviderError(
                     f"its server is still {states[late]}", resource=f"node {late}", remedy="Give `patience` more, or try again."
                 )
-            # what takes long to list is not looked at less often
-            await asyncio.sleep(max(0.0, look + INTERVAL - time.monotonic()))
 
     async def _failed(self, node: str, now: str, server: Any) -> ProviderError:
         reason = fault(server) if server is not None else ""
@@ -197,29 +217,34 @@ class Growth:
         lines = str((said or {}).get("output") or "").splitlines()[-TAIL:]
         return "\n  its console:" + "".join(f"\n    {line}" for line in lines) if lines else ""
 
-    async def choose_bastion(self) -> None:
-        """Have one server be reached from outside: the one that was, while it is there. What is there twice is removed."""
-        async with self._gate:
-            seen = await snapshot(self._cloud, self._environment)
-            await self.wiring.delete_doubles(seen)
-            if self._settings.floating:
-                await self._choose_bastion(seen)
+    async def choose_bastion(self, known: Snapshot | None = None, network: Any = None) -> Snapshot:
+        """Have one server be reached from outside: the one that was, while it is there. What is there twice is removed.
 
-    async def _choose_bastion(self, seen: Snapshot) -> None:
+        known, network: what there is, and the network by which servers are reached, where that is known without asking.
+        """
+        async with self._gate:
+            seen = known or await snapshot(self._cloud, self._environment)
+            if known is None:
+                await self.wiring.delete_doubles(seen)
+            return await self._choose_bastion(seen, network) if self._settings.floating else seen
+
+    async def _choose_bastion(self, seen: Snapshot, network: Any) -> Snapshot:
         ports = {port.id: port.device_id for port in seen.ports}
         there = {server.id: server for server in seen.servers}
         now = next((there[ports[item.port_id]] for item in seen.floating if ports.get(item.port_id) in there), None)
         # others are another operation's, or of no use
         active = [item for item in seen.servers if item.status == "ACTIVE"]
         if now is not None or not active:
-            return
+            return seen
         groups = [item for item in active if any(group["name"] == bastion(self._environment) for group in item.security_groups or ())]
         server = groups[0] if groups else active[0]
         if not groups:
             await self._cloud.ask(
                 self._about, lambda cloud: cloud.compute.add_security_group_to_server(server, seen.groups[bastion(self._environment)])
             )
-        await self.wiring.create_floating(server, seen, await self.leases.addresses(self._kept()))
+        reserved = await self.leases.addresses(self._kept())
+        port, floating = await self.wiring.create_floating(server, network or await self._create_access(seen), seen, reserved)
+        return replace(seen, ports=[*seen.ports, port], floating=[floating])
 
     async def update_nodes(self, resources: Sequence[Resource]) -> None:
         """Have servers say what their nodes are now."""
@@ -246,11 +271,9 @@ class Growth:
         left = {server.id for server in doomed}
         end = time.monotonic() + self._settings.patience
         while left:
-            left &= {server.id for server in await servers(self._cloud, self._environment)}
+            left &= {server.id for server in await self._look.after(time.monotonic())}
             if left and time.monotonic() > end:
                 raise ProviderError(f"servers {', '.join(sorted(left))} do not go away", resource=self._about)
-            if left:
-                await asyncio.sleep(INTERVAL)
 
     def _kept(self) -> Mapping[tuple[str, str], Resource]:
         """What is written down of the environment."""

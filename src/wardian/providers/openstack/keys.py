@@ -22,6 +22,14 @@ def pair() -> tuple[str, str]:
     return private.decode(), public.decode()
 
 
+def public(private: str) -> str:
+    """The public half of a key of `pair`."""
+    from cryptography.hazmat.primitives import serialization
+
+    key = serialization.load_ssh_private_key(private.encode(), password=None)
+    return key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
+
+
 def user_data(spec: Mapping[str, Any], user: str, login: str, host_key: tuple[str, str]) -> str:
     """What cloud-init does at a server's first boot. login: public key of who logs in as `user`. JSON is YAML.
 

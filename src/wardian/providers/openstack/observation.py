@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +13,9 @@ from ...experiment.resources import EnvironmentRecord, Observed, ObservedResourc
 from ..ssh.index import Entry
 from .cloud import Cloud
 from .names import access, belongs, name, node_of
+
+INTERVAL = 1.0
+"""Between two looks at servers that are being made or removed, seconds: one request for all of them."""
 
 ROUTER_INTERFACES = ("network:router_interface", "network:router_interface_distributed", "network:ha_router_replicated_interface")
 
@@ -27,7 +32,6 @@ class Snapshot:
     ports: list[Any] = field(default_factory=list)
     routers: dict[str, Any] = field(default_factory=dict)
     groups: dict[str, Any] = field(default_factory=dict)
-    keys: list[Any] = field(default_factory=list)
     floating: list[Any] = field(default_factory=list)
 
     def servers_of(self, node: str) -> list[Any]:
@@ -46,18 +50,47 @@ async def servers(cloud: Cloud, environment: str) -> list[Any]:
     return [server for server in found if belongs(environment, server.name) and server.status not in ("DELETED", "SOFT_DELETED")]
 
 
-async def snapshot(cloud: Cloud, environment: str) -> Snapshot:
-    """What the cloud has of an environment now."""
+class Look:
+    """How the servers of an environment are, for several who wait for them at once: one request a second for all."""
+
+    def __init__(self, cloud: Cloud, environment: str) -> None:
+        self._cloud = cloud
+        self._environment = environment
+        self._gate = asyncio.Lock()
+        self._begun = -math.inf
+        self._listed: list[Any] = []
+
+    async def after(self, moment: float) -> list[Any]:
+        """As they were at some time after `moment`, of time.monotonic()."""
+        async with self._gate:
+            if self._begun < moment:
+                await asyncio.sleep(self._begun + INTERVAL - time.monotonic())
+                self._begun = time.monotonic()
+                self._listed = await servers(self._cloud, self._environment)
+            return self._listed
+
+
+async def has_key(cloud: Cloud, environment: str) -> bool:
+    """Whether the key pair of an environment is there."""
+    found = await cloud.all("key pairs", lambda connection: connection.compute.keypairs())
+    return any(key.name == name(environment) for key in found)
+
+
+async def snapshot(cloud: Cloud, environment: str, *, listed: Sequence[Any] | None = None) -> Snapshot:
+    """What the cloud has of an environment now. listed: its servers, where they are known."""
+
+    async def known() -> list[Any]:
+        return await servers(cloud, environment) if listed is None else list(listed)
+
     asked = (
-        servers(cloud, environment),
+        known(),
         cloud.all("networks", lambda connection: connection.network.networks()),
         cloud.all("ports", lambda connection: connection.network.ports()),
         cloud.all("routers", lambda connection: connection.network.routers()),
         cloud.all("security groups", lambda connection: connection.network.security_groups()),
-        cloud.all("key pairs", lambda connection: connection.compute.keypairs()),
         cloud.all("floating IPs", lambda connection: connection.network.ips(description=name(environment))),
     )
-    found, networks, ports, routers, groups, keys, floating = await asyncio.gather(*asked)
+    found, networks, ports, routers, groups, floating = await asyncio.gather(*asked)
 
     def ours(items: list[Any], parts: Callable[[Any], int]) -> dict[str, Any]:
         named: dict[str, Any] = {}
@@ -72,17 +105,16 @@ async def snapshot(cloud: Cloud, environment: str) -> Snapshot:
         ports,
         ours(routers, lambda router: sum(port.device_id == router.id for port in ports)),
         ours(groups, lambda group: len(group.security_group_rules or ())),
-        [key for key in keys if key.name == name(environment)],
         floating,
     )
 
 
-def observed(environment: str, seen: Snapshot, entry: Entry | None) -> Observed:
-    """All of an environment. entry: what is written down of it here."""
+def observed(environment: str, seen: Snapshot, entry: Entry | None, *, key: bool) -> Observed:
+    """All of an environment. entry: what is written down of it here; key: whether both halves of its key are there."""
     if entry is None and not (seen.groups or seen.servers or seen.networks):
         return Observed()
     record = entry.record if entry else EnvironmentRecord(environment, "", "", "", "openstack", "", "", 0.0)
-    resources = [_environment(record, seen, entry is not None)]
+    resources = [_environment(record, key and name(record.id) in seen.groups, entry is not None)]
     kept = entry.resources if entry else {}
     for found, network in seen.networks.items():
         if network.name == access(environment):
@@ -122,10 +154,10 @@ def fault(server: Any) -> str:
     return str(said.get("message", ""))
 
 
-def _environment(record: EnvironmentRecord, seen: Snapshot, recorded: bool) -> ObservedResource:
+def _environment(record: EnvironmentRecord, complete: bool, recorded: bool) -> ObservedResource:
     if not recorded:
         return ObservedResource("environment", record.name, record.spec, "incomplete", "its record is not on this machine")
-    return ObservedResource("environment", record.name, record.spec, *_made(bool(name(record.id) in seen.groups and seen.keys)))
+    return ObservedResource("environment", record.name, record.spec, *_made(complete))
 
 
 def _made(complete: bool) -> tuple[str, str]:

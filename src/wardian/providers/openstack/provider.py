@@ -6,7 +6,8 @@ import asyncio
 import functools
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -29,7 +30,7 @@ from .growth import Growth
 from .index import Index
 from .names import name as called
 from .names import node_of
-from .observation import Snapshot, observed, servers, snapshot
+from .observation import Look, Snapshot, has_key, observed, servers, snapshot
 from .reach import LateError, Reach
 from .settings import OpenStackSettings
 
@@ -52,6 +53,9 @@ class OpenStackProvider(OnHosts):
         self._chosen = self.settings if isinstance(self.settings, OpenStackSettings) else OpenStackSettings()
         self._clouds: dict[tuple[str | None, str | None], Cloud] = {}
         self._gates: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._looks: dict[str, Look] = {}
+        self._begun: dict[str, Snapshot] = {}
+        """What there is of an environment that was begun here, under its lock, until its first servers are made."""
 
     @functools.cached_property
     def index(self) -> Index:
@@ -74,13 +78,23 @@ class OpenStackProvider(OnHosts):
     async def slots(self, desired: Sequence[Resource], days: int) -> Slots | None:
         return await leases.slots_of(self._reached(self._chosen), self._chosen.reserve, desired, days)
 
+    @asynccontextmanager
+    async def lock(self, file: str, instance: str, purpose: str) -> AsyncIterator[None]:
+        async with super().lock(file, instance, purpose):
+            try:
+                yield
+            finally:
+                self._begun.clear()
+
     async def observe(self, environment: str) -> Observed:
         entry, cloud = self.index.read(environment), self._cloud(environment)
         kept = entry.resources if entry else {}
-        seen, lease = await asyncio.gather(snapshot(cloud, environment), leases.read(cloud, environment, kept))
+        asked = snapshot(cloud, environment), leases.read(cloud, environment, kept), has_key(cloud, environment)
+        seen, lease, key = await asyncio.gather(*asked)
+        key = key and self.index.key(environment).exists()
         # what is on the cloud was written down here before
         entry = entry or self.index.read(environment)
-        found = leases.held(observed(environment, seen, entry), lease)
+        found = leases.held(observed(environment, seen, entry, key=key), lease)
         if entry is None or self._settings(environment).ready == "active":
             return found
         self._reach(environment).renewed(entry, seen)
@@ -105,8 +119,11 @@ class OpenStackProvider(OnHosts):
     async def create(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
         kind = resources[0].kind
         if kind == "environment":
+            again = self.index.read(environment) is not None
             self.index.write(Entry(_record(environment, resources[0].spec)))
-            await self._growth(environment, progress).create_environment()
+            begun = await self._growth(environment, progress).create_environment()
+            if not again:
+                self._begun[environment] = begun
         elif kind in ("lease", "network"):
             # written down first: of what is begun, the spec is known however this ends
             self._remember(environment, resources)
@@ -115,7 +132,7 @@ class OpenStackProvider(OnHosts):
                 await growth.leases.create(resources[0])
             else:
                 joined = any(resource.spec["gateway"] for resource in resources)
-                seen = await snapshot(self._cloud(environment), environment) if joined else Snapshot()
+                seen = self._begun.get(environment) or (await snapshot(self._cloud(environment), environment) if joined else Snapshot())
                 await growth.wiring.create_networks(resources, seen)
         elif kind == "node":
             self._entry(environment)
@@ -128,10 +145,10 @@ class OpenStackProvider(OnHosts):
 
     async def _create_nodes(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
         growth = self._growth(environment, progress)
-        await growth.create_nodes(resources)
+        seen = await growth.create_nodes(resources, self._begun.pop(environment, None))
         if self._settings(environment).ready == "active":
             return
-        seen, reach = await snapshot(self._cloud(environment), environment), self._reach(environment)
+        reach = self._reach(environment)
         names = [resource.name for resource in resources]
         try:
             await reach.wait(names, seen, progress)
@@ -166,8 +183,7 @@ class OpenStackProvider(OnHosts):
             else:
                 await growth.leases.delete(f"lease {names[0]}")
             # with a node or a lease the floating IP may be gone
-            await growth.choose_bastion()
-            reach.renewed(entry, await snapshot(cloud, environment))
+            reach.renewed(entry, await growth.choose_bastion())
         elif kind == "network":
             await growth.wiring.delete_networks([called(environment, what) for what in names], await snapshot(cloud, environment))
         elif kind == "environment":
@@ -176,11 +192,10 @@ class OpenStackProvider(OnHosts):
         await self._tending(environment).delete(resources, progress)
 
     async def destroy(self, environment: str, progress: Progress) -> None:
-        entry, cloud = self.index.read(environment), self._cloud(environment)
+        entry = self.index.read(environment)
         if entry is not None:
             await self._reach(environment).leave(entry, entry.nodes)
-        growth, seen = self._growth(environment, progress), await snapshot(cloud, environment)
-        await growth.destroy(seen)
+        await self._growth(environment, progress).destroy()
         self.index.remove(environment)
 
     async def own_clocks(self, environment: str) -> bool:
@@ -251,7 +266,9 @@ class OpenStackProvider(OnHosts):
         return self._clouds[site]
 
     def _growth(self, environment: str, progress: Progress) -> Growth:
-        return Growth(self._cloud(environment), self.index, self._settings(environment), environment, progress, self._gates[environment])
+        cloud = self._cloud(environment)
+        look = self._looks.setdefault(environment, Look(cloud, environment))
+        return Growth(cloud, self.index, self._settings(environment), environment, progress, self._gates[environment], look)
 
     def _reach(self, environment: str) -> Reach:
         return Reach(self.index, self._settings(environment), environment)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
 from ...errors import ProviderError
@@ -32,15 +32,17 @@ class Wiring:
 
     # Who may reach whom
 
-    async def create_groups(self, seen: Snapshot) -> None:
-        """Security groups: servers hear one another, and from elsewhere SSH alone, at the bastion alone."""
+    async def create_groups(self) -> dict[str, Any]:
+        """Security groups, by name: servers hear one another, and from elsewhere SSH alone, at the bastion alone."""
         ours, outer = name(self._environment), bastion(self._environment)
         among = [{"remote_group_id": ""}]
         inward = [{"protocol": "tcp", "port_range_min": 22, "port_range_max": 22, "remote_ip_prefix": who} for who in self._settings.admit]
-        await all_of(self._create_group(called, rules, seen) for called, rules in ((ours, among), (outer, inward)))
+        made: dict[str, Any] = {}
+        await all_of(self._create_group(called, rules, made) for called, rules in ((ours, among), (outer, inward)))
+        return made
 
-    async def _create_group(self, called: str, rules: Sequence[dict[str, Any]], seen: Snapshot) -> None:
-        group: Any = seen.groups.get(called) or await self._cloud.make(
+    async def _create_group(self, called: str, rules: Sequence[dict[str, Any]], made: dict[str, Any]) -> None:
+        group = made[called] = await self._cloud.make(
             self._about,
             lambda cloud: cloud.network.create_security_group(name=called, description=self._said),
             lambda cloud: cloud.network.security_groups(name=called),
@@ -59,20 +61,21 @@ class Wiring:
     # Networks
 
     async def create_networks(self, resources: Sequence[Resource], seen: Snapshot) -> None:
-        """Networks and subnets, and the router that joins those that links join."""
+        """Networks and subnets, and the router that joins those that links join. What is made is in `seen` from then on."""
         router: Any = None
         if any(resource.spec["gateway"] for resource in resources):
             router = await self._router(name(self._environment), seen)
-        await all_of(self._create_network(resource, router) for resource in resources)
+        await all_of(self._create_network(resource, router, seen) for resource in resources)
 
-    async def _create_network(self, resource: Resource, router: Any) -> None:
+    async def _create_network(self, resource: Resource, router: Any, seen: Snapshot) -> None:
         self._progress(resource.name, "creating")
         spec = resource.spec
         mtu = {"mtu": spec["mtu"]} if "mtu" in spec else {}
         # a second default route would lead away from the one to the outside
         routes = [{"destination": route["to"], "nexthop": route.get("via") or spec["gateway"]} for route in spec.get("routes", ())]
         subnet = {"cidr": spec["subnet"], "gateway_ip": None, "host_routes": routes}
-        network = await self._network(name(self._environment, resource.name), str(resource), mtu, subnet)
+        called = name(self._environment, resource.name)
+        network = seen.networks[called] = await self._network(called, str(resource), mtu, subnet)
         if spec["gateway"]:
             await self._join(str(resource), router, network, spec["gateway"])
         self._progress(resource.name, "ready")
@@ -93,28 +96,31 @@ class Wiring:
         return made
 
     async def _router(self, called: str, seen: Snapshot, **outward: Any) -> Any:
-        return seen.routers.get(called) or await self._cloud.make(
-            self._about,
-            lambda cloud: cloud.network.create_router(name=called, description=self._said, **outward),
-            lambda cloud: cloud.network.routers(name=called),
-        )
+        if called not in seen.routers:
+            seen.routers[called] = await self._cloud.make(
+                self._about,
+                lambda cloud: cloud.network.create_router(name=called, description=self._said, **outward),
+                lambda cloud: cloud.network.routers(name=called),
+            )
+        return seen.routers[called]
 
-    async def _join(self, about: str, router: Any, network: Any, address: str) -> None:
-        """Put a router on a network, at this address."""
-        fixed = [{"subnet_id": network.subnet_ids[0], "ip_address": address}]
-        wanted = {"name": network.name, "network_id": network.id, "fixed_ips": fixed}
-        port = await self._cloud.make(
-            about,
-            lambda cloud: cloud.network.create_port(**wanted),
-            lambda cloud: cloud.network.ports(network_id=network.id, name=network.name),
-        )
+    async def _join(self, about: str, router: Any, network: Any, address: str | None = None) -> None:
+        """Put a router on a network, at this address, else at that of the subnet's gateway."""
+        way = {"subnet_id": network.subnet_ids[0]}
+        if address:
+            wanted = {"name": network.name, "network_id": network.id, "fixed_ips": [{**way, "ip_address": address}]}
+            port = await self._cloud.make(
+                about,
+                lambda cloud: cloud.network.create_port(**wanted),
+                lambda cloud: cloud.network.ports(network_id=network.id, name=network.name),
+            )
+            way = {"port_id": port.id}
         try:
-            await self._cloud.ask(about, lambda cloud: cloud.network.add_interface_to_router(router, port_id=port.id))
-        except ProviderError as error:
+            await self._cloud.ask(about, lambda cloud: cloud.network.add_interface_to_router(router, **way))
+        except ProviderError:
             # asked for twice, since the first answer was lost
-            now = await self._cloud.ask(about, lambda cloud: cloud.network.get_port(port.id))
-            if now.device_id != router.id:
-                raise error
+            if not await self._cloud.all(about, lambda cloud: cloud.network.ports(network_id=network.id, device_id=router.id)):
+                raise
 
     async def delete_networks(self, called: Sequence[str], seen: Snapshot) -> None:
         """Networks with all that is on them."""
@@ -135,8 +141,11 @@ class Wiring:
 
     # The way in
 
-    async def create_access(self, seen: Snapshot) -> Any:
-        """The network by which servers are reached: the one that is named, or one that leads outside through a router of its own."""
+    async def create_access(self, seen: Snapshot, subnets: Iterable[str]) -> Any:
+        """The network by which servers are reached: the one that is named, or one that leads outside through a router of its own.
+
+        subnets: those of the experiment's own networks.
+        """
         if chosen := self._settings.access:
             found = await self._cloud.all(self._about, lambda cloud: cloud.network.networks())
             return _only("access", chosen, [item for item in found if chosen in (item.name, item.id)], found, self._about)
@@ -149,40 +158,38 @@ class Wiring:
         outside = await self._external() if self._settings.floating or self._settings.external else None
         outward = {"external_gateway_info": {"network_id": outside.id}} if outside else {}
         router = await self._router(called, seen, **outward)
-        taken = [await self._cidr(network) for network in seen.networks.values() if network.subnet_ids and network.name != called]
-        subnet = next(item for item in map(ipaddress.ip_network, RANGES) if not any(item.overlaps(other) for other in taken))
+        taken = [ipaddress.IPv4Network(each) for each in subnets]
+        subnet = next(item for item in map(ipaddress.IPv4Network, RANGES) if not any(map(item.overlaps, taken)))
         made = await self._network(called, self._about, {}, {"cidr": str(subnet), "gateway_ip": str(subnet[1])})
-        await self._join(self._about, router, made, str(subnet[1]))
+        await self._join(self._about, router, made)
         return made
-
-    async def _cidr(self, network: Any) -> Any:
-        subnet = await self._cloud.ask(self._about, lambda cloud: cloud.network.get_subnet(network.subnet_ids[0]))
-        return ipaddress.ip_network(subnet.cidr)
 
     async def _external(self) -> Any:
         chosen = self._settings.external
-        found = await self._cloud.all(self._about, lambda cloud: cloud.network.networks(is_router_external=True))
+        found = await self._cloud.outside()
         return _only("external", chosen, [item for item in found if chosen in (None, item.name, item.id)], found, self._about)
 
-    async def create_floating(self, server: Any, seen: Snapshot, reserved: Set[str]) -> None:
-        """The address at which a server is reached from outside: made, moved there, or one that is reserved, known by these tags."""
+    async def create_floating(self, server: Any, network: Any, seen: Snapshot, reserved: Set[str]) -> tuple[Any, Any]:
+        """A server's port on the network by which it is reached, and the address at which it is from outside.
+
+        That is made, moved there, or one that is reserved, known by these tags.
+        """
         ours = name(self._environment)
         ports = await self._cloud.all(self._about, lambda cloud: cloud.network.ports(device_id=server.id))
-        network = await self.create_access(seen)
         port = next((item for item in ports if item.network_id == network.id), None)
         if port is None:
             raise ProviderError(f"server {server.name} is not on network {network.name}", resource=self._about)
         if seen.floating:
             floating = seen.floating[0]
             if floating.port_id != port.id:
-                await self._cloud.ask(self._about, lambda cloud: cloud.network.update_ip(floating.id, port_id=port.id))
-            return
+                floating = await self._cloud.ask(self._about, lambda cloud: cloud.network.update_ip(seen.floating[0].id, port_id=port.id))
+            return port, floating
         outside = await self._external()
         listed = await self._cloud.all(self._about, lambda cloud: cloud.network.ips(floating_network_id=outside.id)) if reserved else []
         if free := [item.id for item in listed if item.port_id is None and reserved & set(item.tags or ())]:
-            await self._cloud.ask(self._about, lambda cloud: cloud.network.update_ip(free[0], port_id=port.id, description=ours))
-            return
-        await self._cloud.make(
+            moved = {"port_id": port.id, "description": ours}
+            return port, await self._cloud.ask(self._about, lambda cloud: cloud.network.update_ip(free[0], **moved))
+        return port, await self._cloud.make(
             self._about,
             lambda cloud: cloud.network.create_ip(floating_network_id=outside.id, port_id=port.id, description=ours),
             lambda cloud: cloud.network.ips(description=ours),
