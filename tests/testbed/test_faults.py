@@ -248,7 +248,7 @@ async def test_killed_at_any_moment(site: Site) -> None:
         return reached.is_set()
 
     moments = 0
-    for after in (12, 20, 26, 30, 34, 38, 44, 60):
+    for after in (12, 16, 20, 24, 28, 32, 38, 50):
         moments += await killed("up", after=after)
     assert moments >= 5
     site.quiet()

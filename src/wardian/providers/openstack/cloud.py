@@ -47,9 +47,12 @@ class Cloud:
                 import openstack
 
                 settings = self._settings
-                self._connection = openstack.connect(cloud=settings.cloud, region_name=settings.region, api_timeout=settings.timeout)
-                # else each of the threads asks for a token of its own
-                self._connection.authorize()
+                connection = openstack.connect(cloud=settings.cloud, region_name=settings.region, api_timeout=settings.timeout)
+                # else each of the threads asks for a token of its own, and which versions there are
+                connection.authorize()
+                for service in ("compute", "network"):
+                    getattr(connection, service)
+                self._connection = connection
             return self._connection
 
     async def ask(self, resource: str, request: Callable[[Any], T]) -> T:
