@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from keystoneauth1.exceptions import ConnectTimeout
-from openstack.exceptions import BadRequestException, HttpException
+from openstack.exceptions import BadRequestException, ConfigException, HttpException
 from pydantic import ValidationError
 
 from wardian.errors import PlanError, ProviderError
@@ -118,6 +118,7 @@ def test_a_refusal_says_what_to_do() -> None:
     assert "`floating: false`" in str(refusal("the bastion", error))
     assert "credentials" in str(refusal("x", failure(401)))
     assert "Is the cloud's address right" in str(refusal("x", ConnectTimeout("timed out")))
+    assert "Name a cloud of clouds.yaml" in str(refusal("x", ConfigException("Cloud moss was not found.")))
 
 
 @pytest.fixture

@@ -157,7 +157,7 @@ class UncertainError(RefusedError):
 def refusal(resource: str, error: Exception) -> RefusedError:
     """A service's refusal as ours: its reason, and the number by which its operators find it."""
     from keystoneauth1.exceptions import ConnectionError, RetriableConnectionFailure
-    from openstack.exceptions import ServiceDiscoveryException
+    from openstack.exceptions import ConfigException, ServiceDiscoveryException
 
     status = getattr(error, "status_code", None) or getattr(error, "http_status", None)
     reason = str(getattr(error, "details", None) or error)
@@ -169,7 +169,8 @@ def refusal(resource: str, error: Exception) -> RefusedError:
         or (status is not None and status >= 500)
     )
     kind = UncertainError if uncertain else RefusedError
-    made = kind(text, resource=resource, remedy=_remedy(status, reason.lower()), status=status)
+    remedy = NO_CLOUD if isinstance(error, ConfigException) else _remedy(status, reason.lower())
+    made = kind(text, resource=resource, remedy=remedy, status=status)
     if isinstance(made, UncertainError):
         made.pause = _retry_after(error)
     return made
@@ -194,6 +195,9 @@ def _remedy(status: int | None, reason: str) -> str | None:
         return "The service failed, several times: try again later, or ask the site with the number of the request."
     return None
 
+
+NO_CLOUD = "Name a cloud of clouds.yaml by `cloud:` or OS_CLOUD, or have the OS_* variables: `source openrc.sh`."
+"""What to do where a site's configuration is not to be had."""
 
 NO_HOST = "Choose a smaller flavour, or reserve hosts: the cloud has none free that fits."
 """What to do about a server for which Nova found no valid host."""
