@@ -182,6 +182,16 @@ async def test_the_first_request_was_done_late(silent: list[float]) -> None:
         await refused.make("network lab", Services.create, lambda service: [])
 
 
+async def test_a_token_that_expires() -> None:
+    """A request that is refused since its token has expired is sent once more, and a second refusal is final."""
+    services = Services(failure(401), accepts=False)
+    assert await services.make("node server", Services.create, lambda service: service.made) == "server 0"
+    refusing = Services(*(failure(401) for _ in range(3)), accepts=False)
+    with pytest.raises(ProviderError, match="Check the credentials"):
+        await refusing.make("node server", Services.create, lambda service: service.made)
+    assert len(refusing.answers) == 1
+
+
 async def test_of_two_of_one_name_the_one_in_use_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a request made that was believed to be lost is seen beside what is in use, for the next plan to remove."""
     common = {"name": "wardian-lab-1-net", "created_at": "1"}

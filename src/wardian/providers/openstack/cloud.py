@@ -135,7 +135,14 @@ class Cloud:
         except ImportError:
             raise MissingToolError("openstacksdk is not installed", remedy="pip install 'wardian[openstack]'") from None
         try:
-            return request(self._connected())
+            connection = self._connected()
+            try:
+                return request(connection)
+            except (SDKException, ClientException) as error:
+                # of several threads whose token has expired, keystoneauth lets one alone try again
+                if _status(error) != 401:
+                    raise
+                return request(connection)
         except (SDKException, ClientException) as error:
             raise refusal(resource, error) from error
 
@@ -159,7 +166,7 @@ def refusal(resource: str, error: Exception) -> RefusedError:
     from keystoneauth1.exceptions import ConnectionError, RetriableConnectionFailure
     from openstack.exceptions import ConfigException, ServiceDiscoveryException
 
-    status = getattr(error, "status_code", None) or getattr(error, "http_status", None)
+    status = _status(error)
     reason = str(getattr(error, "details", None) or error)
     number = getattr(error, "request_id", None)
     text = f"{reason}{f' ({status})' if status else ''}{f'; request {number}' if number else ''}"
@@ -174,6 +181,10 @@ def refusal(resource: str, error: Exception) -> RefusedError:
     if isinstance(made, UncertainError):
         made.pause = _retry_after(error)
     return made
+
+
+def _status(error: Exception) -> int | None:
+    return getattr(error, "status_code", None) or getattr(error, "http_status", None)
 
 
 def _retry_after(error: Exception) -> float:
