@@ -15,7 +15,7 @@ from keystoneauth1.exceptions import ConnectTimeout
 from openstack.exceptions import BadRequestException, ConfigException, HttpException
 from pydantic import ValidationError
 
-from wardian.errors import PlanError, ProviderError
+from wardian.errors import NodeDownError, PlanError, ProviderError
 from wardian.experiment import file
 from wardian.experiment.resources import EnvironmentRecord
 from wardian.providers import registry
@@ -290,6 +290,15 @@ def test_servers_are_reached_through_the_bastion(tmp_path: Path) -> None:
     assert index.known_hosts("lab-1").read_text() == "203.0.113.9 ssh-ed25519 gate\n10.255.240.6 ssh-ed25519 leaf\n"
     inside = Reach(index, OpenStackSettings(floating=False), "lab-1").hosts(Snapshot(servers=servers))
     assert [(host.address, host.jump) for host in inside.values()] == [("10.255.240.5", None), ("10.255.240.6", None)]
+
+
+async def test_nobody_works_on_servers_that_are_just_active(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A command on a node that counts as ready once it is ACTIVE says that nobody logs in there, not that there is no such node."""
+    monkeypatch.setenv("WARDIAN_STATE", str(tmp_path))
+    provider = OpenStackProvider(OpenStackSettings(ready="active"))
+    provider.index.write(Entry(EnvironmentRecord("lab-1", "lab", "default", "f", "openstack", "u", "h", 1.0)))
+    with pytest.raises(NodeDownError, match=r"nobody logs in.*\n.*`ready: ssh`"):
+        await provider.channel("lab-1", "server").start(["true"])
 
 
 def test_what_is_kept_here_is_private(tmp_path: Path) -> None:

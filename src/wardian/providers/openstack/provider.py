@@ -15,10 +15,12 @@ from ...errors import NodeDownError, ProviderError
 from ...experiment.plan import Plan
 from ...experiment.resources import Capabilities, EnvironmentRecord, Observed, ObservedResource, Resource
 from ...paths import state_folder
-from ..base import Finding, Progress, ProviderSettings, Slots
+from ..base import Channel, Finding, Progress, ProviderSettings, Slots
 from ..ssh import marker
 from ..ssh import observation as hosts
+from ..ssh.channel import SshChannel
 from ..ssh.index import Entry
+from ..ssh.inventory import Host
 from ..ssh.on_hosts import OnHosts
 from ..ssh.refusals import HostError
 from ..ssh.tending import Tending
@@ -232,6 +234,17 @@ class OpenStackProvider(OnHosts):
                 if current := {name: value for name, (server, value) in values.items() if server in there}:
                     found[node] = current
         return found
+
+    # Working on nodes
+
+    def channel(self, environment: str, node: str) -> Channel:
+        def find() -> Host | None:
+            if self.index.read(environment) and self._settings(environment).ready == "active":
+                remedy = "Set `ready: ssh`, and `wardian up` makes them anew."
+                raise NodeDownError(node, "nobody logs in to servers that count as ready once they are ACTIVE", remedy=remedy)
+            return self._host(environment, node)
+
+        return SshChannel(node, marker.place(environment, node), find, self._spawners)
 
     # Looking after it
 
