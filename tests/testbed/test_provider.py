@@ -50,6 +50,8 @@ SETTINGS = OpenStackSettings(cloud="testbed", image="tiny", flavor="small", exte
 class TestOpenStackProvider(ResourceContract):
     """What is seen of resources through the cloud's own services."""
 
+    pause = 1.0
+
     @pytest.fixture
     def provider(self) -> Provider:
         return OpenStackProvider(SETTINGS)
