@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from wardian.environment import admin as environment_admin
 from wardian.providers.local.kernel import mount
 
 from . import ordinary
@@ -195,3 +196,11 @@ def test_what_a_user_puts_in_the_way_harms_root_in_nothing(users: tuple[User, Us
     assert "\x1b" not in said
     assert bob.name in admin("end", "--all", "--user", bob.name, code=1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ending_all_names_whom_nothing_is_known_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who ends everybody's environments is told of users that do not answer: these may hold some still."""
+    silent = environment_admin.Unanswered(environment_admin.Place("ada", 1, "/state", {}), "ada does not answer")
+    monkeypatch.setattr(environment_admin, "holdings", lambda user: ([], [silent]))
+    ((who, error),) = environment_admin.end()
+    assert (who, str(error)) == ("ada", "ada does not answer")

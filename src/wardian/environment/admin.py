@@ -87,16 +87,19 @@ def end(
     """Collect what environments' files name and tear them down, each as its user, some at once. Without ids, all that is held.
 
     force: kill all that runs in them first, and collect nothing: where a user's processes leave no room to do anything as him.
-    Yields each id with what it was, None where only its processes were left to kill, or what went wrong.
+    Yields each id with what it was, None where only its processes were left to kill, or what went wrong; without ids, also each user of
+    whom nothing is known, with why.
     """
     killed = _kill(identities, user) if force else set()
-    found, _ = holdings(user)
+    found, silent = holdings(user)
     asked: list[tuple[str, Holding | None]] = [(identity, None) for identity in dict.fromkeys(identities)]
     if not identities:
         asked = [(holding.id, holding) for holding in found]
         asked += [(identity, None) for identity in sorted(killed.difference(holding.id for holding in found))]
+        yield from ((item.place.user, WardianError(item.reason)) for item in silent)
 
-    def ended(identity: str, holding: Holding | None) -> Holding | WardianError | None:
+    def ended(item: tuple[str, Holding | None]) -> Holding | WardianError | None:
+        identity, holding = item
         try:
             holding = holding or _chosen(identity, found)
             _ask(holding.place, "end", holding.id, *([] if force else ["collect"]))
@@ -107,8 +110,7 @@ def end(
         return holding
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for (identity, _), outcome in zip(asked, pool.map(ended, *zip(*asked, strict=True)) if asked else (), strict=True):
-            yield identity, outcome
+        yield from zip((identity for identity, _ in asked), pool.map(ended, asked), strict=True)
 
 
 def extend(identity: str, seconds: float, user: str | None = None) -> float:
