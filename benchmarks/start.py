@@ -11,7 +11,7 @@ from .ground import ground
 from .lab import TIMEOUT, open_browser, open_server
 from .results import Goal, Row, Table
 
-ROUNDS = 5
+ROUNDS = 10
 RESTORED = "async () => { await window.jupyterapp.restored; return performance.now(); }"
 
 
