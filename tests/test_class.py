@@ -162,6 +162,7 @@ def test_root_sees_extends_and_ends(users: tuple[User, User], lab: Path) -> None
     assert f"ended {his['id']} of {bob.name}" in said, "what can be ended is, whatever becomes of the others"
     assert "nobody here holds an environment 'lab-0'" in said
     assert bob.wardian("ls") == "No environment is up here.\n"
+    assert admin("end", "--all", "--user", bob.name) == "Nobody holds an environment here.\n"
 
 
 @pytest.mark.long

@@ -76,11 +76,14 @@ def end_command(identities: tuple[str, ...], user: str | None, everything: bool,
     if bool(identities) == everything:
         raise click.UsageError("say which environments to end by their ids, or all of them with --all")
     failed: list[WardianError] = []
+    identity = None
     for identity, outcome in end(identities, user, force=force):
         if isinstance(outcome, WardianError):
             failed.append(outcome)
         else:
             click.echo(f"ended {identity}" + (f" of {outcome.user}" if outcome else ", of which only processes were left"))
+    if identity is None:
+        click.echo("Nobody holds an environment here.")
     if len(failed) > 1:
         raise WardianError(f"{len(failed)} were not ended: " + "; ".join(error.message for error in failed), remedy=failed[0].remedy)
     if failed:
