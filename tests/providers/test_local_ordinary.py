@@ -32,6 +32,8 @@ nodes:
 """
 
 
+FREEZERS = ("freezer.state", "cgroup.events")
+
 MATRIX = """
 import asyncio
 from wardian.providers.local import LocalProvider, LocalSettings
@@ -94,6 +96,29 @@ def test_an_environment_from_plan_to_down(user: User) -> None:
         user.wardian("down", "--yes")
     eventually(lambda: not processes(user), "all of it is gone")
     assert list((user.folder / ".local/state/wardian/environments").iterdir()) == []
+
+
+@pytest.mark.long
+def test_limits_where_groups_were_delegated(user: User) -> None:
+    """A node of an ordinary user is held to its memory, stands still under `pause`, and goes on, in a part of the groups that is his."""
+    file = user.write("held/experiment.yaml", "name: held\nnodes: {one: {memory: 100MiB}, two: {}}\n")
+
+    def wardian(*argv: str) -> str:
+        return user.wardian(*argv, cwd=file.parent, groups=True)
+
+    assert "!" not in wardian("up", "--yes")
+    try:
+        greedy = ("exec", "one", "--", "python3", "-c", "print('x', flush=True); print(len(bytearray(300 << 20)))")
+        done = user.run(str(ordinary.BIN / "wardian"), *greedy, cwd=file.parent, groups=True)
+        assert (done.returncode, "314572800" in done.stdout) == (137, False), done.stdout + done.stderr
+        wardian("fault", "pause", "two")
+        assert frozen(user)
+        wardian("fault", "undo")
+        assert not frozen(user)
+        assert "two\n" in wardian("exec", "two", "--", "hostname")
+    finally:
+        user.wardian("down", "--yes", cwd=file.parent)
+    eventually(lambda: not processes(user), "all of it is gone")
 
 
 def test_doctor_tries_all_of_it(user: User) -> None:
@@ -167,6 +192,12 @@ def talking(user: User) -> str:
     done = user.run(sys.executable, "-P", "-c", MATRIX)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def frozen(user: User) -> bool:
+    """Whether any control group of a user's stands still, in either version's words."""
+    said = [path.read_text() for top in ordinary.hierarchies() for path in (top / user.name).rglob("*") if path.name in FREEZERS]
+    return any("FROZEN" in text or "frozen 1" in text for text in said)
 
 
 def processes(user: User) -> list[str]:
