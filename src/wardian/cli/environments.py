@@ -218,7 +218,7 @@ def gc_command(as_json: bool) -> None:
     from ..providers import registry
 
     removed = wait(end_overdue())
-    for name in registry.names():
+    for name in registry.holders():
         removed += wait(registry.make(name).collect_garbage(lambda item, state: None))
     removed += wait(settle())
     if as_json:

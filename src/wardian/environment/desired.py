@@ -33,7 +33,8 @@ class Desired:
         resources = await self.provider.complete(
             [self.environment(observed), *expand(self.experiment, observed, digests, tables)], observed
         )
-        self._require_images(resources)
+        for provider, items in self.provider.parts(resources).values():
+            _require_images(provider, items)
         used = await quota.shares(resources, observed.environment)
         plan = replace(reconcile(resources, observed, await self.provider.capabilities(resources)), quota=used)
         plan = replace(plan, costs=tuple(await self.provider.estimate(resources, plan))) if plan else plan
@@ -41,16 +42,6 @@ class Desired:
             caveats = "\n".join(f"  {caveat}" for caveat in plan.caveats)
             raise PlanError(f"not everything can be honoured here:\n{caveats}", remedy="leave out --strict to accept the stand-ins")
         return plan
-
-    def _require_images(self, resources: Sequence[Resource]) -> None:
-        """Raises PlanError where a service is what an image starts, and images here start nothing."""
-        asking = [item for item in resources if item.kind == "service" and isinstance(item.spec["command"], dict)]
-        if asking and not self.provider.image_commands:
-            service = asking[0].spec["service"]
-            raise PlanError(
-                f"services.{service}.command: nodes of {self.provider.name} have no image with a command of its own",
-                remedy="write the command that it runs, or use `--provider docker`",
-            )
 
     def environment(self, observed: Observed) -> Resource:
         """The resource that stands for all of it."""
@@ -70,3 +61,14 @@ class Desired:
             "lease": experiment.lease.model_dump() if experiment.lease else None,
         }
         return Resource("environment", record.name if record else experiment.name, spec)
+
+
+def _require_images(provider: Provider, resources: Sequence[Resource]) -> None:
+    """Raises PlanError where a service is what an image starts, and images of this provider start nothing."""
+    asking = [item for item in resources if item.kind == "service" and isinstance(item.spec["command"], dict)]
+    if asking and not provider.image_commands:
+        service = asking[0].spec["service"]
+        raise PlanError(
+            f"services.{service}.command: nodes of {provider.name} have no image with a command of its own",
+            remedy="write the command that it runs, or use `--provider docker`",
+        )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BusyError, NotUpError, PlanError, WardianError
+from ..experiment import places
 from ..experiment.model import Experiment
 from ..experiment.plan import Plan
 from ..experiment.resources import EnvironmentRecord, Observed, ObservedResource, Resource
@@ -55,7 +56,7 @@ class Environment:
     file: the experiment file.
     instance: name that tells several environments of one file apart; "default" unless given.
     parameters: values for the experiment's parameters.
-    provider: a provider or site to use in place of the file's.
+    provider: a provider or site to use in place of all that the file names.
     Its attribute `pins`, {node: digest}, says which images nodes are made from, whatever the names of these mean by now.
     """
 
@@ -377,19 +378,13 @@ class Environment:
         return replace(observed, resources={**observed.resources, **others})
 
     def _desired(self, experiment: Experiment) -> Desired:
-        name = self._provider_name or experiment.provider
-        site = experiment.sites.get(name)
-        # settings are those of the file's own provider; another one has its defaults
-        settings = experiment.settings if name == experiment.provider else {}
-        provider = registry.make(site.provider, site.settings) if site else registry.make(name, settings)
-        elsewhere = {group: node.site for group, node in experiment.nodes.items() if node.site and node.site != name}
-        for group, wanted in elsewhere.items():
-            other = experiment.sites[wanted]
-            if other.provider != provider.name or other.settings != (site.settings if site else experiment.settings):
-                raise PlanError(
-                    f"nodes.{group}.site: {wanted} is another place than {name}, and one environment grows in one place",
-                    remedy="grow the groups of each site as an environment of its own, or give them one site",
-                )
+        chosen = [places.named(experiment, self._provider_name)] if self._provider_name else places.of(experiment)
+        if len(chosen) == 1:
+            provider = registry.make(chosen[0].provider, chosen[0].settings)
+        else:
+            experiment = places.settled(experiment)
+            sites = {place.name: {"provider": place.provider, "settings": place.settings} for place in chosen}
+            provider = registry.make(registry.SEVERAL, {"sites": sites})
         provider.pins = self.pins
         return Desired(experiment, provider, self.file, self.instance)
 

@@ -144,10 +144,12 @@ def default_instance() -> str:
 
 
 async def environments() -> list[tuple[EnvironmentRecord, Provider]]:
-    """Every environment that any provider holds for this user here."""
-    providers = [registry.make(name) for name in registry.names()]
+    """Every environment that any provider holds for this user here; one that grows at several sites is one."""
+    providers = [registry.make(name) for name in registry.holders()]
     found = await asyncio.gather(*(provider.environments() for provider in providers))
-    return [(record, provider) for provider, records in zip(providers, found, strict=True) for record in records]
+    covered = set[str]().union(*(provider.covered() for provider in providers))
+    pairs = ((record, provider) for provider, records in zip(providers, found, strict=True) for record in records)
+    return [(record, provider) for record, provider in pairs if record.id not in covered]
 
 
 async def holder(file: str, instance: str) -> tuple[EnvironmentRecord, Provider] | None:

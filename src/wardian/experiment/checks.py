@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ..errors import SelectorError
-from . import selectors
+from . import places, selectors
 from .document import Path
 from .links import Delays
 from .model import Experiment, Link
@@ -50,6 +50,7 @@ def check(experiment: Experiment, names: Names | None = None, providers: Provide
     yield from _subnets(experiment)
     yield from _links(experiment, names)
     yield from _nodes(experiment, names)
+    yield from _places(experiment, names)
     yield from _addresses(experiment)
     yield from _ambiguities(experiment)
     yield from _selectors(experiment, names)
@@ -147,6 +148,32 @@ def _nodes(experiment: Experiment, names: Names) -> Iterator[Finding]:
                 yield Finding((*path, "ports", position), said, "the node's port alone, for one that is free, or a node without count")
         if node.routes and len(node.networks or ()) < 2:
             yield Finding((*path, "routes"), "a node that routes joins networks", "two or more networks of the node")
+
+
+def _places(experiment: Experiment, names: Names) -> Iterator[Finding]:
+    """Networks and links that would have to reach from one place to another."""
+    wrong = {node.site for node in experiment.nodes.values() if node.site} | ({experiment.provider} & set(names.sites))
+    if wrong - experiment.sites.keys():
+        return
+    remedy = "networks of one site: no network or link reaches from one to another"
+    groups = places.of_groups(experiment)
+    first: dict[str, str] = {}
+    for group, networks in places.networks(experiment).items():
+        place = groups[group].name
+        for network in networks:
+            other = first.setdefault(network, group)
+            if groups[other].name != place:
+                path: Path = ("nodes", group, "site") if experiment.nodes[group].site else ("nodes", group)
+                yield Finding(path, f"is at {place}, and its network {network} at {groups[other].name}, with node {other}", remedy)
+                return
+    found = places.spread({network: groups[group].name for network, group in first.items()}, places.joined(experiment))
+    for name, link in experiment.links.items():
+        for _, *ends in link.named(name):
+            here, there = (found.get(network) for network in ends)
+            if here != there:
+                said = f"joins network {ends[0]} at {here} to {ends[1]} at {there}"
+                yield Finding(("links", name, "between" if link.between else "among"), said, remedy)
+                return
 
 
 def _addresses(experiment: Experiment) -> Iterator[Finding]:

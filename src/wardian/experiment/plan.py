@@ -18,9 +18,10 @@ Action = Literal["create", "update", "delete"]
 
 NEEDS = {
     "environment": (),
-    "lease": ("environment",),
-    "network": ("environment",),
-    "node": ("environment", "lease", "network"),
+    "site": ("environment",),
+    "lease": ("environment", "site"),
+    "network": ("environment", "site"),
+    "node": ("environment", "site", "lease", "network"),
     "link": ("network",),
     "access": ("node",),
     "names": ("node",),
@@ -150,7 +151,7 @@ def reconcile(desired: Sequence[Resource], observed: Observed, capabilities: Cap
             steps.remake(resource, existing, words + detail)
         elif changed := _changed(resource, existing):
             reason = ", ".join(_change_text(key, existing.spec.get(key), resource.spec.get(key)) for key in changed)
-            if resource.kind in CHANGEABLE or all((resource.kind, key) in capabilities.in_place for key in changed):
+            if resource.kind in CHANGEABLE or all(capabilities.changes(resource, key) for key in changed):
                 steps.update(resource, existing, reason)
                 continue
             steps.remake(resource, existing, reason)
@@ -182,16 +183,16 @@ def compact(names: Sequence[str], most: int = 6) -> str:
 
 
 def _holder(resource: Resource, remade: set[tuple[str, str]]) -> str | None:
-    """What `resource` hangs on and is made anew: a node goes with its lease and networks, a link with its, the rest with their node."""
+    """What `resource` hangs on and is made anew: its site, a node's lease and networks, a link's networks, the node of the rest."""
     spec = resource.spec
-    hangs: list[tuple[str, str]] = []
+    hangs: list[tuple[str, str]] = [("site", spec["site"])] if spec.get("site") else []
     if resource.kind == "node":
-        hangs = [("lease", spec["lease"])] if "lease" in spec else []
+        hangs += [("lease", spec["lease"])] if "lease" in spec else []
         hangs += [("network", interface["network"]) for interface in spec["interfaces"]]
     elif resource.kind == "link":
-        hangs = [("network", network) for network in spec["networks"]]
+        hangs += [("network", network) for network in spec["networks"]]
     elif "node" in spec:
-        hangs = [("node", spec["node"])]
+        hangs += [("node", spec["node"])]
     return next((f"{kind} {name}" for kind, name in hangs if (kind, name) in remade), None)
 
 

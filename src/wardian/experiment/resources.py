@@ -6,6 +6,7 @@ value; its digest is the drift check. The kinds, in the order in which they are 
 environment   {"name", "instance", "file", "user", "host", "provider", "settings", "parameters": {...},
                "collect": [{"on", "path"}], "names": [group or role of the file],
                "lease": {"duration": seconds, "at_end": "down" | "keep"} | None}
+site          {"provider", "settings"}      only where an environment grows at several; what else is at one then says so: "site": its name
 lease         {"start": "now" | "first-free" | "2026-12-01 09:00" (UTC), "duration": seconds,
                "reservations": [{"type": "host", "on", "properties"} | {"type": "instance", …} | {"type": "floating_ip", "network"}],
                "counts": [how many of each]}                                   only where a site has reservations; named like the site
@@ -22,7 +23,7 @@ node          {"hostname", "group", "index": int | None, "roles": [...], "site":
               [{"source", "target", "read_only"}], "ports": [{"node", "host", "address", "protocol"}], "capabilities", "gpus"
 access        {"node": "client[0]", "network": "west", "up": SHAPE, "down": SHAPE, "mtu": bytes}
               named "client[0]/west"; up: from the node. An `mtu`, of any kind, is there only where it is written
-names         {"tables": {"east,west": [["10.1.0.2", "server"], ...]}}               named "hosts"; keyed by a node's networks, sorted
+names         {"tables": {"east,west": [["10.1.0.2", "server"], ...]}}   named "hosts", or like its site; keyed by a node's networks, sorted
 files         {"node", "items": [{"source": absolute path, "target", "mode", "sha256"}]}   named like its node
 service       {"node", "service", "command": [argv] | {"image": [arguments] | None}, "env", "directory", "ready": {...} | None, "restart",
                "files": digest of its node's files}   named "dash@server"
@@ -49,7 +50,7 @@ SHAPE = ("delay", "jitter", "distribution", "loss", "loss_burst", "duplicate", "
 DISTRIBUTIONS = ("uniform", "normal", "pareto")
 """Of a jitter."""
 
-KINDS = ("environment", "lease", "network", "node", "link", "access", "names", "files", "service")
+KINDS = ("environment", "site", "lease", "network", "node", "link", "access", "names", "files", "service")
 
 
 def digest(spec: Mapping[str, Any]) -> str:
@@ -161,7 +162,13 @@ class Capabilities:
 
     in_place: the (kind, spec key) pairs that it can change without making the resource anew.
     caveats: what it cannot honour.
+    at: {site: as in_place} of what is at that site, where there are several.
     """
 
     in_place: frozenset[tuple[str, str]] = frozenset()
     caveats: tuple[Caveat, ...] = ()
+    at: Mapping[str, frozenset[tuple[str, str]]] = field(default_factory=dict)
+
+    def changes(self, resource: Resource, key: str) -> bool:
+        """Whether this key of this resource can change in place."""
+        return (resource.kind, key) in self.at.get(resource.spec.get("site") or "", self.in_place)

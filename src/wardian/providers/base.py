@@ -182,6 +182,8 @@ class Provider(ABC):
         self.settings = settings or self.Settings()
         self.pins: Mapping[str, str] = {}
         """{node: digest of the image that `create` makes it from, whatever the name of its image means by now}."""
+        self.site: str | None = None
+        """What the experiment file calls this place, where an environment grows at several."""
 
     @abstractmethod
     async def capabilities(self, desired: Sequence[Resource]) -> Capabilities:
@@ -205,9 +207,17 @@ class Provider(ABC):
         """When these could be held within so many days; None where nothing is reserved there. Raises ProviderError."""
         return None
 
+    def parts(self, desired: Sequence[Resource]) -> Mapping[str, tuple[Provider, Sequence[Resource]]]:
+        """{site: what grows there, by which provider}, where an environment grows at several; the default is one without a name."""
+        return {"": (self, desired)}
+
     @abstractmethod
     async def environments(self) -> list[EnvironmentRecord]:
         """Every environment of this user that this provider holds anything of, however little is left of it."""
+
+    def covered(self) -> set[str]:
+        """The ids of environments, of other providers, that are parts of this one's. The default has none."""
+        return set()
 
     @abstractmethod
     def lock(self, file: str, instance: str, purpose: str) -> AbstractAsyncContextManager[None]:

@@ -21,6 +21,9 @@ BUILT_IN = {
     "openstack": "wardian.providers.openstack:OpenStackProvider",
 }
 
+SEVERAL = "several sites"
+"""The provider of environments that grow at several places, each by its own. No file names it."""
+
 
 @cache
 def _references() -> dict[str, str]:
@@ -32,15 +35,20 @@ def names() -> list[str]:
     return sorted(_references())
 
 
+def holders() -> list[str]:
+    """All that may hold an environment."""
+    return [*names(), SEVERAL]
+
+
 def nearest_first() -> list[str]:
-    """The same names, those first whose environments are found with the least work."""
-    return list(_references())
+    """The same, those first whose environments are found with the least work."""
+    return [SEVERAL, *_references()]
 
 
 @cache
 def load(name: str) -> type[Provider]:
     """The class of a provider. Raises PlanError, naming those that exist, for an unknown one."""
-    reference = _references().get(name)
+    reference = "wardian.providers.several:SeveralProvider" if name == SEVERAL else _references().get(name)
     if reference is None:
         near = difflib.get_close_matches(name, names(), 1)
         remedy = f"did you mean {near[0]!r}?" if near else f"write one of: {', '.join(names())}"

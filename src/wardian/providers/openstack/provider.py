@@ -72,7 +72,7 @@ class OpenStackProvider(OnHosts):
         return Capabilities(IN_PLACE, tuple(caveats))
 
     async def complete(self, desired: Sequence[Resource], observed: Observed) -> Sequence[Resource]:
-        return leases.planned(self._chosen.reserve, self._chosen.cloud or "site", desired, observed)
+        return leases.planned(self._chosen.reserve, self.site or self._chosen.cloud or "site", desired, observed)
 
     async def estimate(self, desired: Sequence[Resource], plan: Plan) -> Sequence[str]:
         return await budget.estimate(self._reached(self._chosen), self._chosen, desired, plan)

@@ -170,7 +170,7 @@ class Tending:
     async def _write_names(self) -> None:
         """Have the nodes' names resolve on each host, as far as that may be."""
         entry = self._entry()
-        names = entry.resources.get(("names", "hosts"))
+        names = next((item for item in entry.resources.values() if item.kind == "names"), None)
         addresses = {
             part["address"].partition("/")[0]: part["address"].partition("/")[0] if placed.wired else placed.address
             for placed in entry.nodes.values()
