@@ -25,7 +25,10 @@ nodes:
 def cloud(monkeypatch, tmp_path):
     """What the provider `memory` holds; every environment of the test is grown there."""
     cloud = MemoryCloud()
-    monkeypatch.setattr(registry, "make", lambda name, settings=None: MemoryProvider(cloud=cloud))
+    make = registry.make
+    monkeypatch.setattr(
+        registry, "make", lambda name, settings=None: make(name, settings) if name == registry.SEVERAL else MemoryProvider(cloud=cloud)
+    )
     monkeypatch.setattr(registry, "names", lambda: ["memory"])
     monkeypatch.setattr(registry, "settings_models", lambda: {"memory": MemoryProvider.Settings})
     monkeypatch.setenv("WARDIAN_STATE", str(tmp_path / "state"))

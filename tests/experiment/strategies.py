@@ -149,13 +149,15 @@ def experiments(draw: st.DrawFn) -> Experiment:
     group_names, roles = words[: max(1, len(words) - 2)], words[max(1, len(words) - 2) :]
     networks = draw(st.lists(names, max_size=3, unique=True))
     sites = draw(st.lists(names, max_size=2, unique=True))
+    # all of it at one place: networks reach no further
+    place = draw(settings)
     subnets = [f"10.{position}.0.0/24" for position in range(len(networks))]
     data: dict[str, Any] = {
         "name": draw(names),
         "description": draw(st.none() | texts),
         "provider": draw(st.sampled_from([*sites, "local"])),
         "parameters": draw(st.dictionaries(variables, parameters(), max_size=3)),
-        "sites": {name: {"provider": "local", "settings": draw(settings)} for name in sites},
+        "sites": {name: {"provider": "local", "settings": place} for name in sites},
         "networks": {
             name: {"subnet": subnet, **draw(st.fixed_dictionaries({}, optional={"delay": durations, "loss": fractions}))}
             for name, subnet in zip(networks, subnets, strict=True)
@@ -189,7 +191,7 @@ def experiments(draw: st.DrawFn) -> Experiment:
         "replay": draw(st.none() | st.fixed_dictionaries({}, optional={"tolerance": st.just("5%"), "ignore": st.just(["a\\d+", "b"])})),
     }
     if data["provider"] == "local" and "local" not in sites:
-        data["settings"] = draw(settings)
+        data["settings"] = place
     if len(networks) > 1:
         ends: dict[str, Any] = {"between": networks[:2]}
         if draw(st.booleans()):

@@ -256,6 +256,7 @@ def _print_plan(plan: Plan) -> None:
 
 
 def _print_resources(observed: Observed) -> None:
+    sites = list(observed.of("site"))
     services: dict[str, list[str]] = {}
     for item in observed.of("service"):
         mark = "" if item.state == "ready" else f" ({item.state})"
@@ -265,9 +266,13 @@ def _print_resources(observed: Observed) -> None:
         written = {part["network"]: part["address"].partition("/")[0] for part in item.spec.get("interfaces", ())}
         addresses = ", ".join(dict.fromkeys((written | dict(item.addresses)).values()))
         state = item.state + (f": {item.detail}" if item.detail else "")
-        rows.append([item.name, state, addresses, ", ".join(item.spec.get("roles", ())), ", ".join(services.get(item.name, ()))])
+        at = [item.spec.get("site") or "?"] if sites else []
+        rows.append([item.name, *at, state, addresses, ", ".join(item.spec.get("roles", ())), ", ".join(services.get(item.name, ()))])
     click.echo()
-    table(rows, ["NODE", "STATE", "ADDRESS", "ROLES", "SERVICES"])
+    if sites:
+        table([[item.name, item.state, item.spec["provider"]] for item in sites], ["SITE", "STATE", "PROVIDER"])
+        click.echo()
+    table(rows, ["NODE", *(["SITE"] if sites else []), "STATE", "ADDRESS", "ROLES", "SERVICES"])
     links = [
         [item.name, item.state, " - ".join(item.spec.get("networks", ())), _shape(item, "there"), _shape(item, "back")]
         for item in observed.of("link")

@@ -47,6 +47,8 @@ def slots_command(
 ) -> None:
     """Show when the experiment could run, on each of the file's sites that reserve hosts (`settings.reserve`), or on SITEs.
 
+    Of an experiment that grows at several, each site is asked for what it holds of it; the last calendar is that of all at once.
+
     A calendar with an hour a character, times in UTC: `#` where all that it reserves is free from some minute of that hour on, for
     as long as the file's lease lasts.
 
@@ -71,8 +73,12 @@ def slots_command(
 
 
 def _first(found: list[SiteSlots]) -> SiteSlots:
+    from ..environment.slots import TOGETHER
     from ..errors import PlanError
 
+    if len(found) > 1 and found[-1].site == TOGETHER:
+        remedy = "the last lines of `wardian slots` say when; give each site's `reserve.start` that time"
+        raise PlanError("it grows at several sites, and all of it can start at one time", remedy=remedy)
     known = [item for item in found if item.first is not None]
     if not known:
         raise PlanError("no site has a slot", remedy="; ".join(f"{item.site}: {_words(item)}" for item in found))

@@ -106,6 +106,10 @@ class Environment:
         """What grows it, by the file or as it was told. Raises ExperimentFileError and PlanError."""
         return self.desired().provider
 
+    def providers(self) -> list[Provider]:
+        """That of each place where it grows. Raises as `provider`."""
+        return [registry.make(place.provider, place.settings) for place in self._places(self.load())]
+
     def desired(self) -> Desired:
         """What the file asks for, and of which provider. Raises ExperimentFileError and PlanError."""
         return self._desired(self.load())
@@ -285,12 +289,16 @@ class Environment:
     async def slots(self, sites: Sequence[str] | None = None, *, days: int = 7) -> list[slots.SiteSlots]:
         """When it could run, on each of the sites that the file names, the earliest first; asked of their reservation services.
 
+        Of an experiment that grows at several, it is when what each holds of it could run, and then when all of it could.
         sites: just these. days: how far ahead. Raises ExperimentFileError, and PlanError for a site that the file does not name.
         """
         experiment = self.load()
-        known = [self._provider_name] if self._provider_name else list(dict.fromkeys([experiment.provider, *experiment.sites]))
+        several = [place.name for place in self._places(experiment)]
+        known = list(dict.fromkeys([experiment.provider, *experiment.sites])) if not self._provider_name and len(several) == 1 else several
         if unknown := set(sites or ()) - set(known):
             raise PlanError(f"there is no site {sorted(unknown)[0]}", remedy=f"those of the file: {', '.join(known)}")
+        if len(several) > 1:
+            return await slots.of_parts(self, sites or several, days)
         targets = {
             site: Environment(self.file, instance=self.instance, parameters=self.parameters, provider=site) for site in sites or known
         }
@@ -377,8 +385,11 @@ class Environment:
                 others[item.key] = replace(item, spec={**item.spec, "image": image["digest"]})
         return replace(observed, resources={**observed.resources, **others})
 
+    def _places(self, experiment: Experiment) -> list[places.Place]:
+        return [places.named(experiment, self._provider_name)] if self._provider_name else places.of(experiment)
+
     def _desired(self, experiment: Experiment) -> Desired:
-        chosen = [places.named(experiment, self._provider_name)] if self._provider_name else places.of(experiment)
+        chosen = self._places(experiment)
         if len(chosen) == 1:
             provider = registry.make(chosen[0].provider, chosen[0].settings)
         else:

@@ -23,12 +23,14 @@ from ..environment import sources
 from ..environment.environment import Environment
 from ..environment.live import LiveEnvironment
 from ..errors import LockError, NotUpError
+from ..experiment import places
 from ..experiment.model import Experiment
 from ..experiment.plan import Plan
 from ..experiment.resources import digest
 from ..experiment.topology import members
 from ..journal.records import PACKAGES, RunRecord
 from ..journal.redact import REDACTED, redact_values
+from ..providers import registry
 from . import facts
 
 FILE = "experiment.lock"
@@ -82,7 +84,8 @@ async def from_live(environment: Environment) -> Data:
     used = live.record.spec.get("parameters") or {}
     provider = live.record.provider
     same = _provider(sources.load(environment.file), None) == provider
-    grown = Environment(environment.file, instance=environment.instance, parameters=used, provider=None if same else provider)
+    other = None if same or provider not in registry.names() else provider
+    grown = Environment(environment.file, instance=environment.instance, parameters=used, provider=other)
     if await grown.plan():
         raise LockError("the environment is not as the file says now", remedy="bring it there with `wardian up`, and lock then")
     return await _data(environment, provider, used, await gathered(live))
@@ -162,7 +165,8 @@ def differences(locked: Mapping[str, Any], now: Mapping[str, Any], sections: Ite
     """Everything that is otherwise, in the order of the file. sections: those that are looked at."""
     found = []
     if locked.get("provider") != now.get("provider"):
-        remedy = f"grow it with --provider {locked.get('provider')}"
+        one = "+" not in str(locked.get("provider"))
+        remedy = f"grow it with --provider {locked.get('provider')}" if one else "grow it on the sites that it was locked on"
         found.append(Drift("provider", str(locked.get("provider")), str(now.get("provider")), remedy))
     compare = {"parameters": _parameters, "experiment": _experiment, "files": _files, "images": _images, "packages": _packages}
     for section in sections:
@@ -190,12 +194,13 @@ async def up(
         raise refusal(path, found)
     standing = (await environment.observe()).environment
     wanted = _by_node(environment, locked["images"])
-    problems = await environment.provider().fetch_images(
-        standing.id if standing else None, list(wanted.values()), environment.folder, report
-    )
+    desired = environment.desired()
+    sites = {node.name: node.node.site or "" for node in members(desired.experiment)}
+    images = [{**image, "site": sites[node]} for node, image in wanted.items()]
+    problems = await desired.provider.fetch_images(standing.id if standing else None, images, environment.folder, report)
     if problems:
-        images = {name: image["digest"] for name, image in locked["images"].items()}
-        raise refusal(path, [Drift(f"image of {name}", it, None, problems[it]) for name, it in images.items() if it in problems])
+        digests = {name: image["digest"] for name, image in locked["images"].items()}
+        raise refusal(path, [Drift(f"image of {name}", it, None, problems[it]) for name, it in digests.items() if it in problems])
     environment.pins = {node: image["digest"] for node, image in wanted.items()}
     plan = await environment.up(**options)
     known = await gathered(await environment.live())
@@ -241,10 +246,9 @@ def refusal(path: Path, found: Sequence[Drift]) -> LockError:
 
 
 def _provider(experiment: Experiment, chosen: str | None) -> str:
-    """The provider behind a name, which may be that of a site."""
-    name = chosen or experiment.provider
-    site = experiment.sites.get(name)
-    return site.provider if site else name
+    """The provider behind a name, which may be that of a site; without one those of the file."""
+    known = [places.named(experiment, chosen)] if chosen else places.of(experiment)
+    return "+".join(sorted({place.provider for place in known}))
 
 
 async def _data(environment: Environment, provider: str, used: Mapping[str, Any], found: Iterable[tuple[str | None, str, Any]]) -> Data:

@@ -163,7 +163,10 @@ class SeveralProvider(Provider):
         return _joined(await self._ask(environment, lambda provider, identity: provider.traffic_matrix(identity, counting=counting)))
 
     async def images(self, environment: str) -> dict[str, dict[str, str]]:
-        return _joined(await self._ask(environment, lambda provider, identity: provider.images(identity)))
+        async def images(provider: Provider, identity: str) -> dict[str, dict[str, str]]:
+            return {node: {**image, "provider": provider.name} for node, image in (await provider.images(identity)).items()}
+
+        return _joined(await self._ask(environment, images))
 
     async def own_clocks(self, environment: str) -> bool:
         return any((await self._ask(environment, lambda provider, identity: provider.own_clocks(identity))).values())

@@ -10,6 +10,7 @@ from ...environment.environment import Environment
 from ...environment.facts import IMAGE
 from ...errors import BundleError
 from ...journal.records import RunRecord
+from ...providers.base import Provider
 from . import IMAGES
 
 Table = dict[str, dict[str, Any]]
@@ -22,7 +23,10 @@ def table(records: Sequence[RunRecord]) -> Table:
     for record in records:
         nodes = {fact.node: dict(fact.value) for fact in record.facts if fact.name == IMAGE and fact.node and "digest" in fact.value}
         if nodes:
-            found.setdefault(record.run.detail["provider"], {"nodes": {}})["nodes"] |= nodes
+            for node, image in nodes.items():
+                # of several sites, each image says whose it is
+                provider = image.pop("provider", record.run.detail["provider"])
+                found.setdefault(provider, {"nodes": {}})["nodes"][node] = image
     return found
 
 
@@ -46,9 +50,11 @@ async def save(environment: Environment, images: Table, folder: Path) -> dict[st
 
 
 async def load(environment: Environment, folder: Path, images: Mapping[str, Any]) -> list[str]:
-    """Give the environment's provider the images of an unpacked bundle that it lacks; gives their names."""
-    provider = environment.provider()
-    known = images.get(provider.name)
+    """Give the environment's providers the images of an unpacked bundle that they lack; gives their names."""
+    return [name for provider in environment.providers() for name in await _load(provider, folder, images.get(provider.name))]
+
+
+async def _load(provider: Provider, folder: Path, known: Any) -> list[str]:
     if not isinstance(known, dict) or "archive" not in known:
         return []
     archive, names = known["archive"], known.get("images")
