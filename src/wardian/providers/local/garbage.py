@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ...errors import BusyError
 from ..base import Progress
 from . import internet, layers, processes, skeleton
@@ -9,6 +11,9 @@ from .cgroups import Cgroups
 from .growth import Growth
 from .plain.growth import PlainGrowth
 from .state import EnvironmentFolder, State
+
+KEEPER = b"wardian.environment.keeper"
+"""The module that a keeper's command names."""
 
 YOUNG = 60
 """Control groups get their first member within this time of being made, seconds."""
@@ -25,7 +30,7 @@ def collect(state: State, report: Progress) -> list[str]:
     found = processes.environments(state.root)
     known = {folder.id for folder in state.environments()}
     for environment, pids in found.items():
-        if environment not in known:
+        if environment not in known and not all(map(_keeps, pids)):
             Growth(state, environment, report).destroy()
             removed.append(f"{len(pids)} processes of environment {environment}, which has no record")
     groups = Cgroups.find()
@@ -38,6 +43,14 @@ def collect(state: State, report: Progress) -> list[str]:
     removed += skeleton.forget_old(state.root, in_use=bool(state.environments()))
     removed += internet.forget_lost(state)
     return removed
+
+
+def _keeps(pid: int) -> bool:
+    """Whether a process is an environment's keeper: one of another provider's has no record here, and ends by itself when that is gone."""
+    try:
+        return KEEPER in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 def _reason(folder: EnvironmentFolder) -> str | None:
