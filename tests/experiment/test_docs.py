@@ -9,14 +9,16 @@ import pytest
 from pydantic import BaseModel
 
 from wardian.experiment import file, model, tables
+from wardian.providers import registry
 
 LINKS = Path(__file__).parents[2] / "docs" / "links.md"
 REFERENCE = Path(__file__).parents[2] / "docs" / "experiment-file.md"
+SITES = Path(__file__).parents[2] / "docs" / "several-sites.md"
 
 
 def examples() -> list[str]:
     """The YAML examples of the reference; one that is no whole file is put into one."""
-    found = [text for page in (REFERENCE, LINKS) for text in re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)]
+    found = [text for page in (REFERENCE, LINKS, SITES) for text in re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)]
     return [text if re.search("^name:", text, re.MULTILINE) else _completed(text) for text in found]
 
 
@@ -51,6 +53,16 @@ def test_the_trace_shown_is_one() -> None:
     assert match
     trace = tables.parse_trace(match[1], "lte.csv")
     assert trace.steps[1] == (0.5, {"rate": 9_100_000, "delay": 0.041})
+
+
+def test_what_sites_refuse_is_what_the_page_shows() -> None:
+    """The page on several sites shows the error of its own example with a network that both sites have."""
+    page = SITES.read_text(encoding="utf-8")
+    example = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[1]
+    assert file.loads(example, providers=registry.settings_models()).sites["tacc"].provider == "openstack"
+    with pytest.raises(file.ExperimentFileError) as caught:
+        file.loads(example.replace("networks: [south]", "networks: [north]"), "experiment.yaml")
+    assert f"error: {caught.value}\n" in page
 
 
 def test_python_example_runs() -> None:

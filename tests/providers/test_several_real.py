@@ -105,7 +105,8 @@ def test_the_keeper_ends_all_of_it(both: Stage) -> None:
 
 @pytest.mark.long
 def test_cells_on_both(both: Stage) -> None:
-    """A notebook's cells run on nodes of both sites, and the lock names both providers."""
+    """A notebook's cells run on nodes of both sites, the lock holds for both, and a replay may be at one place."""
+    both.edit('{"delay": "2ms"}', "{}")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
     nbformat.write(notebook, both.folder / "both.ipynb")
     both.run("run", "both.ipynb", "--keep", timeout=120)
