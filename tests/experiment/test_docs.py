@@ -18,7 +18,9 @@ SITES = Path(__file__).parents[2] / "docs" / "several-sites.md"
 
 def examples() -> list[str]:
     """The YAML examples of the reference; one that is no whole file is put into one."""
-    found = [text for page in (REFERENCE, LINKS, SITES) for text in re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)]
+    found = [
+        text for page in (REFERENCE, LINKS, SITES) for text in re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    ]
     return [text if re.search("^name:", text, re.MULTILINE) else _completed(text) for text in found]
 
 

@@ -390,13 +390,9 @@ class Environment:
 
     def _desired(self, experiment: Experiment) -> Desired:
         chosen = self._places(experiment)
-        if len(chosen) == 1:
-            provider = registry.make(chosen[0].provider, chosen[0].settings)
-        else:
-            experiment = places.settled(experiment)
-            sites = {place.name: {"provider": place.provider, "settings": place.settings} for place in chosen}
-            provider = registry.make(registry.SEVERAL, {"sites": sites})
+        provider = registry.make_at(chosen)
         provider.pins = self.pins
+        experiment = places.settled(experiment) if len(chosen) > 1 else experiment
         return Desired(experiment, provider, self.file, self.instance)
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from ..errors import PlanError
 from .base import Provider, ProviderSettings
+
+if TYPE_CHECKING:
+    from ..experiment.places import Place
 
 BUILT_IN = {
     "local": "wardian.providers.local:LocalProvider",
@@ -86,3 +89,10 @@ def make(name: str, settings: Mapping[str, Any] | None = None) -> Provider:
         return provider(provider.Settings.model_validate(dict(settings or {})))
     except ValidationError as error:
         raise PlanError(f"provider {name} refuses its settings: {error}") from error
+
+
+def make_at(places: Sequence[Place]) -> Provider:
+    """The provider of a place; of several, one that hands each resource to that of its site. Raises as `make`."""
+    if len(places) == 1:
+        return make(places[0].provider, places[0].settings)
+    return make(SEVERAL, {"sites": {place.name: {"provider": place.provider, "settings": place.settings} for place in places}})

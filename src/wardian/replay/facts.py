@@ -58,7 +58,9 @@ class About:
         self._record(SETTINGS, dict(live.record.spec.get("settings") or {}))
         seen = View(live.record.file, live.record.instance, experiment, (), (), live.observed)
         self._record(TOPOLOGY, graph(seen, DRAWN))
-        self._record(LINKS, {item.name: dict(item.spec) for kind in ("link", "access") for item in live.observed.of(kind)})
+        links = [item for kind in ("link", "access") for item in live.observed.of(kind)]
+        # where it is does nothing to packets
+        self._record(LINKS, {item.name: {key: value for key, value in item.spec.items() if key != "site"} for item in links})
         self._tasks.append(asyncio.create_task(facts.gather(live, lambda node, name, value: self._record(name, value, node))))
 
     def measured(self, report: Report) -> None:

@@ -11,12 +11,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import Field
 
 from ...errors import BusyError, NodeDownError, ProviderError
-from ...experiment.plan import Plan
 from ...experiment.resources import Capabilities, EnvironmentRecord, Observed, ObservedResource, Resource
 from ...paths import state_folder
 from .. import registry
@@ -24,6 +23,9 @@ from ..base import Channel, Fault, Finding, ImageCommand, Process, Progress, Pro
 from ..concurrency import all_of
 from .index import Entry, Index, Key, id_at, instance_at
 from .shares import at, part_of, plan_at, shares
+
+if TYPE_CHECKING:
+    from ...experiment.plan import Plan
 
 T = TypeVar("T")
 Member = tuple[Provider, str]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ...experiment.places import spread
-from ...experiment.plan import Plan
 from ...experiment.resources import Resource
 from .index import instance_at
+
+if TYPE_CHECKING:
+    # every command imports this, and few plan anything
+    from ...experiment.plan import Plan
 
 WHOLE = ("environment", "site")
 """Kinds of what is at no site."""
@@ -55,6 +57,8 @@ def plan_at(plan: Plan, site: str) -> Plan:
 
 
 def _placed(desired: Sequence[Resource], default: str) -> Iterator[tuple[Resource, str]]:
+    from ...experiment.places import spread
+
     nodes = {item.name: item.spec["site"] for item in desired if item.kind == "node"}
     interfaces = [
         (part, site) for item in desired if item.kind == "node" for site in [nodes[item.name]] for part in item.spec["interfaces"]
