@@ -18,8 +18,11 @@ from .settings import OpenStackSettings
 _IDENTITY = re.compile(rf"{PREFIX}(.+?-[0-9a-f]{{8}})(?:[.-].*)?")
 
 
-async def collect(cloud: Cloud, index: Index, settings: OpenStackSettings, progress: Progress) -> list[str]:
-    """Remove it, and give one line for each environment. Where there is no cloud to be asked there is nothing to remove."""
+async def collect(cloud: Cloud, index: Index, settings: OpenStackSettings, progress: Progress, *, required: bool) -> list[str]:
+    """Remove it, and give one line for each environment.
+
+    required: whether the cloud has to be asked, since there are environments on it; else, where it cannot be, there is nothing to remove.
+    """
     known = {entry.record.id for entry in index.entries()}
     try:
         asked = (
@@ -30,7 +33,7 @@ async def collect(cloud: Cloud, index: Index, settings: OpenStackSettings, progr
         )
         servers, *others = await asyncio.gather(*asked)
     except ProviderError:
-        if known:
+        if required:
             raise
         return []
     said = f"wardian {index.owner}"

@@ -251,10 +251,10 @@ class OpenStackProvider(OnHosts):
     async def collect_garbage(self, progress: Progress) -> list[str]:
         if not self.index.used:
             return []
-        asked = [self._chosen, *(self._settings(entry.record.id) for entry in self.index.entries())]
+        used = {(item.cloud, item.region): item for item in (self._settings(entry.record.id) for entry in self.index.entries())}
         removed = []
-        for settings in {(item.cloud, item.region): item for item in asked}.values():
-            removed += await collect(self._reached(settings), self.index, settings, progress)
+        for place, settings in ({(self._chosen.cloud, self._chosen.region): self._chosen} | used).items():
+            removed += await collect(self._reached(settings), self.index, settings, progress, required=place in used)
         return removed
 
     async def diagnose(self) -> list[Finding]:
