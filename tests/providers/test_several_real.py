@@ -14,6 +14,7 @@ from contextlib import closing
 import nbformat
 import pytest
 
+from tests.engine import IMAGE, Daemon
 from tests.providers.sshd import Lab
 from tests.stage import Stage, eventually
 from wardian.environment.environment import Environment
@@ -118,6 +119,34 @@ def test_cells_on_both(both: Stage) -> None:
     both.run("up", "-y", "--locked")
     both.run("down")
     both.run("replay", "both.ipynb", "--provider", "local", code=10)
+
+
+@pytest.mark.long
+def test_containers_beside_namespaces(stage: Stage, engine: Daemon) -> None:
+    """Containers of an Engine are one site, namespaces of this host the other; each has what its provider can do, and nothing is left."""
+    box = {"provider": "docker", "settings": {"host": engine.address, "image": IMAGE}}
+    nodes = {"server": {"networks": ["lan"]}, "box": {"count": 2, "site": "containers", "networks": ["wild"], "cpus": 0.5}}
+    whole = {"name": "NAME", "sites": {"containers": box}, "networks": {"lan": {}, "wild": {"delay": "2ms"}}, "nodes": nodes}
+    stage.write(json.dumps(whole))
+    try:
+        stage.run("up", "-y")
+        stage.run("plan", "--exit-code")
+        said = {item["node"]: item["stdout"] for item in stage.json("exec", "--json", "all", "uname", "-n")}
+        assert said == {"server": "server\n", "box[0]": "box-0\n", "box[1]": "box-1\n"}
+        stage.run("exec", "box[0]", "--", "ping", "-c", "1", "-W", "5", "box-1")
+        names = stage.run("exec", "box[0]", "cat", "/etc/hosts").stdout
+        assert ("box-1" in names, "server" in names) == (True, False)
+        stage.run("fault", "kill", "server,box[1]")
+        states = {item["name"]: item["state"] for item in stage.json("status", "--json")["resources"] if item["kind"] == "node"}
+        assert states == {"server": "stopped", "box[0]": "ready", "box[1]": "stopped"}
+        stage.edit('"cpus": 0.5', '"cpus": 0.75')
+        stage.run("up", "-y")
+        stage.run("plan", "--exit-code")
+        assert stage.run("gc").stdout == "Nothing to remove.\n"
+    finally:
+        stage.run("down", "--force", "--no-collect")
+    assert [item["Names"] for item in engine.containers() if stage.name in item["Names"][0]] == []
+    stage.assert_nothing_left()
 
 
 @pytest.mark.long
