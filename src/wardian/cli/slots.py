@@ -64,6 +64,8 @@ def slots_command(
         print_json([_summary(item) for item in found])
         return
     if first:
+        if len(target.providers()) > 1:
+            raise _several()
         click.echo(_first(found).site)
         return
     lease = target.load().lease
@@ -72,13 +74,16 @@ def slots_command(
         _print(item, days)
 
 
-def _first(found: list[SiteSlots]) -> SiteSlots:
-    from ..environment.slots import TOGETHER
+def _several() -> Exception:
     from ..errors import PlanError
 
-    if len(found) > 1 and found[-1].site == TOGETHER:
-        remedy = "the last lines of `wardian slots` say when; give each site's `reserve.start` that time"
-        raise PlanError("it grows at several sites, and all of it can start at one time", remedy=remedy)
+    remedy = "`wardian slots` says when all of it can be held; write that time as each site's `reserve.start`"
+    return PlanError("it grows at several sites, and not at one of them", remedy=remedy)
+
+
+def _first(found: list[SiteSlots]) -> SiteSlots:
+    from ..errors import PlanError
+
     known = [item for item in found if item.first is not None]
     if not known:
         raise PlanError("no site has a slot", remedy="; ".join(f"{item.site}: {_words(item)}" for item in found))
