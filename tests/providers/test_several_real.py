@@ -150,6 +150,7 @@ def test_containers_beside_namespaces(stage: Stage, engine: Daemon) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(12))
 def test_a_kill_at_any_moment(both: Stage, seed: int) -> None:
     """Whenever `up` or `down` is killed, running it again finishes the work at both sites."""
