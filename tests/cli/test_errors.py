@@ -224,3 +224,14 @@ def test_unknown_provider_option(stage: Stage) -> None:
     stage.run("up")
     said = stage.error("up", "--provider", "lcal", code=3)
     assert "local" in said
+
+
+def test_settings_on_the_command_line(stage: Stage) -> None:
+    """Settings given by --set reach the provider that is chosen, are checked by it, and refused by their names."""
+    stage.write(SMALL)
+    said = stage.error("plan", "--provider", "openstack", "--set", "patience=soon", "--set", "colour=red", code=3)
+    assert "patience: " in said
+    assert "colour: " in said
+    assert "nowhere" in stage.error("plan", "--provider", "openstack", "--set", "cloud=nowhere", code=6)
+    assert "SETTING=VALUE" in stage.error("plan", "--set", "cloud", code=2)
+    assert "no YAML" in stage.error("plan", "--set", "admit=[", code=2)

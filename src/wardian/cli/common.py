@@ -54,17 +54,45 @@ def growth_options(command: Decorated) -> Decorated:
     return click.option("--provider", metavar="NAME", help="Grow it with this provider or site in place of the file's.")(command)
 
 
+def settings_option(command: Decorated) -> Decorated:
+    """--set: the provider's settings."""
+    return click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="SETTING=VALUE",
+        callback=_settings,
+        help="Set one of the provider's settings, over the file's; VALUE is YAML. May be repeated.",
+    )(command)
+
+
 def json_option(command: Decorated) -> Decorated:
     """--json: output for scripts."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")(command)
 
 
 def _parameters(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    return _pairs(values, "NAME=VALUE, such as clients=20")
+
+
+def _settings(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, object]:
+    import yaml
+
+    result: dict[str, object] = {}
+    for name, text in _pairs(values, "SETTING=VALUE, such as image=debian-12").items():
+        try:
+            result[name] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise click.BadParameter(f"{text!r} of {name} is no YAML: {getattr(error, 'problem', error)}") from None
+    return result
+
+
+def _pairs(values: tuple[str, ...], form: str) -> dict[str, str]:
     result = {}
     for value in values:
         name, equals, text = value.partition("=")
         if not equals or not name:
-            raise click.BadParameter(f"{value!r} is not NAME=VALUE, such as clients=20")
+            raise click.BadParameter(f"{value!r} is not {form}")
         result[name] = text
     return result
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from .common import growth_options, json_option, style
+from .common import growth_options, json_option, settings_option, style
 from .notebooks import run_command
 
 GETTING_STARTED, VIDEO = "getting-started", "video-qoe"
@@ -22,10 +22,18 @@ _NEEDS = {"modules": ("matplotlib", "pandas"), "programs": ("iperf3",)}
 @click.option("--into", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Where it goes (default: NAME here).")
 @click.option("--keep", is_flag=True, help="Leave the nodes up afterwards.")
 @growth_options
+@settings_option
 @json_option
 @click.pass_context
 def demo_command(
-    ctx: click.Context, name: str, into: Path | None, keep: bool, parameters: dict[str, str], provider: str | None, as_json: bool
+    ctx: click.Context,
+    name: str,
+    into: Path | None,
+    keep: bool,
+    parameters: dict[str, str],
+    provider: str | None,
+    settings: dict[str, object],
+    as_json: bool,
 ) -> None:
     """Write a finished experiment here, grow its nodes, run its notebook on them and tear them down.
 
@@ -36,6 +44,7 @@ def demo_command(
     wardian demo
     wardian demo -p delay=40ms
     wardian demo video-qoe
+    wardian demo --provider openstack --set cloud=mycloud --set image=debian-12
     """
     folder = into or Path(name)
     if name == VIDEO:
@@ -50,6 +59,7 @@ def demo_command(
         instance=None,
         parameters=parameters,
         provider=provider,
+        settings=settings,
         as_json=as_json,
         output=None,
         as_html=True,

@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import confirm, environment, experiment_options, fail, growth_options, json_option, print_json, style, table, wait
+from .common import (
+    confirm,
+    environment,
+    experiment_options,
+    fail,
+    growth_options,
+    json_option,
+    print_json,
+    settings_option,
+    style,
+    table,
+    wait,
+)
 from .progress import show_down, watch
 
 if TYPE_CHECKING:
@@ -23,11 +35,19 @@ if TYPE_CHECKING:
 @click.command("plan")
 @experiment_options
 @growth_options
+@settings_option
 @json_option
 @click.option("--strict", is_flag=True, help="Refuse what cannot be honoured here exactly as written.")
 @click.option("--exit-code", is_flag=True, help="Exit with 0 for nothing to do, 2 for changes, 1 for an error.")
 def plan_command(
-    file: Path | None, instance: str | None, parameters: dict[str, str], provider: str | None, as_json: bool, strict: bool, exit_code: bool
+    file: Path | None,
+    instance: str | None,
+    parameters: dict[str, str],
+    provider: str | None,
+    settings: dict[str, object],
+    as_json: bool,
+    strict: bool,
+    exit_code: bool,
 ) -> int:
     """Show what `up` would do, and why.
 
@@ -38,7 +58,7 @@ def plan_command(
     from ..errors import WardianError
 
     try:
-        plan = wait(environment(file, instance, parameters=parameters, provider=provider).plan(strict=strict))
+        plan = wait(environment(file, instance, parameters=parameters, provider=provider, settings=settings).plan(strict=strict))
     except WardianError as error:
         if exit_code:
             fail(error)
@@ -54,6 +74,7 @@ def plan_command(
 @click.command("up")
 @experiment_options
 @growth_options
+@settings_option
 @json_option
 @click.option("--strict", is_flag=True, help="Refuse what cannot be honoured here exactly as written.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before nodes that exist are removed or made anew.")
@@ -63,6 +84,7 @@ def up_command(
     instance: str | None,
     parameters: dict[str, str],
     provider: str | None,
+    settings: dict[str, object],
     as_json: bool,
     strict: bool,
     yes: bool,
@@ -76,8 +98,9 @@ def up_command(
     wardian up
     wardian up -p clients=20 -e second
     wardian up --locked
+    wardian up --provider openstack --set cloud=mycloud --set image=debian-12
     """
-    target = environment(file, instance, parameters=parameters, provider=provider)
+    target = environment(file, instance, parameters=parameters, provider=provider, settings=settings)
 
     def agree(plan: Plan, lost: Sequence[str]) -> bool:
         if not as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .common import console, environment, experiment_options, growth_options, json_option, print_json, style, wait
+from .common import console, environment, experiment_options, growth_options, json_option, print_json, settings_option, style, wait
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -31,6 +31,7 @@ class Source(click.ParamType[str]):
 @click.argument("source", metavar="NOTEBOOK|BUNDLE|URL", type=Source())
 @experiment_options
 @growth_options
+@settings_option
 @json_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Where the executed notebook goes (default: out/NOTEBOOK beside it).")
 @click.option("--html", "as_html", is_flag=True, help="Write a page with the results beside the output, too.")
@@ -46,6 +47,7 @@ def run_command(
     instance: str | None,
     parameters: dict[str, str],
     provider: str | None,
+    settings: dict[str, object],
     as_json: bool,
     output: Path | None,
     as_html: bool,
@@ -72,7 +74,7 @@ def run_command(
 
     notebook, unpacked = _brought(source, into, which)
     known = unpacked.experiment if unpacked else experiment_of(notebook)
-    target = environment(file or known, instance, provider=provider)
+    target = environment(file or known, instance, provider=provider, settings=settings)
     reporter = shown_run()
     try:
         if unpacked:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .common import environment, experiment_options, growth_options, json_option, print_json, style, table, wait
+from .common import environment, experiment_options, growth_options, json_option, print_json, settings_option, style, table, wait
 from .notebooks import shown_run
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def _complete_run(context: click.Context, parameter: click.Parameter, incomplete
 @click.argument("target", metavar="NOTEBOOK|RUN", shell_complete=complete_target)
 @experiment_options
 @growth_options
+@settings_option
 @click.option(
     "--against", multiple=True, metavar="RUN", shell_complete=_complete_run, help="Compare with this recorded run; may be repeated."
 )
@@ -72,6 +73,7 @@ def replay_command(
     instance: str | None,
     parameters: dict[str, str],
     provider: str | None,
+    settings: dict[str, object],
     against: tuple[str, ...],
     repeat: int,
     tolerance: str | None,
@@ -102,7 +104,7 @@ def replay_command(
             parse_tolerances(tolerance)
         except ValueError as error:
             raise click.BadParameter(f"{tolerance!r} is not {error}", param_hint="--tolerance") from None
-    notebook, surroundings, given, runs = _target(target, file, instance, provider, against)
+    notebook, surroundings, given, runs = _target(target, file, instance, provider, settings, against)
     reporter = shown_run()
     try:
         found = wait(
@@ -139,7 +141,12 @@ def _exit_code(verdict: Verdict) -> int:
 
 
 def _target(
-    target: str, file: Path | None, instance: str | None, provider: str | None, against: tuple[str, ...]
+    target: str,
+    file: Path | None,
+    instance: str | None,
+    provider: str | None,
+    settings: dict[str, object],
+    against: tuple[str, ...],
 ) -> tuple[Path, Environment, dict[str, str], tuple[str, ...]]:
     """The notebook, its environment, the parameters of a recorded run, and what to compare with."""
     from ..environment.live import experiment_of
@@ -148,8 +155,8 @@ def _target(
 
     path = Path(target)
     if path.suffix == ".ipynb" or path.exists():
-        return path, environment(file or experiment_of(path), instance or INSTANCE, provider=provider), {}, against
-    surroundings = environment(file, instance or INSTANCE, provider=provider)
+        return path, environment(file or experiment_of(path), instance or INSTANCE, provider=provider, settings=settings), {}, against
+    surroundings = environment(file, instance or INSTANCE, provider=provider, settings=settings)
     try:
         record = surroundings.journal.show(target)
         notebook = Path(record.run.detail["notebook"])

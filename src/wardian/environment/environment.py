@@ -67,12 +67,14 @@ class Environment:
         instance: str | None = None,
         parameters: Mapping[str, object] | None = None,
         provider: str | None = None,
+        settings: Mapping[str, object] | None = None,
     ) -> None:
         self.file = Path(file).resolve()
         self.instance = instance or live.default_instance()
         self.parameters = dict(parameters or {})
         self.pins: dict[str, str] = {}
         self._provider_name = provider
+        self._settings = dict(settings or {})
         self._journal: Journal | None = None
 
     @property
@@ -386,7 +388,8 @@ class Environment:
         return replace(observed, resources={**observed.resources, **others})
 
     def _places(self, experiment: Experiment) -> list[places.Place]:
-        return [places.named(experiment, self._provider_name)] if self._provider_name else places.of(experiment)
+        chosen = [places.named(experiment, self._provider_name)] if self._provider_name else places.of(experiment)
+        return [replace(place, settings={**place.settings, **self._settings}) for place in chosen]
 
     def _desired(self, experiment: Experiment) -> Desired:
         chosen = self._places(experiment)

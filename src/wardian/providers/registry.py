@@ -88,7 +88,9 @@ def make(name: str, settings: Mapping[str, Any] | None = None) -> Provider:
     try:
         return provider(provider.Settings.model_validate(dict(settings or {})))
     except ValidationError as error:
-        raise PlanError(f"provider {name} refuses its settings: {error}") from error
+        said = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        remedy = f"its settings are: {', '.join(sorted(provider.Settings.model_fields))}"
+        raise PlanError(f"provider {name} refuses its settings: {said}", remedy=remedy) from error
 
 
 def make_at(places: Sequence[Place]) -> Provider:
