@@ -73,7 +73,7 @@ class Wiring:
         mtu = {"mtu": spec["mtu"]} if "mtu" in spec else {}
         # a second default route would lead away from the one to the outside
         routes = [{"destination": route["to"], "nexthop": route.get("via") or spec["gateway"]} for route in spec.get("routes", ())]
-        subnet = {"cidr": spec["subnet"], "gateway_ip": None, "host_routes": routes}
+        subnet = {"cidr": spec["subnet"], "gateway_ip": None, "host_routes": routes, "allocation_pools": [_spare(spec["subnet"])]}
         called = name(self._environment, resource.name)
         network = seen.networks[called] = await self._network(called, str(resource), mtu, subnet)
         if spec["gateway"]:
@@ -218,6 +218,13 @@ class Wiring:
 
     async def _gone(self, about: str, request: Any) -> None:
         await self._cloud.gone(about, request)
+
+
+def _spare(subnet: str) -> dict[str, str]:
+    """What of a subnet the cloud may use itself, for its DHCP servers: the upper end, since nodes are numbered from the lower one."""
+    network = ipaddress.IPv4Network(subnet)
+    room = min(16, max(1, network.num_addresses // 8))
+    return {"start": str(network[-1 - room]), "end": str(network[-2])}
 
 
 def _only(setting: str, chosen: str | None, matching: Sequence[Any], found: Sequence[Any], about: str) -> Any:
