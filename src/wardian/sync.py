@@ -19,6 +19,7 @@ from .environment.inflicting import Inflicted, Inflicting
 from .environment.links import LinkView
 from .environment.live import NodeView
 from .environment.sources import load as _load
+from .environment.treatment import Snapshot
 from .environment.verify import Report
 from .experiment.model import Experiment
 from .experiment.plan import Plan
@@ -85,6 +86,18 @@ class Environment:
     def get(self, selector: str, source: str, target: str | os.PathLike[str]) -> list[Transfer]:
         """Copy a file or folder from the nodes that `selector` picks; from several, each into a folder named like the node."""
         return _portal.call(self._core.get(selector, source, target))
+
+    def snapshot(self, node: str, name: str) -> Snapshot:
+        """Make a node's disk, as it is now, an image of this name, which `image:` can name from then on."""
+        return _portal.call(self._core.snapshot(node, name))
+
+    def reboot(self, selector: str, *, hard: bool = False) -> Plan:
+        """Reboot nodes, which keep their disks, and put on them what the file says; gives what was done."""
+        return _portal.call(self._core.reboot(selector, hard=hard))
+
+    def rebuild(self, selector: str, *, image: str | None = None) -> Plan:
+        """Make nodes anew from their image, or from this one; their disks are lost. Gives what was done."""
+        return _portal.call(self._core.rebuild(selector, image=image))
 
     def clocks(self) -> list[Offset]:
         """How far the clocks of the nodes are from this host's, measured now; the journal has it, too. Raises NotUpError."""

@@ -44,6 +44,18 @@ def show_down(*, quiet: bool) -> Iterator[Callable[[str, str], None]]:
 
 
 @contextmanager
+def show_states(*, quiet: bool) -> Iterator[Callable[[str, str], None]]:
+    """Show the states that something goes through, on standard error: in place on a terminal, else a line each."""
+    if quiet:
+        yield lambda name, state: None
+    elif sys.stderr.isatty():
+        with console(stderr=True).status("") as status:
+            yield lambda name, state: status.update(f"{name}: {state}")
+    else:
+        yield lambda name, state: click.echo(f"{name}: {state}", err=True)
+
+
+@contextmanager
 def show_words(*, quiet: bool) -> Iterator[Callable[[str], None]]:
     """Show what goes on, in words that replace one another, on standard error."""
     if quiet or not sys.stderr.isatty():

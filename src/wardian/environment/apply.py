@@ -103,5 +103,9 @@ async def _carry_out(operation: Operation, provider: Provider, environment: str,
         await provider.update(environment, operation.targets, progress)
         if operation.kind == "node":
             await faults.renew(provider, environment, operation.names)
+    elif operation.action == "reboot":
+        await provider.reboot(environment, operation.targets, progress, **operation.how)
+    elif operation.action == "rebuild":
+        await provider.rebuild(environment, operation.targets, progress, **operation.how)
     else:
         await provider.delete(environment, [target.key for target in operation.targets], progress)

@@ -27,7 +27,7 @@ from ..nodes.files import Transfer
 from ..nodes.run import Result, run_on
 from ..providers import registry
 from ..providers.base import Provider
-from . import clocks, faults, fidelity, keeper, links, live, quota, services, slots, sources
+from . import clocks, faults, fidelity, keeper, links, live, quota, services, slots, sources, treatment
 from .apply import Event, Listener, apply
 from .clocks import Offset
 from .collect import collect
@@ -216,6 +216,35 @@ class Environment:
             entry = self.journal.transfer(environment=environment.record.id, node=node, direction="get", source=source, target=str(place))
             transfers.append(await _recorded(entry, files.get(environment.channel(node), node, source, place)))
         return transfers
+
+    async def snapshot(self, node: str, name: str, *, report: Callable[[str, str], None] | None = None) -> treatment.Snapshot:
+        """Make a node's disk, as it is now, an image of this name, which `image:` can name from then on.
+
+        report: told the node and the state that this is in. Raises NotUpError, SelectorError, NodeDownError, BusyError, and ProviderError
+        where there is an image of that name already or none can be made.
+        """
+        return await treatment.snapshot(self, node, name, report)
+
+    async def reboot(
+        self, selector: str, *, hard: bool = False, announce: Callable[[Plan], None] | None = None, listen: Listener | None = None
+    ) -> Plan:
+        """Reboot nodes, which keep their disks, and put on them what the file says; gives what was done.
+
+        hard: as a power cut does. announce: told what will be done. listen: told what happens. Faults that concern the nodes end.
+        Raises NotUpError, SelectorError, BusyError, and ProviderError where that cannot be; running `up` or it again finishes the work.
+        """
+        return await treatment.renew(self, "reboot", selector, {"hard": hard}, announce, listen or _nobody)
+
+    async def rebuild(
+        self,
+        selector: str,
+        *,
+        image: str | None = None,
+        announce: Callable[[Plan], None] | None = None,
+        listen: Listener | None = None,
+    ) -> Plan:
+        """Make nodes anew from their image, or until they are made anew again from this one; their disks are lost. As `reboot`."""
+        return await treatment.renew(self, "rebuild", selector, {"image": image}, announce, listen or _nobody)
 
     async def clocks(self, *, run: str | None = None) -> list[Offset]:
         """How far the clocks of the nodes are from this host's; the journal has it, too. run: that this is a part of."""

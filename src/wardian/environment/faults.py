@@ -170,9 +170,10 @@ async def undo_all(provider: Provider, environment: str, why: str, journal: Jour
     return await undo(provider, environment, {item.id: why for item in await in_force(provider, environment)}, journal)
 
 
-async def free(provider: Provider, environment: str, why: str, journal: Journal) -> None:
-    """Undo whatever would be in the way of tearing down; nodes that are killed for a time stay so."""
+async def free(provider: Provider, environment: str, why: str, journal: Journal, nodes: Collection[str] | None = None) -> None:
+    """Undo whatever would be in the way of tearing down, or concerns these nodes; nodes that are killed for a time stay so."""
     found = [item for item in await in_force(provider, environment) if item.fault.kind != "kill"]
+    found = [item for item in found if nodes is None or not set(nodes).isdisjoint(item.nodes)]
     await undo(provider, environment, {item.id: why for item in found}, journal)
 
 

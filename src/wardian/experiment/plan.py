@@ -6,15 +6,16 @@ resources, and says why.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from . import units
 from .policy import Share
 from .resources import KINDS, SHAPE, Capabilities, Caveat, Observed, ObservedResource, Resource, digest
 
-Action = Literal["create", "update", "delete"]
+Action = Literal["create", "update", "delete", "reboot", "rebuild"]
+"""The last two are of nodes alone, and of no plan that follows from the file."""
 
 NEEDS = {
     "environment": (),
@@ -37,6 +38,7 @@ class Operation:
 
     before: their specs as they are, by name (for update and delete).
     after: ids of the operations that must have ended well before this one starts.
+    how: more about it, as `Provider.reboot` and `Provider.rebuild` take it.
     """
 
     id: int
@@ -46,6 +48,7 @@ class Operation:
     reason: str
     before: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     after: tuple[int, ...] = ()
+    how: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -124,7 +127,7 @@ class Plan:
         }
 
 
-_SIGNS = {"create": "+", "update": "~", "delete": "-"}
+_SIGNS = {"create": "+", "update": "~", "delete": "-", "reboot": "~", "rebuild": "~"}
 
 
 def reconcile(desired: Sequence[Resource], observed: Observed, capabilities: Capabilities | None = None) -> Plan:
@@ -163,6 +166,23 @@ def reconcile(desired: Sequence[Resource], observed: Observed, capabilities: Cap
         if existing.key not in wanted and existing.kind != "environment":
             steps.delete(existing, "no longer in the file")
     return Plan(steps.operations(), capabilities.caveats)
+
+
+def renewing(action: Action, nodes: Collection[str], observed: Observed, reason: str, how: Mapping[str, Any]) -> Plan:
+    """What reboots or rebuilds these nodes, and makes anew what hangs on them, all of it as it is; nothing else is touched."""
+    steps = _Steps()
+    for existing in observed.resources.values():
+        resource = Resource(existing.kind, existing.name, existing.spec)
+        if existing.kind == "node" and existing.name in nodes:
+            steps.renew(action, resource, existing, reason)
+        elif existing.spec.get("node") in nodes:
+            again = f"{action} of node {existing.spec['node']}"
+            if how.get("hard") and existing.kind == "service":
+                # it ends with its node, and nobody asks it to
+                steps.create(resource, again)
+            else:
+                steps.remake(resource, existing, again)
+    return Plan(tuple(replace(item, how=how) if item.action == action else item for item in steps.operations()))
 
 
 def compact(names: Sequence[str], most: int = 6) -> str:
@@ -255,7 +275,10 @@ class _Steps:
         self._groups.setdefault(("create", resource.kind, reason), []).append((resource, None))
 
     def update(self, resource: Resource, existing: ObservedResource, reason: str) -> None:
-        self._groups.setdefault(("update", resource.kind, reason), []).append((resource, existing.spec))
+        self.renew("update", resource, existing, reason)
+
+    def renew(self, action: Action, resource: Resource, existing: ObservedResource, reason: str) -> None:
+        self._groups.setdefault((action, resource.kind, reason), []).append((resource, existing.spec))
 
     def delete(self, existing: ObservedResource, reason: str) -> None:
         gone = Resource(existing.kind, existing.name, existing.spec)

@@ -175,6 +175,12 @@ class Provider(ABC):
     faults: ClassVar[frozenset[str]] = frozenset()
     """The kinds of `Fault` that `inflict` knows, and "kill" where `kill` works."""
 
+    treatments: ClassVar[frozenset[str]] = frozenset()
+    """Which of `snapshot`, `reboot` and `rebuild` nodes here can have."""
+
+    still: ClassVar[bool] = False
+    """Whether a node has to stand still while `snapshot` reads its disk, and does not so by itself."""
+
     image_commands: ClassVar[bool] = False
     """Whether images of nodes have a command of their own, see `image_command`."""
 
@@ -356,6 +362,35 @@ class Provider(ABC):
     async def kill(self, environment: str, nodes: Sequence[str]) -> None:
         """End all that runs on these nodes at once, as a power cut does. They are observed as "stopped" as soon as this returns."""
         raise ProviderError(f"{self.name} cannot kill nodes")
+
+    async def snapshot(self, environment: str, node: str, name: str, progress: Progress) -> str:
+        """Make a node's disk an image of this name, which `image:` can name from then on, and give its digest.
+
+        Whole or not there: what a killed process leaves is finished or removed by the next call. Raises ProviderError where there is an
+        image of that name, or none can be made of this node; NodeDownError.
+        """
+        raise ProviderError(f"{self.name} makes no images of nodes", resource=f"node {node}")
+
+    async def reboot(self, environment: str, resources: Sequence[Resource], progress: Progress, *, hard: bool = False) -> None:
+        """End all that runs on these nodes, and have them run again with the disks that they have; they may be stopped.
+
+        hard: as a power cut does. What hangs on them is taken off before, and put on again after. Raises ProviderError.
+        """
+        raise ProviderError(f"{self.name} does not reboot nodes", resource=str(resources[0]))
+
+    async def rebuild(self, environment: str, resources: Sequence[Resource], progress: Progress, *, image: str | None = None) -> None:
+        """Make these nodes anew from their image; what was on their disks is lost. Otherwise as `reboot`.
+
+        image: in place of theirs, as `image_digest` gives it. The default removes and makes them.
+        """
+        if image is not None:
+            self.pins = {**self.pins, **{resource.name: image for resource in resources}}
+        await self.delete(environment, [resource.key for resource in resources], progress)
+        await self.create(environment, resources, progress)
+
+    async def image_digest(self, environment: str, image: str, progress: Progress) -> str:
+        """What tells an image that is written so from any other, got if need be. Raises ProviderError."""
+        raise ProviderError(f"{self.name} makes no nodes from images", resource=f"image {image}")
 
     @abstractmethod
     async def collect_garbage(self, progress: Progress) -> list[str]:

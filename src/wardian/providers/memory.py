@@ -157,6 +157,7 @@ class MemoryProvider(Provider):
 
     name: ClassVar[str] = "memory"
     faults: ClassVar[frozenset[str]] = frozenset({"pause", "slow", "partition", "flap", "kill"})
+    treatments: ClassVar[frozenset[str]] = frozenset({"rebuild"})
 
     def __init__(self, settings: base.ProviderSettings | None = None, *, cloud: MemoryCloud | None = None) -> None:
         super().__init__(settings)

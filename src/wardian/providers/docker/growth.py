@@ -75,6 +75,22 @@ class Growth:
                 raise _explained(error, resource, body) from error
         self._progress(name, "ready")
 
+    async def reboot(self, resources: Sequence[Resource]) -> None:
+        """Have the containers of these nodes start anew, with the files that they have."""
+        seen = await snapshot(self._engine, self._id)
+        await all_of(self._reboot(resource.name, seen) for resource in resources)
+
+    async def _reboot(self, node: str, seen: Snapshot) -> None:
+        item = seen.container(node)
+        if item is None:
+            raise ProviderError("there is no such node", resource=f"node {node}", remedy="`wardian up` makes it.")
+        async with self._gate:
+            self._progress(node, "stopping")
+            await self._engine.post(f"/containers/{item.id}/stop", t=0)
+            self._progress(node, "starting")
+            await uncut(self._start(item.id, node, seen.specs()[node], seen.tables(), again=item.complete))
+        self._progress(node, "ready")
+
     async def _create_container(self, name: str, body: Mapping[str, Any]) -> Any:
         begun = container_name(self._id, name) + BEGUN
         try:
@@ -86,13 +102,16 @@ class Growth:
         await self._engine.delete(f"/containers/{begun}", force=True, v=True)
         return await self._engine.post("/containers/create", body, name=begun)
 
-    async def _start(self, identity: str, name: str, spec: Mapping[str, Any], tables: Mapping[str, Any]) -> None:
+    async def _start(self, identity: str, name: str, spec: Mapping[str, Any], tables: Mapping[str, Any], *, again: bool = False) -> None:
+        """again: it ran before, and has its name and the Engine's networks."""
         await self._engine.post(f"/containers/{identity}/start")
         facts = await self._engine.get(f"/containers/{identity}/json")
-        await self._wiring.join(self._identity, name, identity, facts["State"]["Pid"], spec)
+        join = self._wiring.rejoin if again else self._wiring.join
+        await join(self._identity, name, identity, facts["State"]["Pid"], spec)
         if container.needs_uplink(spec) and uplink_name(self._id) not in facts["NetworkSettings"]["Networks"]:
             await self._engine.post(f"/networks/{uplink_name(self._id)}/connect", {"Container": identity})
-        await self._engine.post(f"/containers/{identity}/rename", name=container_name(self._id, name))
+        if not again:
+            await self._engine.post(f"/containers/{identity}/rename", name=container_name(self._id, name))
         if tables:
             await self._write_hosts(name, facts, nodespec.hosts(spec, tables))
 

@@ -114,7 +114,7 @@ class Images:
         if build := spec.get("build"):
             image = await self._built(build, report)
         else:
-            image = await self._named(spec["image"] or self._default, report)
+            image = await self.named(spec["image"] or self._default, report)
         return await self._prepared(image, spec, report) if spec["setup"] is not None else image
 
     async def _pinned(self, digest: str) -> dict[str, Any]:
@@ -123,7 +123,8 @@ class Images:
             raise ProviderError(f"the Engine has no image {digest} any more", remedy="Run `wardian up --locked` again to fetch it.")
         return found
 
-    async def _named(self, name: str, report: Report) -> dict[str, Any]:
+    async def named(self, name: str, report: Report) -> dict[str, Any]:
+        """What the Engine says of an image by its name or path, got if need be."""
         if is_path(name):
             return await self._unpacked(self._folder / Path(name).expanduser(), report)
         return await self._present(name) or await self._pulled(name, report)

@@ -68,6 +68,7 @@ class DockerProvider(Provider):
     Settings: ClassVar[type[base.ProviderSettings]] = DockerSettings
     settings: DockerSettings
     faults: ClassVar[frozenset[str]] = frozenset({"pause", "slow", "partition", "flap", "kill"})
+    treatments: ClassVar[frozenset[str]] = frozenset({"snapshot", "reboot", "rebuild"})
     image_commands: ClassVar[bool] = True
 
     @functools.cached_property
@@ -279,6 +280,28 @@ class DockerProvider(Provider):
         from . import faults as afflictions
 
         await afflictions.kill(self._engine(environment), environment, nodes)
+
+    async def snapshot(self, environment: str, node: str, name: str, progress: Progress) -> str:
+        from . import snapshots
+
+        engine = self._engine(environment)
+        item = (await snapshot(engine, environment)).container(node)
+        if item is None:
+            raise NodeDownError(node, "there is no such node", remedy="`wardian up` makes it.")
+        progress(node, f"becoming image {name}")
+        return await snapshots.commit(engine, item, name, environment)
+
+    async def reboot(self, environment: str, resources: Sequence[Resource], progress: Progress, *, hard: bool = False) -> None:
+        engine = self._engine(environment)
+        await self._growth(engine, await self._identity(engine, environment), progress).reboot(resources)
+
+    async def image_digest(self, environment: str, image: str, progress: Progress) -> str:
+        from .images import Images
+
+        engine = self._engine(environment)
+        folder = Path((await self._identity(engine, environment)).record.file).parent
+        found = await Images(engine, folder, default_image()).named(image, lambda state: progress(image, state))
+        return str(found["Id"])
 
     async def collect_garbage(self, progress: Progress) -> list[str]:
         from . import garbage

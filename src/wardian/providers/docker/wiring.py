@@ -47,6 +47,10 @@ class Wiring(ABC):
         """Remove what is left of the way to nodes whose containers are gone."""
         return
 
+    async def rejoin(self, identity: Identity, node: str, container: str, pid: int, spec: Mapping[str, Any]) -> None:
+        """As `join`, of a container that was joined and started anew since."""
+        return
+
     async def change(self, environment: str, node: str, spec: Mapping[str, Any]) -> None:
         """Bring the routes and the forwarding of a node to this spec."""
         return
@@ -155,6 +159,8 @@ class HostWiring(Wiring):
         # what a container of that name before it left
         await self._local.delete(identity.record.id, [("node", node)], _quiet)
         await asyncio.to_thread(self._join, identity.record.id, node, pid, _known(spec))
+
+    rejoin = join
 
     async def part(self, environment: str, nodes: Sequence[str]) -> None:
         await self._local.delete(environment, [("node", node) for node in nodes], _quiet)

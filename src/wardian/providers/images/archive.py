@@ -16,7 +16,7 @@ import re
 import stat
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,13 +96,8 @@ def opened(path: Path, scratch: Path, limit: int) -> Iterator[Image]:
         if is_layout(path):
             yield _from_layout(_Folder(path), "OCI layout")
             return
-        # one without a name is gone with this process, however that ends
-        with tempfile.TemporaryFile(dir=scratch) as packed:
-            with tarfile.open(fileobj=packed, mode="w") as whole:
-                # names are added in order, so that equal folders make equal images
-                whole.add(path, ".", filter=lambda member: _for_all(member, limit - packed.tell()))
-            packed.flush()
-            yield _bare(Path(f"/proc/self/fd/{packed.fileno()}"))
+        with packed(str(path), scratch, limit) as image:
+            yield image
         return
     with open(path, "rb") as file:
         if not _is_of_parts(decompressed(file)):
@@ -111,6 +106,29 @@ def opened(path: Path, scratch: Path, limit: int) -> Iterator[Image]:
         with _plain(file, scratch, limit) as whole:
             parts = _Tar(whole)
             yield _from_saved(parts) if parts.has("manifest.json") else _from_layout(parts, "OCI archive")
+
+
+@contextmanager
+def packed(
+    root: str, scratch: Path, limit: int, *, without: Collection[str] = (), variables: Mapping[str, str] | None = None
+) -> Iterator[Image]:
+    """The image that a folder with a root file system makes. without: folders that are empty in it. variables: that it sets.
+
+    Otherwise as `opened`.
+    """
+    inside = tuple(f"./{name}/" for name in without)
+
+    # one without a name is gone with this process, however that ends
+    with tempfile.TemporaryFile(dir=scratch) as whole:
+
+        def kept(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+            return None if member.name.startswith(inside) else _for_all(member, limit - whole.tell())
+
+        with tarfile.open(fileobj=whole, mode="w") as archive:
+            # names are added in order, so that equal folders make equal images
+            archive.add(root, ".", filter=kept)
+        whole.flush()
+        yield _bare(Path(f"/proc/self/fd/{whole.fileno()}"), variables)
 
 
 def _for_all(member: tarfile.TarInfo, room: int) -> tarfile.TarInfo:
@@ -336,12 +354,14 @@ def _diffs(config: bytes, count: int) -> list[str]:
     return diffs
 
 
-def _bare(path: Path) -> Image:
+def _bare(path: Path, variables: Mapping[str, str] | None = None) -> Image:
     """The image that a root file system makes, which is the same wherever and whenever it is made."""
     with open(path, "rb") as file:
         hashing = Hashing(decompressed(file))
         diff = hashing.finish()
-    labels = {"Labels": {LABEL: "yes"}}
+    labels: dict[str, Any] = {"Labels": {LABEL: "yes"}}
+    if variables:
+        labels["Env"] = [f"{name}={value}" for name, value in sorted(variables.items())]
     history = [{"created": _EPOCH, "created_by": "a root file system"}]
     config = {"architecture": architecture(), "os": "linux", "created": _EPOCH, "config": labels, "history": history}
     config |= {"rootfs": {"type": "layers", "diff_ids": [diff]}}

@@ -20,7 +20,7 @@ import stat
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -31,7 +31,7 @@ from urllib.parse import quote, unquote
 from ...errors import ProviderError
 from ...tars import BadArchive
 from . import archive
-from .flatten import flatten
+from .flatten import OWN, flatten
 from .streams import BROKEN
 
 LIMIT = 64 << 30
@@ -80,18 +80,26 @@ class Store:
         name: given to it. named: whether it is given its maker's names, too. Another image that has one of these loses it.
         Raises ProviderError where it cannot be read, is damaged or not safe.
         """
-        try:
+        with _explaining(f"image {path} cannot be unpacked"):
             number, names = self._unpacked(path, limit, report)
-        except (BadArchive, tarfile.TarError, *BROKEN) as error:
-            remedy = "Write it anew with `docker save -o`, `skopeo copy … oci-archive:…`, or as a tar of a root file system."
-            raise ProviderError(f"image {path} cannot be unpacked: {error}", remedy=remedy) from error
-        except ProviderError as error:
-            raise ProviderError(f"image {path} cannot be unpacked: {error.message}", remedy=error.remedy) from error
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            raise ProviderError(f"image {path} cannot be unpacked: {where}{error.strerror or error}") from error
         for each in (*(names if named else ()), *([name] if name is not None else ())):
             _write(self.root / "names" / _file_name(each), number)
+        return self._stored(number)
+
+    def take(self, root: str, name: str, variables: Mapping[str, str], report: Report) -> Stored:
+        """Make what lies below a node's root an image of this name, without what every node has of its own.
+
+        variables: that it sets. Raises ProviderError where there is one of that name.
+        """
+        if _read(self.root / "names" / _file_name(name)) is not None:
+            remedy = f"Choose another name, or remove it: wardian image rm {name}"
+            raise ProviderError(f"there is an image {name}", remedy=remedy)
+        report("reading its disk")
+        with _explaining(f"image {name} cannot be made"):
+            self._begin()
+            with archive.packed(root, self.root, LIMIT, without=OWN, variables=variables) as image:
+                number = self._put(image, LIMIT, report)
+        _write(self.root / "names" / _file_name(name), number)
         return self._stored(number)
 
     def find(self, image: str) -> Stored | None:
@@ -169,25 +177,33 @@ class Store:
         known = self._archive(key) if key else None
         if known is not None and self._whole(known["image"]):
             return known["image"], known["names"]
-        (self.root / "sha256").mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.root.chmod(0o700)
+        self._begin()
         report("reading")
         with archive.opened(path, self.root, limit) as image:
-            number = image.digest.removeprefix("sha256:")
-            target = self.root / "sha256" / number
-            with making(target) as part:
-                if part is not None:
-                    part.mkdir(mode=0o700)
-                    size = flatten(image, part / "rootfs", limit, report)
-                    config = json.loads(image.config).get("config")
-                    about = {"kind": image.kind, "config": config if isinstance(config, dict) else {}, "size": size.bytes}
-                    _write(part / "image.json", json.dumps(about | {"files": size.files, "added": time.time()}))
-                    part.rename(target)
+            number = self._put(image, limit, report)
         names = list(image.names)
         # what was written over meanwhile is not what was digested
         if key and _stamp(path) == stamp:
             _write(self.root / "archives" / key, json.dumps({"image": number, "names": names}))
         return number, names
+
+    def _begin(self) -> None:
+        (self.root / "sha256").mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.root.chmod(0o700)
+
+    def _put(self, image: archive.Image, limit: int, report: Report) -> str:
+        """Unpack an image unless it is there, and give its number."""
+        number = image.digest.removeprefix("sha256:")
+        target = self.root / "sha256" / number
+        with making(target) as part:
+            if part is not None:
+                part.mkdir(mode=0o700)
+                size = flatten(image, part / "rootfs", limit, report)
+                config = json.loads(image.config).get("config")
+                about = {"kind": image.kind, "config": config if isinstance(config, dict) else {}, "size": size.bytes}
+                _write(part / "image.json", json.dumps(about | {"files": size.files, "added": time.time()}))
+                part.rename(target)
+        return number
 
     def _archive(self, key: str) -> dict[str, Any] | None:
         try:
@@ -252,6 +268,21 @@ class Store:
             with suppress(OSError, ValueError, KeyError, TypeError):
                 if not os.path.isdir(json.loads(path.read_text())["folder"]):
                     path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _explaining(what: str) -> Iterator[None]:
+    """Have what goes wrong raised as ProviderError that begins so."""
+    try:
+        yield
+    except (BadArchive, tarfile.TarError, *BROKEN) as error:
+        remedy = "Write it anew with `docker save -o`, `skopeo copy … oci-archive:…`, or as a tar of a root file system."
+        raise ProviderError(f"{what}: {error}", remedy=remedy) from error
+    except ProviderError as error:
+        raise ProviderError(f"{what}: {error.message}", remedy=error.remedy) from error
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise ProviderError(f"{what}: {where}{error.strerror or error}") from error
 
 
 def default_root() -> Path:

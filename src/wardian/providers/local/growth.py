@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from urllib.parse import quote
 
 from ...errors import ProviderError
 from ...experiment.resources import EnvironmentRecord, Resource
@@ -18,7 +19,7 @@ from .cgroups import Cgroups
 from .fabric import Fabric
 from .layers import Builder, Stop
 from .spawner import spawn
-from .state import EnvironmentFolder, ResourceFolder, State, read_json
+from .state import EnvironmentFolder, ResourceFolder, State, read_json, remove_tree, write_json
 
 REMEDY = "Run `wardian up` again to make it anew, or `wardian down` to remove what is left."
 
@@ -28,6 +29,9 @@ class Growth:
 
     report: told about each resource as its state changes. stop: set to end what takes long. pins: see `Provider.pins`.
     """
+
+    _disk: ClassVar[str] = "upper"
+    """What of a node's folder is its disk."""
 
     def __init__(
         self, state: State, environment: str, report: Progress, stop: Stop | None = None, pins: Mapping[str, str] | None = None
@@ -196,6 +200,42 @@ class Growth:
             folder.complete(resource.spec)
             self._report(resource.name, "ready")
 
+    # Making anew
+
+    def reboot(self, resources: Sequence[Resource]) -> None:
+        """End these nodes and make them anew, each with the disk that it has."""
+        self._pins = {resource.name: image for resource in resources if (image := self._image_of(resource.name))}
+        self.delete([resource.key for resource in resources], keep=True)
+        self.create(resources)
+
+    def _image_of(self, node: str) -> str | None:
+        """The digest of the image that a node was made from, whatever its name means by now."""
+        image: str | None = ((self._folder.resource("node", node).read() or {}).get("facts", {}).get("image") or {}).get("digest")
+        return image
+
+    def _put_aside(self, folder: ResourceFolder) -> None:
+        """Keep a node's disk for when it is made again, also by another command should this one be killed."""
+        spec, place = (folder.read() or {}).get("spec"), self._aside(folder.name)
+        remove_tree(place)
+        if spec and (folder.path / self._disk).exists():
+            place.mkdir(parents=True, mode=0o700)
+            made_from = {key: spec[key] for key in ("image", "setup")}
+            write_json(place / "node.json", {"made_from": made_from, "digest": self._image_of(folder.name)})
+            (folder.path / self._disk).rename(place / self._disk)
+
+    def _take_back(self, folder: ResourceFolder, spec: Mapping[str, Any]) -> None:
+        place = self._aside(folder.name)
+        known = read_json(place / "node.json")
+        if known and known["made_from"] == {key: spec[key] for key in ("image", "setup")} and (place / self._disk).exists():
+            (place / self._disk).rename(folder.path / self._disk)
+            if known["digest"]:
+                # what changed on a disk says nothing without what it changed
+                self._pins = {**self._pins, folder.name: known["digest"]}
+        remove_tree(place)
+
+    def _aside(self, node: str) -> Path:
+        return self._folder.path / "aside" / quote(node, safe="[]")
+
     # Changing
 
     def update(self, resources: Sequence[Resource]) -> None:
@@ -279,8 +319,8 @@ class Growth:
 
     # Removing
 
-    def delete(self, keys: Sequence[tuple[str, str]]) -> None:
-        """Remove these, in whatever state they are."""
+    def delete(self, keys: Sequence[tuple[str, str]], *, keep: bool = False) -> None:
+        """Remove these, in whatever state they are. keep: the disks of nodes stay for `create`."""
         pid = self._folder.fabric_pid()
         groups: dict[str, list[str]] = {}
         for kind, name in keys:
@@ -288,9 +328,9 @@ class Growth:
         with ExitStack() as stack:
             wiring = stack.enter_context(Fabric(pid)) if pid is not None else None
             for kind, names in groups.items():
-                self._delete_kind(kind, names, wiring)
+                self._delete_kind(kind, names, wiring, keep)
 
-    def _delete_kind(self, kind: str, names: Sequence[str], wiring: Fabric | None) -> None:
+    def _delete_kind(self, kind: str, names: Sequence[str], wiring: Fabric | None, keep: bool) -> None:
         folders = [self._folder.resource(kind, name) for name in names]
         ports: list[str] = []
         segments: list[str] = []
@@ -318,6 +358,10 @@ class Growth:
         if kind == "environment":
             self._delete_environment()
         for folder in folders:
+            if kind == "node" and keep:
+                self._put_aside(folder)
+            elif kind == "node":
+                remove_tree(self._aside(folder.name))
             folder.remove()
             self._report(folder.name, "gone")
         if segments:
@@ -399,6 +443,8 @@ class Growth:
         if folder.path.exists():
             raise ProviderError("it exists already", resource=f"{kind} {name}", remedy="Delete it first.")
         folder.begin(spec, **facts)
+        if kind == "node":
+            self._take_back(folder, spec)
         self._report(name, "creating")
         return folder
 

@@ -54,6 +54,14 @@ def base(image: str | None, folder: Path, user: Path, who: str, report: Callable
             return Base(str(stored.rootfs), stored.digest, stored.digest, _VARIABLES | stored.environment)
 
 
+def digest(image: str, folder: Path, report: Callable[[str], None]) -> str:
+    """What an image is known by: its digest, or of a folder the path. Arguments and errors as of `base`."""
+    path = folder / Path(image).expanduser()
+    if path.is_dir() and not archive.is_layout(path):
+        return str(path.resolve())
+    return _stored(Store(), image, path, report).digest
+
+
 def _stored(store: Store, image: str, path: Path, report: Callable[[str], None]) -> Stored:
     if path.exists():
         # an experiment of somebody else's is not to say what `debian:12` is from now on

@@ -52,6 +52,8 @@ class LocalProvider(Provider):
     name: ClassVar[str] = "local"
     Settings: ClassVar[type[base.ProviderSettings]] = LocalSettings
     faults: ClassVar[frozenset[str]] = frozenset({"pause", "slow", "partition", "flap", "kill"})
+    treatments: ClassVar[frozenset[str]] = frozenset({"snapshot", "reboot", "rebuild"})
+    still: ClassVar[bool] = True
 
     @functools.cached_property
     def _ground(self) -> Ground:
@@ -174,6 +176,15 @@ class LocalProvider(Provider):
 
     async def kill(self, environment: str, nodes: Sequence[str]) -> None:
         await self._do(environment, work.kill, environment, nodes)
+
+    async def snapshot(self, environment: str, node: str, name: str, progress: Progress) -> str:
+        return await self._do(environment, work.snapshot, environment, node, name, progress=progress)
+
+    async def reboot(self, environment: str, resources: Sequence[Resource], progress: Progress, *, hard: bool = False) -> None:
+        await self._do(environment, work.reboot, environment, resources, progress=progress)
+
+    async def image_digest(self, environment: str, image: str, progress: Progress) -> str:
+        return await self._do(environment, work.image_digest, environment, image, progress=progress)
 
     async def collect_garbage(self, progress: Progress) -> list[str]:
         from .layers import Stop

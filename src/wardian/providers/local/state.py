@@ -7,6 +7,7 @@
                     KIND/NAME/resource.json    {"name", "spec", "complete", "facts"}
                     KIND/NAME/process.json     of a node or a network's gateway: {"pid", "start", "boot"}
                     node/NAME/notes/NAME
+                    aside/NODE/                the disk of a node that is just rebooted, and node.json: what it was made from
     locks/HASH.lock                            JSON of who holds it
     layers/                                    what `setup:` scripts made, shared by all environments
 

@@ -49,6 +49,23 @@ def destroy(job: Job, environment: str) -> None:
     _growth(job)(job.state, environment, job.report).destroy()
 
 
+def reboot(job: Job, environment: str, resources: Sequence[Resource]) -> None:
+    _growth(job)(job.state, environment, job.report, job.stop).reboot(resources)
+
+
+def snapshot(job: Job, environment: str, node: str, name: str) -> str:
+    from . import snapshots
+
+    return snapshots.snapshot(job.state.environment(environment), node, name, lambda said: job.report(node, said))
+
+
+def image_digest(job: Job, environment: str, image: str) -> str:
+    from . import images
+
+    record = job.state.environment(environment).record()
+    return images.digest(image, Path(record.file).parent if record else Path("/"), lambda said: job.report(image, said))
+
+
 def _growth(job: Job) -> type[Growth]:
     if job.plain:
         from .plain.growth import PlainGrowth

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,8 +17,8 @@ from . import choice, keys
 from .cloud import NO_HOST, Cloud, RefusedError
 from .index import Index
 from .leases import Leases
-from .names import HOST_KEY, NODE, OWNER, access, bastion, metadata, name
-from .observation import Look, Snapshot, fault, preference, servers, snapshot
+from .names import HOST_KEY, NODE, OWNER, access, bastion, metadata, name, node_of
+from .observation import CHANGING, Look, Snapshot, fault, preference, servers, snapshot
 from .reserve import Reserve
 from .settings import OpenStackSettings
 from .wiring import Wiring
@@ -134,6 +134,36 @@ class Growth:
         known = begun is not None and not self._cloud.doubtful
         return await self.choose_bastion(replace(seen, servers=listed) if known else None, network)
 
+    async def reboot_nodes(self, resources: Sequence[Resource], *, hard: bool) -> Snapshot:
+        """Have these nodes' servers boot again, and wait until they are ACTIVE. Gives what there is then."""
+        how = "HARD" if hard else "SOFT"
+        return await self._renew(resources, "reboot", lambda cloud, server, _: cloud.compute.reboot_server(server, how))
+
+    async def rebuild_nodes(self, resources: Sequence[Resource], image: str | None) -> Snapshot:
+        """Have these nodes' servers made anew where they are: with their ports, addresses, user data and host keys. image: its id."""
+        images = [] if image else await self._cloud.images()
+        chosen = {item.name: image or choice.image(item.name, item.spec, self._settings, images).id for item in resources}
+        return await self._renew(resources, "rebuild", lambda cloud, server, node: cloud.compute.rebuild_server(server, chosen[node]))
+
+    async def _renew(self, resources: Sequence[Resource], action: str, request: Callable[[Any, Any, str], Any]) -> Snapshot:
+        there = {node[0]: item for item in await servers(self._cloud, self._environment) if (node := node_of(item.metadata))}
+
+        async def renew(node: str) -> None:
+            if node not in there:
+                raise ProviderError("it has no server", resource=f"node {node}", remedy="`wardian up` makes it.")
+            self._progress(node, f"{action}ing")
+            try:
+                await self._cloud.ask(f"node {node}", lambda cloud: request(cloud, there[node], node))
+            except RefusedError as error:
+                # asked for before: by a request whose answer was lost, or by a command that was killed
+                if error.status != 409 or f"task_state {action[:6]}" not in error.message:
+                    error.remedy = "`--hard` starts it." if "vm_state stopped" in error.message else error.remedy
+                    raise
+
+        await all_of(renew(resource.name) for resource in resources)
+        await self._wait({resource.name: there[resource.name].name for resource in resources})
+        return await self.choose_bastion()
+
     async def _create_access(self, seen: Snapshot) -> Any:
         subnets = [item.spec["subnet"] for item in self._kept().values() if item.kind == "network"]
         return await self.wiring.create_access(seen, subnets)
@@ -192,7 +222,7 @@ class Growth:
                     self._progress(node, now)
             told = states
             for node, now in states.items():
-                if now not in ("ACTIVE", "BUILD"):
+                if now not in ("ACTIVE", *CHANGING):
                     raise await self._failed(node, now, found.get(wanted[node]))
             if all(now == "ACTIVE" for now in states.values()):
                 return listed

@@ -17,6 +17,9 @@ from .names import access, belongs, name, node_of
 INTERVAL = 1.0
 """Between two looks at servers that are being made or removed, seconds: one request for all of them."""
 
+CHANGING = ("BUILD", "REBUILD", "REBOOT", "HARD_REBOOT")
+"""What servers are on their way to ACTIVE."""
+
 ROUTER_INTERFACES = ("network:router_interface", "network:router_interface_distributed", "network:ha_router_replicated_interface")
 
 
@@ -141,7 +144,7 @@ def state(server: Any) -> tuple[str, str]:
     """A server's state as ours, and in the cloud's own words."""
     if server.status == "ACTIVE":
         return "ready", ""
-    if server.status in ("BUILD", "REBUILD", "REBOOT", "HARD_REBOOT"):
+    if server.status in CHANGING:
         return "incomplete", f"its server is {server.status}"
     reason = fault(server)
     detail = f"its server is {server.status}{f': {reason}' if reason else ''}"

@@ -24,7 +24,7 @@ from ..ssh.inventory import Host
 from ..ssh.on_hosts import OnHosts
 from ..ssh.refusals import HostError
 from ..ssh.tending import Tending
-from . import budget, foresight, leases
+from . import budget, choice, foresight, images, leases
 from .choice import checksum
 from .cloud import Cloud
 from .garbage import collect
@@ -48,6 +48,7 @@ class OpenStackProvider(OnHosts):
     """Nodes that are servers of a cloud, in a reservation where the settings ask for one."""
 
     name: ClassVar[str] = "openstack"
+    treatments: ClassVar[frozenset[str]] = frozenset({"snapshot", "reboot", "rebuild"})
     Settings: ClassVar[type[ProviderSettings]] = OpenStackSettings
 
     def __init__(self, settings: ProviderSettings | None = None) -> None:
@@ -148,6 +149,10 @@ class OpenStackProvider(OnHosts):
     async def _create_nodes(self, environment: str, resources: Sequence[Resource], progress: Progress) -> None:
         growth = self._growth(environment, progress)
         seen = await growth.create_nodes(resources, self._begun.pop(environment, None))
+        await self._log_in(environment, resources, growth, seen, progress)
+
+    async def _log_in(self, environment: str, resources: Sequence[Resource], growth: Growth, seen: Snapshot, progress: Progress) -> None:
+        """Have servers that are ACTIVE be nodes, as soon as they can be logged in to."""
         if self._settings(environment).ready == "active":
             return
         reach = self._reach(environment)
@@ -199,6 +204,23 @@ class OpenStackProvider(OnHosts):
             await self._reach(environment).leave(entry, entry.nodes)
         await self._growth(environment, progress).destroy()
         self.index.remove(environment)
+
+    async def reboot(self, environment: str, resources: Sequence[Resource], progress: Progress, *, hard: bool = False) -> None:
+        growth = self._growth(environment, progress)
+        await self._reach(environment).leave(self._entry(environment), [resource.name for resource in resources])
+        await self._log_in(environment, resources, growth, await growth.reboot_nodes(resources, hard=hard), progress)
+
+    async def rebuild(self, environment: str, resources: Sequence[Resource], progress: Progress, *, image: str | None = None) -> None:
+        growth = self._growth(environment, progress)
+        await self._reach(environment).leave(self._entry(environment), [resource.name for resource in resources])
+        await self._log_in(environment, resources, growth, await growth.rebuild_nodes(resources, image), progress)
+
+    async def image_digest(self, environment: str, image: str, progress: Progress) -> str:
+        listed = await self._cloud(environment).images()
+        return str(choice.image("", {"image": image}, self._settings(environment), listed).id)
+
+    async def snapshot(self, environment: str, node: str, name: str, progress: Progress) -> str:
+        return await images.snapshot(self._cloud(environment), self._settings(environment), environment, node, name, progress)
 
     async def own_clocks(self, environment: str) -> bool:
         return self._settings(environment).ready == "ssh"

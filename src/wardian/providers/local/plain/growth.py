@@ -29,6 +29,8 @@ from . import loopback
 class PlainGrowth(Growth):
     """One environment of such nodes."""
 
+    _disk = "home"
+
     def _create_environment(self, resources: Sequence[Resource]) -> None:
         for resource in resources:
             self._folder.begin(record_of(self._id, resource.spec, time.time()), plain=True)
@@ -61,7 +63,7 @@ class PlainGrowth(Growth):
             self._publish(tables)
 
     def _child(self, name: str, folder: ResourceFolder, spec: Mapping[str, Any], facts: Mapping[str, str]) -> dict[str, Any]:
-        (folder.path / "home").mkdir(exist_ok=True, mode=0o700)
+        (folder.path / self._disk).mkdir(exist_ok=True, mode=0o700)
         place = Path(facts["scratch"])
         for part in (place.parent, place, place / "run", place / "tmp"):
             _make_own(part)
@@ -120,10 +122,10 @@ class PlainGrowth(Growth):
 
     # Removing
 
-    def _delete_kind(self, kind: str, names: Sequence[str], wiring: Fabric | None) -> None:
+    def _delete_kind(self, kind: str, names: Sequence[str], wiring: Fabric | None, keep: bool) -> None:
         folders = [self._folder.resource(kind, name) for name in names]
         scratches = [known["facts"]["scratch"] for folder in folders if kind == "node" and (known := folder.read())]
-        super()._delete_kind(kind, names, wiring)
+        super()._delete_kind(kind, names, wiring, keep)
         for path in scratches:
             shutil.rmtree(path, ignore_errors=True)
         if kind == "names":
