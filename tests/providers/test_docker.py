@@ -560,3 +560,48 @@ async def test_an_engine_network_that_is_removed_is_seen(wired_by_engine: Grown)
     plan = await grown.plan(*resources)
     assert "+ network     lan  (new)" in plan
     assert "- node        a  (no longer running: its interface eth0 is gone)" in plan
+
+
+# Nodes as machines
+
+
+async def test_a_node_is_an_image_rebooted_and_rebuilt(empty: Grown) -> None:
+    """A snapshot has the node's files, what its image starts and no variable or label of the node, and is made once; rebooted, a node
+    keeps its files, and has its network and names; rebuilt, from whichever image, it is its image, and the plan has nothing to do."""
+    provider, built = empty.provider, f"wardian-test/{empty.id}:1"
+    names = Resource("names", "hosts", {"tables": {"lan": [["10.74.0.2", "a"], ["10.74.0.3", "b"]]}})
+    a, b = node("a", image=IMAGE, env={"PLANT": "fern"}), node("b", "10.74.0.3", image=IMAGE)
+    desired = [empty.environment(), Resource("network", "lan", {"subnet": "10.74.0.0/24", "gateway": None, "routes": []}), a, b, names]
+    await empty.create(*desired)
+    await empty.sh("a", "echo moss > /root/moss")
+    try:
+        digest = await provider.snapshot(empty.id, "a", built, quiet)
+        made = await empty.ask("GET", f"/images/{built}/json")
+        base = (await empty.ask("GET", f"/images/{IMAGE}/json"))["Config"]
+        assert made["Id"] == digest
+        assert [made["Config"][key] or [] for key in ("Entrypoint", "Cmd")] == [base[key] or [] for key in ("Entrypoint", "Cmd")]
+        assert "fern" not in str(made["Config"])
+        assert not {label: value for label, value in made["Config"]["Labels"].items() if value and label != "wardian.snapshot"}
+        with pytest.raises(ProviderError, match=f"node a: there is an image {built}\n.*docker rmi"):
+            await provider.snapshot(empty.id, "a", built, quiet)
+
+        await provider.reboot(empty.id, [a], quiet, hard=True)
+        assert await empty.sh("a", "cat /root/moss; echo $PLANT; ping -c 1 -W 5 b >/dev/null && echo heard") == "moss\nfern\nheard"
+        assert await empty.sh("b", "ping -c 1 -W 5 a >/dev/null && echo heard") == "heard"
+        assert await empty.sh("a", "cat /etc/hostname") == "a"
+        assert "Nothing to do" in await empty.plan(*desired)
+        await empty.ask("POST", f"/containers/{container_name(empty.id, 'a')}/kill")
+        await provider.reboot(empty.id, [a], quiet)
+        assert await empty.sh("a", "cat /root/moss") == "moss"
+
+        await provider.rebuild(empty.id, [a], quiet)
+        assert await empty.sh("a", "cat /root/moss 2>/dev/null || echo none") == "none"
+        await provider.rebuild(empty.id, [a, b], quiet, image=await provider.image_digest(empty.id, built, quiet))
+        assert await empty.sh("b", "cat /root/moss; echo ${PLANT:-bare}; ping -c 1 -W 5 a >/dev/null && echo heard") == "moss\nbare\nheard"
+        assert (await provider.images(empty.id))["b"]["digest"] == digest
+        assert "Nothing to do" in await empty.plan(*desired)
+        with pytest.raises(ProviderError, match="nowhere.invalid"):
+            await provider.image_digest(empty.id, "nowhere.invalid/x", quiet)
+    finally:
+        await provider.delete(empty.id, [a.key, b.key], quiet)
+        await empty.ask("DELETE", f"/images/{built}", force=True)

@@ -95,7 +95,8 @@ class Plan:
         if not self.operations:
             return "Nothing to do: the environment is as the file says."
         counts = {action: sum(len(item.targets) for item in self.operations if item.action == action) for action in _SIGNS}
-        return f"{counts['create']} to create, {counts['update']} to change, {counts['delete']} to delete"
+        renewed = "".join(f", {counts[action]} to {action}" for action in ("reboot", "rebuild") if counts[action])
+        return f"{counts['create']} to create, {counts['update']} to change, {counts['delete']} to delete{renewed}"
 
     @property
     def digest(self) -> str:

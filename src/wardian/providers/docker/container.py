@@ -32,6 +32,9 @@ exec "$@"
 _SUITS = "import sys, _signal, _socket, posix, select; sys.exit(sys.version_info < (3, 8))"
 """Asked first, since what becomes process 1 and ends takes the node with it."""
 
+USUAL = {"LANG": "C.UTF-8", "PATH": nodespec.PATH}
+"""Variables of nodes whose images do not set them."""
+
 NO_LIMIT = 2**60
 """Bytes of memory that say that a container's limit is taken away: the Engine takes no word for it."""
 
@@ -117,7 +120,7 @@ def _sysctls(spec: Mapping[str, Any]) -> dict[str, str]:
 
 def _variables(node: str, spec: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, str]:
     own = dict(item.split("=", 1) for item in (image.get("Config") or {}).get("Env") or [] if "=" in item)
-    return {"LANG": "C.UTF-8", "PATH": nodespec.PATH, **own, "WARDIAN_NODE": node, **spec["env"]}
+    return {**USUAL, **own, "WARDIAN_NODE": node, **spec["env"]}
 
 
 def _ports(spec: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:

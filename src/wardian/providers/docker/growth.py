@@ -25,6 +25,9 @@ from .wiring import Wiring
 PARALLEL = 8
 """How many containers are worked on at once; the Engine takes no more in less time."""
 
+STOPPED = 304
+"""The Engine's answer where a container that it shall stop does not run."""
+
 _REMEDY = "Run `wardian up` again to make it anew."
 
 
@@ -86,7 +89,11 @@ class Growth:
             raise ProviderError("there is no such node", resource=f"node {node}", remedy="`wardian up` makes it.")
         async with self._gate:
             self._progress(node, "stopping")
-            await self._engine.post(f"/containers/{item.id}/stop", t=0)
+            try:
+                await self._engine.post(f"/containers/{item.id}/stop", t=0)
+            except EngineError as error:
+                if error.status != STOPPED:
+                    raise
             self._progress(node, "starting")
             await uncut(self._start(item.id, node, seen.specs()[node], seen.tables(), again=item.complete))
         self._progress(node, "ready")

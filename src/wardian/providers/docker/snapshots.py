@@ -6,6 +6,7 @@ from typing import Any
 
 from ...errors import ProviderError
 from ..concurrency import uncut
+from .container import USUAL
 from .engine import Engine, EngineError
 from .names import PREFIX
 from .observation import Container
@@ -36,7 +37,7 @@ def _config(original: dict[str, Any], own: dict[str, Any], whose: str) -> dict[s
     """What the image says of itself: what the node's image said. The Engine adds what the container has, so that is made empty."""
     before = dict(item.split("=", 1) for item in original.get("Env") or [] if "=" in item)
     ours = [item.partition("=")[0] for item in own.get("Env") or []]
-    variables = {**dict.fromkeys(ours, ""), **before}
+    variables = {**dict.fromkeys(ours, ""), **USUAL, **before}
     labels = {label: "" for label in own.get("Labels") or {} if label.startswith(PREFIX)} | (original.get("Labels") or {})
     config = {key: original.get(key) for key in ("Cmd", "User", "WorkingDir", "StopSignal", "ExposedPorts")}
     # of none the Engine takes the container's

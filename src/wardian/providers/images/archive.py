@@ -116,17 +116,13 @@ def packed(
 
     Otherwise as `opened`.
     """
-    inside = tuple(f"./{name}/" for name in without)
-
     # one without a name is gone with this process, however that ends
     with tempfile.TemporaryFile(dir=scratch) as whole:
-
-        def kept(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-            return None if member.name.startswith(inside) else _for_all(member, limit - whole.tell())
-
         with tarfile.open(fileobj=whole, mode="w") as archive:
             # names are added in order, so that equal folders make equal images
-            archive.add(root, ".", filter=kept)
+            for name in (".", *(f"./{name}" for name in sorted(os.listdir(root)))):
+                deep = name != "." and name[2:] not in without
+                archive.add(f"{root}/{name}", name, recursive=deep, filter=lambda member: _for_all(member, limit - whole.tell()))
         whole.flush()
         yield _bare(Path(f"/proc/self/fd/{whole.fileno()}"), variables)
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from ...errors import ProviderError
 from ...experiment.resources import EnvironmentRecord, Resource
 from ..base import Progress
-from . import channel, fabric, images, internet, mounts, netlink, nodespec, processes, relays, skeleton, wayout
+from . import channel, fabric, faults, images, internet, mounts, netlink, nodespec, processes, relays, skeleton, wayout
 from .cgroups import Cgroups
 from .fabric import Fabric
 from .layers import Builder, Stop
@@ -205,6 +205,8 @@ class Growth:
     def reboot(self, resources: Sequence[Resource]) -> None:
         """End these nodes and make them anew, each with the disk that it has."""
         self._pins = {resource.name: image for resource in resources if (image := self._image_of(resource.name))}
+        # their inits first: of what is ended one by one, some would be told that it ended by itself
+        faults.kill(self._folder, [item.name for item in resources if self._folder.resource("node", item.name).pid() is not None])
         self.delete([resource.key for resource in resources], keep=True)
         self.create(resources)
 
