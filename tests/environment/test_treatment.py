@@ -63,7 +63,7 @@ async def test_what_failed_is_finished_by_up(up, cloud):
 async def test_what_cannot_be(up, cloud, monkeypatch):
     """What a provider cannot do to nodes, and an image that is not there, are errors before anything is touched."""
     before = list(cloud.operations)
-    with pytest.raises(ProviderError, match="memory does not reboot nodes: they are hosts that were there before it\n.*on the host"):
+    with pytest.raises(ProviderError, match=r"memory does not reboot nodes: they are hosts that were there before it\n.*on the host"):
         await up.reboot("server")
     with pytest.raises(ProviderError, match="memory makes no images of nodes"):
         await up.snapshot("server", "moss")
@@ -91,9 +91,13 @@ async def test_a_hard_reboot_asks_no_service(up, cloud, monkeypatch):
         for hard in (False, True)
     }
     assert steps[False][0] == ("delete", "service")
-    assert steps[False][1:] == steps[True] == [
-        ("delete", "access"),
-        ("reboot", "node"),
-        ("create", "access"),
-        ("create", "service"),
-    ]
+    assert (
+        steps[False][1:]
+        == steps[True]
+        == [
+            ("delete", "access"),
+            ("reboot", "node"),
+            ("create", "access"),
+            ("create", "service"),
+        ]
+    )

@@ -600,7 +600,7 @@ async def test_a_node_is_an_image_rebooted_and_rebuilt(empty: Grown) -> None:
         assert await empty.sh("b", "cat /root/moss; echo ${PLANT:-bare}; ping -c 1 -W 5 a >/dev/null && echo heard") == "moss\nbare\nheard"
         assert (await provider.images(empty.id))["b"]["digest"] == digest
         assert "Nothing to do" in await empty.plan(*desired)
-        with pytest.raises(ProviderError, match="nowhere.invalid"):
+        with pytest.raises(ProviderError, match=r"nowhere\.invalid"):
             await provider.image_digest(empty.id, "nowhere.invalid/x", quiet)
     finally:
         await provider.delete(empty.id, [a.key, b.key], quiet)

@@ -78,14 +78,15 @@ async def renew(
     provider = _able(live, action, f"does not {action} nodes")
     record = live.record
     async with provider.lock(record.file, record.instance, f"wardian {action}"):
-        await live.refresh()
-        nodes = live.select(selector)
-        if lost := [node for node in nodes if not live.observed.resources["node", node].spec]:
-            raise NodeDownError(lost[0], "its making was cut short", remedy="`wardian up` makes it anew.")
+        nodes, found = live.select(selector), await services.observe(provider, record.id)
+        for node in nodes:
+            item = found.resources.get(("node", node))
+            if item is None or not item.spec:
+                raise NodeDownError(node, "its making was cut short" if item else "it is gone", remedy="`wardian up` makes it anew.")
         # before anything is touched: it may not be there
         image = await provider.image_digest(record.id, how["image"], _nobody) if how.get("image") else None
         given = {"image": image} if action == "rebuild" else how
-        plan = renewing(action, nodes, await services.observe(provider, record.id), _reason(action, how), given)
+        plan = renewing(action, nodes, found, _reason(action, how), given)
         if announce is not None:
             announce(plan)
         await faults.free(provider, record.id, f"wardian {action}", environment.journal, nodes)
