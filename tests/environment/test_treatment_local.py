@@ -81,7 +81,7 @@ async def test_what_is_done_to_nodes(stage: Stage, tmp_path: Path, monkeypatch: 
         assert await sh("a", LOOK) == ["seed", "fern", "heard", "up"]
         assert not await up.plan()
         (event,) = [entry for entry in up.journal.entries(kinds=["event"]) if entry.summary.startswith("snapshot")]
-        assert {"node": event.node, **event.detail} == {**made, "summary": "a is image lab:kept"}
+        assert {"node": "a", **event.detail} == {**made, "summary": "a is image lab:kept"}
     finally:
         await up.down(force=True)
         up.close()

@@ -19,7 +19,7 @@ from wardian.errors import NodeDownError, PlanError, ProviderError
 from wardian.experiment import file
 from wardian.experiment.resources import EnvironmentRecord
 from wardian.providers import registry
-from wardian.providers.openstack import OpenStackProvider, OpenStackSettings, choice, cloud, growth, keys, names, observation
+from wardian.providers.openstack import OpenStackProvider, OpenStackSettings, choice, cloud, growth, images, keys, names, observation
 from wardian.providers.openstack.cloud import Cloud, refusal
 from wardian.providers.openstack.index import Index
 from wardian.providers.openstack.observation import Snapshot
@@ -342,3 +342,109 @@ async def test_doctor_without_a_cloud(monkeypatch: pytest.MonkeyPatch, tmp_path:
     (finding,) = await OpenStackProvider().diagnose()
     assert finding.state == "limited"
     assert finding.remedy
+
+
+class Disks(Services):
+    """A cloud with one server, whose service of images goes through these states."""
+
+    def __init__(self, *states: str, answers: list[Exception] | None = None, accepts: bool = True) -> None:
+        super().__init__(*(answers or []), accepts=accepts)
+        self.states = list(states)
+        self.listed: list[Any] = []
+        self.deleted: list[str] = []
+        server = SimpleNamespace(id="s1", name="wardian-a-1-server", status="ACTIVE", metadata=names.metadata("server", SPEC))
+        server.create_image = self.create_image
+        self.compute = SimpleNamespace(servers=lambda **_: [server])
+        self.image = SimpleNamespace(images=self.images_of, get_image=self.get, delete_image=self.deleted.append)
+
+    def create_image(self, compute: Any, name: str, properties: dict[str, str]) -> str:
+        error = self.answers.pop(0) if self.answers else None
+        if error is None or self.accepts:
+            self.listed.append(
+                SimpleNamespace(id=f"i{len(self.listed)}", name=name, status="queued", properties=properties, created_at="now")
+            )
+        if error is not None:
+            raise error
+        return str(self.listed[-1].id)
+
+    def images_of(self, name: str) -> list[Any]:
+        return [item for item in self.listed if item.name == name]
+
+    def get(self, image: str) -> Any:
+        found = next(item for item in self.listed if item.id == image)
+        found.status = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+        if found.status == "gone":
+            raise failure(404)
+        return SimpleNamespace(status=found.status, hash_algo="sha512", hash_value="abc", checksum=None)
+
+
+async def snapped(cloud: Disks, told: list[str] | None = None) -> str:
+    states = told if told is not None else []
+    return await images.snapshot(cloud, OpenStackSettings(), "a-1", "server", "moss", lambda node, state: states.append(state))
+
+
+async def test_a_snapshot_is_made_once(silent: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image is asked for once, also where an answer is lost or a command was killed, is waited for in its states, says whose it is, and
+    never takes the place of another; what the cloud gives up is an error."""
+    monkeypatch.setattr(images, "INTERVAL", 0)
+    told: list[str] = []
+    cloud = Disks("queued", "saving", "saving", "active", answers=[failure(503)])
+    assert await snapped(cloud, told) == "sha512:abc"
+    assert told == ["its image is queued", "its image is saving", "its image is active"]
+    assert [item.properties for item in cloud.listed] == [{"wardian-server": "s1", "wardian-environment": "a-1", "wardian-node": "server"}]
+    with pytest.raises(ProviderError, match=r"node server: there is an image moss, made at now of server\n.*openstack image delete i0"):
+        await snapped(cloud)
+    cloud.listed[0].status, cloud.states = "saving", ["active"]
+    assert await snapped(cloud) == "sha512:abc"
+    assert len(cloud.listed) == 1
+    with pytest.raises(ProviderError, match="its image is gone"):
+        await snapped(Disks("queued", "gone"))
+
+
+async def test_an_interrupted_snapshot_is_removed() -> None:
+    """Ctrl-C while an image is being made removes that image."""
+    cloud, waiting = Disks("queued"), asyncio.Event()
+    task = asyncio.create_task(images.snapshot(cloud, OpenStackSettings(), "a-1", "server", "moss", lambda node, state: waiting.set()))
+    await waiting.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert cloud.deleted == ["i0"]
+
+
+@pytest.mark.parametrize(("said", "done"), [("while it is in task_state rebooting", True), ("while it is in vm_state stopped", False)])
+async def test_a_reboot_that_is_under_way_is_waited_for(
+    silent: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, done: bool
+) -> None:
+    """A server that reboots already, since an answer was lost or a command was killed, is waited for; one that is shut off says so."""
+    states = iter(["REBOOT", "REBOOT", "ACTIVE", "ACTIVE"])
+    server = SimpleNamespace(id="s1", name="wardian-a-1-server", metadata=names.metadata("server", SPEC), created_at="", fault=None)
+
+    async def listed(*_: Any) -> list[Any]:
+        server.status = next(states)
+        return [server]
+
+    def refuse(*_: Any) -> None:
+        error = failure(409)
+        error.details = f"Cannot 'reboot' instance s1 {said}"
+        raise error
+
+    monkeypatch.setattr(growth, "servers", listed)
+    monkeypatch.setattr(observation, "servers", listed)
+    seen = Snapshot()
+
+    async def nothing(*_: Any) -> Snapshot:
+        return seen
+
+    asked = Services(accepts=True)
+    asked.compute = SimpleNamespace(reboot_server=refuse)  # type: ignore[attr-defined]
+    told: list[str] = []
+    work = growth.Growth(asked, Index(tmp_path), OpenStackSettings(floating=False), "a-1", lambda node, state: told.append(state))
+    monkeypatch.setattr(work, "choose_bastion", nothing)
+    node = next(item for item in small_environment() if item.name == "server")
+    if done:
+        assert await work.reboot_nodes([node], hard=False) is seen
+        assert told == ["rebooting", "REBOOT", "ACTIVE"]
+    else:
+        with pytest.raises(ProviderError, match=r"vm_state stopped.*\n  `--hard` starts it"):
+            await work.reboot_nodes([node], hard=False)
