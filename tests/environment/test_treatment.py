@@ -63,7 +63,7 @@ async def test_what_failed_is_finished_by_up(up, cloud):
 async def test_what_cannot_be(up, cloud, monkeypatch):
     """What a provider cannot do to nodes, and an image that is not there, are errors before anything is touched."""
     before = list(cloud.operations)
-    with pytest.raises(ProviderError, match=r"memory does not reboot nodes: they are hosts that were there before it\n.*on the host"):
+    with pytest.raises(ProviderError, match=r"memory does not reboot nodes\n.*on the host"):
         await up.reboot("server")
     with pytest.raises(ProviderError, match="memory makes no images of nodes"):
         await up.snapshot("server", "moss")

@@ -101,7 +101,8 @@ async def renew(
 def _able(live: LiveEnvironment, treatment: str, not_so: str) -> Provider:
     """The provider with the settings that the environment was grown with. Raises ProviderError where it cannot do that to nodes."""
     if treatment not in live.provider.treatments:
-        raise ProviderError(f"{live.provider.name} {not_so}: they are hosts that were there before it", remedy="Do it on the host itself.")
+        remedy = "Do it on the host itself. Of several sites, grow one's nodes as an experiment of their own."
+        raise ProviderError(f"{live.provider.name} {not_so}", remedy=remedy)
     return registry.make(live.provider.name, dict(live.record.spec.get("settings") or {}))
 
 
