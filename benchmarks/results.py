@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 OUT = Path(__file__).parent / "out"
-SCALES = {"ms": 1000.0, "s": 1.0, "MiB": 1 / 2**20, "lines/s": 1.0}
-"""{unit: what a sample, in seconds, bytes or lines a second, is multiplied with to be shown}"""
+SCALES = {"ms": 1000.0, "s": 1.0, "MiB": 1 / 2**20, "lines/s": 1.0, "requests": 1.0}
+"""{unit: what a sample, in seconds, bytes, lines a second or requests, is multiplied with to be shown}"""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Goal:
 class Row:
     """One thing measured.
 
-    samples: seconds, bytes or lines a second; peer: the same of whoever it is compared with. paired: each sample was taken beside the
-    peer's of the same place, so that what disturbed one disturbed the other.
+    samples: seconds, bytes, lines a second or requests; peer: the same of whoever it is compared with. paired: each sample was taken
+    beside the peer's of the same place, so that what disturbed one disturbed the other.
     """
 
     what: str
