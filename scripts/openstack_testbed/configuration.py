@@ -192,7 +192,8 @@ def _neutron(layout: Layout) -> Sections:
             "api_paste_config": "/usr/share/neutron-common/api-paste.ini",
             # it answers nobody any more while a hundred connections are open, whether or not they are used
             "wsgi_keep_alive": False,
-            "api_workers": 1,
+            # most of the work for a server is Neutron's, and one worker uses one processor
+            "api_workers": 2,
             "rpc_workers": 1,
             "rpc_state_report_workers": 0,
             "dhcp_agent_notification": "false",
