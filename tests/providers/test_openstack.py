@@ -238,13 +238,25 @@ async def test_operations_at_once_give_one_floating_ip(monkeypatch: pytest.Monke
     assert len(made) == 1
 
 
+def test_an_environment_whose_servers_hear_nobody_is_not_complete() -> None:
+    """A security group that still lacks the rules which are made after it has the environment made again."""
+    entry = Entry(EnvironmentRecord("lab-1", "lab", "default", "f", "openstack", "u", "h", 1.0))
+    for directions, state in ((["egress"], "incomplete"), (["egress", "ingress"], "ready")):
+        group = SimpleNamespace(security_group_rules=[{"direction": each} for each in directions])
+        found = observation.observed("lab-1", Snapshot(groups={"wardian-lab-1": group}), entry, key=True)
+        assert [item.state for item in found.of("environment")] == [state]
+
+
 async def test_who_waits_at_once_shares_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers are listed once for all who wait, never for what was asked after the list was begun, and not before its time has come."""
+    """Servers are listed once for all who wait, never for what was asked after the list was begun, and not before its time has come.
+
+    A cloud that was long in answering is left alone for as long.
+    """
     looks: list[float] = []
 
     async def listed(service: Cloud, environment: str) -> list[Any]:
         looks.append(time.monotonic())
-        await asyncio.sleep(0)
+        await asyncio.sleep(0 if len(looks) < 2 else 0.1)
         return [len(looks)]
 
     monkeypatch.setattr(observation, "servers", listed)
@@ -254,6 +266,8 @@ async def test_who_waits_at_once_shares_one_look(monkeypatch: pytest.MonkeyPatch
     assert await asyncio.gather(*(look.after(moment) for _ in range(3))) == [[1]] * 3
     assert await look.after(time.monotonic()) == [2]
     assert looks[1] - looks[0] >= 0.05
+    assert await look.after(time.monotonic()) == [3]
+    assert looks[2] - looks[1] >= 0.2
 
 
 async def test_what_is_refused_is_not_asked_again(silent: list[float]) -> None:

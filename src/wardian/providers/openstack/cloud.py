@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -84,11 +85,12 @@ class Cloud:
 
     async def outside(self) -> list[Any]:
         """Networks that floating IPs can be had from."""
-        return await self._offered("networks outside", lambda connection: connection.network.networks(is_router_external=True))
+        # asked for before there are servers, and once they are there, which may take long; others come once in years
+        return await self._offered("networks outside", lambda connection: connection.network.networks(is_router_external=True), math.inf)
 
-    async def _offered(self, what: str, request: Callable[[Any], Iterable[Any]]) -> list[Any]:
-        asked, offer = self._offers.get(what, (-FRESH, []))
-        if time.monotonic() - asked >= FRESH:
+    async def _offered(self, what: str, request: Callable[[Any], Iterable[Any]], fresh: float = FRESH) -> list[Any]:
+        asked, offer = self._offers.get(what, (-math.inf, []))
+        if not offer or time.monotonic() - asked >= fresh:
             offer = await self.all(what, request)
             self._offers[what] = time.monotonic(), offer
         return offer

@@ -15,7 +15,10 @@ from .cloud import Cloud
 from .names import access, belongs, name, node_of
 
 INTERVAL = 1.0
-"""Between two looks at servers that are being made or removed, seconds: one request for all of them."""
+"""Between two looks at servers that are being made or removed, seconds, at least: one request for all of them."""
+
+SHARE = 1 / 2
+"""Of the time, at most, that is spent on looks: a cloud that is long in answering is busy with what one waits for."""
 
 CHANGING = ("BUILD", "REBUILD", "REBOOT", "HARD_REBOOT")
 """What servers are on their way to ACTIVE."""
@@ -54,22 +57,23 @@ async def servers(cloud: Cloud, environment: str) -> list[Any]:
 
 
 class Look:
-    """How the servers of an environment are, for several who wait for them at once: one request a second for all."""
+    """How the servers of an environment are, for several who wait for them at once: one request a second for all, or fewer."""
 
     def __init__(self, cloud: Cloud, environment: str) -> None:
         self._cloud = cloud
         self._environment = environment
         self._gate = asyncio.Lock()
-        self._begun = -math.inf
+        self._begun = self._next = -math.inf
         self._listed: list[Any] = []
 
     async def after(self, moment: float) -> list[Any]:
         """As they were at some time after `moment`, of time.monotonic()."""
         async with self._gate:
             if self._begun < moment:
-                await asyncio.sleep(self._begun + INTERVAL - time.monotonic())
+                await asyncio.sleep(self._next - time.monotonic())
                 self._begun = time.monotonic()
                 self._listed = await servers(self._cloud, self._environment)
+                self._next = self._begun + max(INTERVAL, (time.monotonic() - self._begun) / SHARE)
             return self._listed
 
 
@@ -117,7 +121,10 @@ def observed(environment: str, seen: Snapshot, entry: Entry | None, *, key: bool
     if entry is None and not (seen.groups or seen.servers or seen.networks):
         return Observed()
     record = entry.record if entry else EnvironmentRecord(environment, "", "", "", "openstack", "", "", 0.0)
-    resources = [_environment(record, key and name(record.id) in seen.groups, entry is not None)]
+    group = seen.groups.get(name(record.id))
+    # its rules are made after it
+    heard = group is not None and any(rule["direction"] == "ingress" for rule in group.security_group_rules or ())
+    resources = [_environment(record, key and heard, entry is not None)]
     kept = entry.resources if entry else {}
     for found, network in seen.networks.items():
         if network.name == access(environment):

@@ -34,26 +34,30 @@ class Wiring:
 
     async def create_groups(self) -> dict[str, Any]:
         """Security groups, by name: servers hear one another, and from elsewhere SSH alone, at the bastion alone."""
-        ours, outer = name(self._environment), bastion(self._environment)
-        among = [{"remote_group_id": ""}]
-        inward = [{"protocol": "tcp", "port_range_min": 22, "port_range_max": 22, "remote_ip_prefix": who} for who in self._settings.admit]
-        made: dict[str, Any] = {}
-        await all_of(self._create_group(called, rules, made) for called, rules in ((ours, among), (outer, inward)))
+        ours, outer = called = name(self._environment), bastion(self._environment)
+        asked = [{"name": each, "description": self._said} for each in called]
+
+        def create(cloud: Any) -> dict[str, Any]:
+            from openstack.network.v2.security_group import SecurityGroup
+
+            return {item.name: item for item in SecurityGroup.bulk_create(cloud.network, asked)}
+
+        def find(cloud: Any) -> list[dict[str, Any]]:
+            there = {item.name: item for each in called for item in cloud.network.security_groups(name=each)}
+            return [there] if len(there) == len(called) else []
+
+        made: dict[str, Any] = await self._cloud.make(self._about, create, find)
+        inward = {"protocol": "tcp", "port_range_min": 22, "port_range_max": 22}
+        among = [{"remote_group_id": made[ours].id}]
+        into = [{"remote_ip_prefix": who, **inward} for who in self._settings.admit]
+        await all_of(self._create_rules(made[called], rules) for called, rules in ((ours, among), (outer, into)) if rules)
         return made
 
-    async def _create_group(self, called: str, rules: Sequence[dict[str, Any]], made: dict[str, Any]) -> None:
-        group = made[called] = await self._cloud.make(
-            self._about,
-            lambda cloud: cloud.network.create_security_group(name=called, description=self._said),
-            lambda cloud: cloud.network.security_groups(name=called),
-        )
-        common = {"security_group_id": group.id, "direction": "ingress", "ethertype": "IPv4"}
-        wanted = [{**rule, **common, **({"remote_group_id": group.id} if "remote_group_id" in rule else {})} for rule in rules]
-        await all_of(self._create_rule(rule) for rule in wanted)
-
-    async def _create_rule(self, rule: dict[str, Any]) -> None:
+    async def _create_rules(self, group: Any, rules: Sequence[dict[str, Any]]) -> None:
+        wanted = [{"security_group_id": group.id, "direction": "ingress", "ethertype": "IPv4", **rule} for rule in rules]
         try:
-            await self._cloud.ask(self._about, lambda cloud: cloud.network.create_security_group_rule(**rule))
+            # all of them or none
+            await self._cloud.ask(self._about, lambda cloud: list(cloud.network.create_security_group_rules(wanted)))
         except ProviderError as error:
             if getattr(error, "status", None) != 409 or "already exists" not in error.message:
                 raise
