@@ -29,7 +29,7 @@ test-all: $(STAMP) ## the same, with soak and chaos at length
 	$(MAKE) --no-print-directory lab lint compiled
 	$(BIN)/python -m pytest
 
-test-openstack: $(STAMP) ## an OpenStack on this machine, and the provider against it: up to an hour, 3 GiB of memory, as root
+test-openstack: $(STAMP) ## an OpenStack on this machine, and the provider against it: up to an hour, 4 GiB of memory, as root
 	scripts/system-packages test
 	scripts/openstack-testbed install
 	$(BIN)/python -m pytest tests/testbed/test_parts.py tests/testbed/test_testbed.py
