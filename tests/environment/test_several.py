@@ -236,6 +236,21 @@ async def test_faults_over_sites(clouds, write, monkeypatch):
     await environment.down()
 
 
+async def test_nodes_made_anew_over_sites(clouds, write, monkeypatch):
+    """A rebuild reaches the nodes of each site; what one of the sites cannot do, or knows by another name, is refused before it begins."""
+    environment = write()
+    await environment.up()
+    before = {name: len(cloud.operations) for name, cloud in clouds.items()}
+    with pytest.raises(ProviderError, match="memory does not reboot nodes"):
+        await environment.reboot("server,mirror")
+    with pytest.raises(ProviderError, match="image moss is another at each site"):
+        await environment.rebuild("server,mirror", image="moss")
+    assert before == {name: len(cloud.operations) for name, cloud in clouds.items()}
+    plan = await environment.rebuild("server,mirror")
+    assert {name for item in plan.operations if item.action == "rebuild" for name in item.names} == {"server", "mirror"}
+    assert not await environment.plan()
+
+
 async def test_one_place_in_spite_of_the_file(clouds, write):
     """`--provider` has all of it grow at one place, and sites of one provider with the same settings are one place."""
     alone = write(provider="tacc")
@@ -342,8 +357,8 @@ class TestContract(ResourceContract):
         return sorted(whole, key=lambda item: KINDS.index(item.kind))
 
     async def stop_node(self, provider, environment, node):
-        _, part = provider._of_node(environment, node)
-        provider._of_node(environment, node)[0].cloud.stop(part, node)
+        _, part = provider.of_node(environment, node)
+        provider.of_node(environment, node)[0].cloud.stop(part, node)
 
 
 async def test_a_node_that_is_not_there(clouds, write):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +34,8 @@ class Snapshot:
 async def snapshot(environment: Environment, node: str, name: str, report: Callable[[str, str], None] | None) -> Snapshot:
     """As `Environment.snapshot`."""
     live = await environment.live()
-    provider = _able(live, "snapshot", "makes no images of nodes")
     picked = live.select(node)
+    provider = _able(live, "snapshot", "makes no images of nodes", picked[:1])
     if len(picked) != 1:
         raise SelectorError(f"{node!r} is {len(picked)} nodes, and an image is of one", remedy=f"name one, such as {picked[0]!r}")
     if live.nodes[picked[0]].state == "incomplete":
@@ -48,10 +48,11 @@ async def snapshot(environment: Environment, node: str, name: str, report: Calla
             environment=record.id, instance=record.instance, action="snapshot", kind="node", targets=picked, reason=f"image {name}"
         )
         try:
-            if provider.still and live.nodes[picked[0]].state == "ready":
+            of_node, identity = provider.of_node(record.id, picked[0])
+            if of_node.still and live.nodes[picked[0]].state == "ready":
                 # should we be killed meanwhile, the keeper lets it go on
                 await during.enter_async_context(environment.fault.pause(picked[0]))
-            digest = await provider.snapshot(record.id, picked[0], name, report or _nobody)
+            digest = await of_node.snapshot(identity, picked[0], name, report or _nobody)
         except WardianError as error:
             entry.done("failed", str(error))
             raise
@@ -75,7 +76,7 @@ async def renew(
 ) -> Plan:
     """Reboot or rebuild nodes, and make anew what hangs on them. how: as `Provider.reboot` and `Provider.rebuild` take it."""
     live = await environment.live()
-    provider = _able(live, action, f"does not {action} nodes")
+    provider = _able(live, action, f"does not {action} nodes", live.select(selector))
     record = live.record
     async with provider.lock(record.file, record.instance, f"wardian {action}"):
         nodes, found = live.select(selector), await services.observe(provider, record.id)
@@ -84,7 +85,7 @@ async def renew(
             if item is None or not item.spec:
                 raise NodeDownError(node, "its making was cut short" if item else "it is gone", remedy="`wardian up` makes it anew.")
         # before anything is touched: it may not be there
-        image = await provider.image_digest(record.id, how["image"], _nobody) if how.get("image") else None
+        image = await _digest(provider, record.id, nodes, how["image"]) if how.get("image") else None
         given = {"image": image} if action == "rebuild" else how
         plan = renewing(action, nodes, found, _reason(action, how), given)
         if announce is not None:
@@ -98,12 +99,22 @@ async def renew(
     return plan
 
 
-def _able(live: LiveEnvironment, treatment: str, not_so: str) -> Provider:
-    """The provider with the settings that the environment was grown with. Raises ProviderError where it cannot do that to nodes."""
-    if treatment not in live.provider.treatments:
-        remedy = "Do it on the host itself. Of several sites, grow one's nodes as an experiment of their own."
-        raise ProviderError(f"{live.provider.name} {not_so}", remedy=remedy)
-    return registry.make(live.provider.name, dict(live.record.spec.get("settings") or {}))
+def _able(live: LiveEnvironment, treatment: str, not_so: str, nodes: Sequence[str]) -> Provider:
+    """The provider with the settings that the environment was grown with. Raises ProviderError where that of a node cannot do it."""
+    provider = registry.make(live.provider.name, dict(live.record.spec.get("settings") or {}))
+    for node in nodes:
+        there, _ = provider.of_node(live.record.id, node)
+        if treatment not in there.treatments:
+            raise ProviderError(f"{there.name} {not_so}", resource=f"node {node}", remedy="Do it on the host itself.")
+    return provider
+
+
+async def _digest(provider: Provider, environment: str, nodes: Sequence[str], image: str) -> str:
+    """What the provider of these nodes knows an image by. Raises ProviderError where there are several of these."""
+    (there, identity), *others = dict.fromkeys(provider.of_node(environment, node) for node in nodes)
+    if others:
+        raise ProviderError(f"image {image} is another at each site", remedy="Name nodes of one site at a time.")
+    return await there.image_digest(identity, image, _nobody)
 
 
 def _reason(action: str, how: Mapping[str, Any]) -> str:

@@ -363,6 +363,10 @@ class Provider(ABC):
         """End all that runs on these nodes at once, as a power cut does. They are observed as "stopped" as soon as this returns."""
         raise ProviderError(f"{self.name} cannot kill nodes")
 
+    def of_node(self, environment: str, node: str) -> tuple[Provider, str]:
+        """The provider that has a node, and its id of the environment; the default is this one. Raises NodeDownError."""
+        return self, environment
+
     async def snapshot(self, environment: str, node: str, name: str, progress: Progress) -> str:
         """Make a node's disk an image of this name, which `image:` can name from then on, and give its digest.
 

@@ -262,7 +262,7 @@ class SeveralProvider(Provider):
     # Working on nodes
 
     async def note(self, environment: str, node: str, name: str, value: Mapping[str, Any] | None) -> None:
-        provider, identity = self._of_node(environment, node)
+        provider, identity = self.of_node(environment, node)
         await provider.note(identity, node, name, value)
 
     async def notes(self, environment: str) -> dict[str, dict[str, dict[str, Any]]]:
@@ -270,13 +270,13 @@ class SeveralProvider(Provider):
 
     def channel(self, environment: str, node: str) -> Channel:
         try:
-            provider, identity = self._of_node(environment, node)
+            provider, identity = self.of_node(environment, node)
         except NodeDownError as error:
             return _Nowhere(error)
         return provider.channel(identity, node)
 
     async def image_command(self, environment: str, node: str) -> ImageCommand:
-        provider, identity = self._of_node(environment, node)
+        provider, identity = self.of_node(environment, node)
         return await provider.image_command(identity, node)
 
     async def fetch_images(
@@ -324,11 +324,19 @@ class SeveralProvider(Provider):
     async def kill(self, environment: str, nodes: Sequence[str]) -> None:
         entry = self._entry(environment)
         for node in nodes:
-            self._of_node(environment, node)
+            self.of_node(environment, node)
         members, split = self._members(entry), _by(nodes, lambda node: entry.where["node", node])
         for site in split:
             _require("kill", site, members[site][0])
         await all_of(members[site][0].kill(members[site][1], there) for site, there in split.items())
+
+    async def reboot(self, environment: str, resources: Sequence[Resource], progress: Progress, *, hard: bool = False) -> None:
+        members, split = self._members(self._entry(environment)), _by(resources, lambda item: item.spec["site"])
+        await all_of(members[site][0].reboot(members[site][1], items, progress, hard=hard) for site, items in split.items())
+
+    async def rebuild(self, environment: str, resources: Sequence[Resource], progress: Progress, *, image: str | None = None) -> None:
+        members, split = self._members(self._entry(environment)), _by(resources, lambda item: item.spec["site"])
+        await all_of(members[site][0].rebuild(members[site][1], items, progress, image=image) for site, items in split.items())
 
     async def collect_garbage(self, progress: Progress) -> list[str]:
         removed = []
@@ -382,7 +390,7 @@ class SeveralProvider(Provider):
         """{site: the provider there, and the id that it knows}."""
         return {site: (self._provider(site, place), entry.ids[site]) for site, place in self._sites(entry).items()} if entry else {}
 
-    def _of_node(self, environment: str, node: str) -> Member:
+    def of_node(self, environment: str, node: str) -> Member:
         entry = self.index.read(environment)
         member = self._members(entry).get(entry.where.get(("node", node), "")) if entry else None
         if member is None:
