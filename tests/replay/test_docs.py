@@ -33,7 +33,7 @@ def test_options_and_verdicts_are_those_that_there_are() -> None:
     """Every option of the command and every verdict stands on the page, and the JSON shown is JSON."""
     text = CliRunner().invoke(replay_command, ["--help"]).output
     own = set(re.findall(r"^  (--[a-z]+)", text, re.M)) - {"--help", "--parameter", "--file", "--instance"}
-    assert {"--repeat", "--against", "--tolerance", "--report", "--json", "--provider", "--timeout"} == own
+    assert {"--repeat", "--against", "--tolerance", "--report", "--json", "--provider", "--set", "--timeout"} == own
     for option in own - {"--timeout"}:
         assert f"`{option}" in TEXT, option
     for verdict in Verdict:
