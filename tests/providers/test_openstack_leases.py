@@ -190,12 +190,15 @@ def test_hosts_that_room_for_servers_takes() -> None:
 
 
 def test_the_page_on_leases() -> None:
-    """Its example is an experiment whose settings hold, and it leaves no field out."""
+    """Its examples are an experiment whose settings hold and a part of `reserve`, and it leaves no field out."""
     text = PAGE.read_text(encoding="utf-8")
-    (example,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    example, networks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    part = OpenStackSettings.model_validate(file.loads(f"name: part\nnodes: {{server: }}\n{networks}").settings).reserve
+    assert part is not None
+    assert list(part.networks) == ["lan", "storage", "other"]
     experiment = file.loads(example)
     settings = OpenStackSettings.model_validate(experiment.settings)
     assert settings.reserve is not None
     assert "20 node-hours in 4h, 20 SU" in text
-    parts = (reserve.Reserve, reserve.Hosts, reserve.Instances, reserve.Rates)
+    parts = (reserve.Reserve, reserve.Hosts, reserve.Instances, reserve.Segment, reserve.Rates)
     assert [name for part in parts for name in part.model_fields if not re.search(rf"`{name}[`:]", text)] == []

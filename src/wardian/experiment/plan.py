@@ -21,7 +21,7 @@ NEEDS = {
     "environment": (),
     "site": ("environment",),
     "lease": ("environment", "site"),
-    "network": ("environment", "site"),
+    "network": ("environment", "site", "lease"),
     "node": ("environment", "site", "lease", "network"),
     "link": ("network",),
     "access": ("node",),
@@ -204,11 +204,12 @@ def compact(names: Sequence[str], most: int = 6) -> str:
 
 
 def _holder(resource: Resource, remade: set[tuple[str, str]]) -> str | None:
-    """What `resource` hangs on and is made anew: its site, a node's lease and networks, a link's networks, the node of the rest."""
+    """What `resource` hangs on and is made anew: its site, its lease, a node's and a link's networks, the node of the rest."""
     spec = resource.spec
     hangs: list[tuple[str, str]] = [("site", spec["site"])] if spec.get("site") else []
+    if resource.kind in ("network", "node") and "lease" in spec:
+        hangs += [("lease", spec["lease"])]
     if resource.kind == "node":
-        hangs += [("lease", spec["lease"])] if "lease" in spec else []
         hangs += [("network", interface["network"]) for interface in spec["interfaces"]]
     elif resource.kind == "link":
         hangs += [("network", network) for network in spec["networks"]]

@@ -8,11 +8,13 @@ environment   {"name", "instance", "file", "user", "host", "provider", "settings
                "lease": {"duration": seconds, "at_end": "down" | "keep"} | None}
 site          {"provider", "settings"}      only where an environment grows at several; what else is at one then says so: "site": its name
 lease         {"start": "now" | "first-free" | "2026-12-01 09:00" (UTC), "duration": seconds,
-               "reservations": [{"type": "host", "on", "properties"} | {"type": "instance", …} | {"type": "floating_ip", "network"}],
+               "reservations": [{"type": "host", "on", "properties"} | {"type": "instance", …} | {"type": "floating_ip", "network"}
+               | {"type": "network", "network": name of one, "properties", "description"}],
                "counts": [how many of each]}                                   only where a site has reservations; named like the site
 network       {"subnet": "10.1.0.0/24", "gateway": "10.1.0.1", "mtu": bytes,
                "routes": [{"to": "10.2.0.0/24", "link": "wan"} | {"to": ..., "via": "10.1.0.9"}]}
               `routes` are those of the network's gateway; a network joined by no link has gateway None and no routes
+              that is reserved, only there: "lease": its name
 link          {"networks": ["east", "west"], "there": SHAPE, "back": SHAPE, "mtu": bytes}       there: first to second
 node          {"hostname", "group", "index": int | None, "roles": [...], "site": str | None, "image": str | None, "cpus": float | None,
                "memory": bytes | None, "env": {...}, "setup": script | None, "internet": bool, "routes_between": bool,

@@ -20,6 +20,8 @@ ANSWER = 150.0
 SCARCE = ("not enough", "no enough")
 """How Blazar says that others hold what is asked for, which it does with a 500."""
 
+UNSUPPORTED = "resource type is not supported"
+"""How Blazar says that it reserves nothing of the kind, with a 500, too."""
 
 HEADERS = {"Accept": "application/json"}
 
@@ -154,17 +156,22 @@ def _refused(about: str, answer: Any) -> RefusedError:
         kind = ScarceError
     elif answer.status_code == 403:
         kind = HiddenError
+    elif UNSUPPORTED in reason.lower():
+        remedy = "Leave it out of `reserve`: this site's reservation service has no such thing."
     elif answer.status_code >= 500:
         kind, remedy = UncertainError, "The service failed: run the command again, or ask the site with the number of the request."
     return kind(text, resource=about, remedy=remedy, status=answer.status_code)
 
 
 def reservation_of(lease: Lease, wanted: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """A lease's reservations in the order of `wanted`, which are as the request had them: the service keeps no order."""
+    """A lease's reservations in the order of `wanted`, which are as the request had them.
+
+    The service keeps no order, and of networks Chameleon's tells no more than that they are some.
+    """
     left = list(lease.reservations)
     result = []
     for item in wanted:
-        found = next((one for one in left if all(_same(one.get(key), value) for key, value in item.items())), None)
+        found = next((one for one in left if all(_same(one[key], value) for key, value in item.items() if key in one)), None)
         if found is None:
             raise ProviderError(f"its lease has no reservation of {item['resource_type']} as asked for", resource=f"lease {lease.name}")
         left.remove(found)

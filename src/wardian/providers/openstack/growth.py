@@ -16,7 +16,7 @@ from ..concurrency import all_of
 from . import choice, keys
 from .cloud import NO_HOST, Cloud, RefusedError
 from .index import Index
-from .leases import Leases
+from .leases import Leases, networks
 from .names import HOST_KEY, NODE, OWNER, access, bastion, metadata, name, node_of
 from .observation import CHANGING, Look, Snapshot, fault, preference, servers, snapshot
 from .reserve import Reserve
@@ -98,6 +98,8 @@ class Growth:
         """All of it, the servers first."""
         await self.delete_servers(await servers(self._cloud, self._environment))
         entry = self._index.read(self._environment)
+        if reserved := networks(self._environment, entry.resources if entry else {}):
+            await self.wiring.delete_networks(sorted(reserved), await snapshot(self._cloud, self._environment, listed=()), reserved)
         # with their servers gone, since it would end them without asking; of a lease, what was asked for is written down first
         if entry is None or any(kind == "lease" for kind, _ in entry.resources):
             await self.leases.end(self._about)

@@ -33,14 +33,17 @@ COMING = ("CREATING", "PENDING", "STARTING", "UPDATING")
 INTERVAL, LONGEST_INTERVAL = 1.0, 5.0
 """Between two looks at a lease that is about to change, seconds; at one that starts later a look comes a minute before."""
 
+NETWORKS = "Ask for others by their `properties`, or for another time: of networks there is no calendar."
+"""What to do where a site has no network left."""
+
 LATE = 20.0
 """How long a lease may take to show whose request was not answered, seconds."""
 
 
 def planned(reserve: Reserve | None, site: str, desired: Sequence[Resource], observed: Observed) -> list[Resource]:
-    """The resources with the lease that `reserve` asks for, and nodes that say which of its reservations they are in.
+    """The resources with the lease that `reserve` asks for, nodes that say which of its reservations they are in, and networks of it.
 
-    Raises PlanError where the file has no `lease:`, a selector picks nothing, or a node would be in two reservations.
+    Raises PlanError where the file has no `lease:`, a selector picks nothing, a node would be in two reservations, or a network is none.
     """
     if reserve is None:
         return list(desired)
@@ -59,6 +62,10 @@ def planned(reserve: Reserve | None, site: str, desired: Sequence[Resource], obs
             raise PlanError(f"settings.reserve: {twice[0]} is in two reservations", remedy="Have their `on` pick different nodes.")
         owner |= dict.fromkeys(chosen, position)
         picked[position] = len(chosen)
+    there = [item.name for item in desired if item.kind == "network"]
+    if unknown := [each for each in reserve.networks if each not in there]:
+        message = f"settings.reserve.networks: there is no network {unknown[0]}"
+        raise PlanError(message, remedy=f"Its networks are: {', '.join(there) or 'none'}.")
     existing = observed.resources.get(("lease", site))
     # a lease that stands is not moved: when it starts was decided when it was asked for
     start = existing.spec["start"] if existing and existing.spec and existing.state == "ready" else reserve.start
@@ -68,15 +75,21 @@ def planned(reserve: Reserve | None, site: str, desired: Sequence[Resource], obs
         "reservations": wanted,
         "counts": counts(reserve, picked),
     }
-    return [
-        *(
-            Resource(item.kind, item.name, {**item.spec, "lease": site, "reservation": owner[item.name]})
-            if item.kind == "node" and item.name in owner
-            else item
-            for item in desired
-        ),
-        Resource("lease", site, spec),
-    ]
+
+    def part(item: Resource) -> dict[str, Any]:
+        if item.kind == "node" and item.name in owner:
+            return {"lease": site, "reservation": owner[item.name]}
+        return {"lease": site} if item.kind == "network" and item.name in reserve.networks else {}
+
+    return [*(Resource(item.kind, item.name, {**item.spec, **part(item)}) for item in desired), Resource("lease", site, spec)]
+
+
+def networks(environment: str, kept: Kept) -> frozenset[str]:
+    """How the networks are called on the cloud that go with the lease, of what was asked for last."""
+    asked = [part for item in kept.values() if item.kind == "lease" for part in item.spec["reservations"]]
+    # of a lease that was refused, and is asked for no more, they may be there all the same, as others are
+    own = {item.name for item in kept.values() if item.kind == "network" and "lease" not in item.spec}
+    return frozenset(name(environment, part["network"]) for part in asked if part["type"] == "network" and part["network"] not in own)
 
 
 async def read(cloud: Cloud, environment: str, kept: Kept) -> tuple[Lease, Resource] | None:
@@ -118,6 +131,7 @@ class Leases:
     def __init__(self, cloud: Cloud, environment: str, reserve: Reserve, progress: Progress) -> None:
         self._cloud = cloud
         self._blazar = Blazar(cloud)
+        self._environment = environment
         self._name = name(environment, "lease")
         self._reserve = reserve
         self._progress = progress
@@ -157,13 +171,18 @@ class Leases:
             await asyncio.sleep(max(interval, lease.start * 60 - now - 60))
             interval = min(2 * interval, LONGEST_INTERVAL)
 
+    async def started(self, resources: Sequence[Resource], kept: Kept) -> tuple[Resource, Lease] | None:
+        """The lease that some of these are of, waited for as by `active`; None where they are of none."""
+        site = next((item.spec["lease"] for item in resources if "lease" in item.spec), None)
+        return None if site is None else (kept["lease", site], await self.active(kept["lease", site]))
+
     async def placing(self, nodes: Sequence[Resource], kept: Kept) -> dict[str, dict[str, Any]]:
         """{node: what the request for its server says besides}, of the nodes that are in a reservation, whose lease is waited for."""
-        site = next((node.spec["lease"] for node in nodes if "lease" in node.spec), None)
-        if site is None:
+        found = await self.started(nodes, kept)
+        if found is None:
             return {}
-        resource = kept["lease", site]
-        held = reservation_of(await self.active(resource), await self._wanted(resource))
+        resource, lease = found
+        held = reservation_of(lease, await self._wanted(resource))
         result: dict[str, dict[str, Any]] = {}
         for node in nodes:
             if (position := node.spec.get("reservation")) is None:
@@ -260,7 +279,7 @@ class Leases:
         try:
             return await self._blazar.create(about, wanted)
         except ScarceError as error:
-            error.remedy = await self._next_slot(resource)
+            error.remedy = NETWORKS if "network" in error.message.lower() else await self._next_slot(resource)
             raise
         except UncertainError as error:
             # done or not, nobody said: a lease of this name tells
@@ -322,6 +341,10 @@ class Leases:
                 result.append({"resource_type": "virtual:floatingip", "network_id": network, "amount": count})
                 continue
             properties = to_blazar(parse(item["properties"]))
+            if item["type"] == "network":
+                called = {"network_name": name(self._environment, item["network"]), "network_description": item["description"]}
+                result.append({"resource_type": "network", **called, "network_properties": "", "resource_properties": properties})
+                continue
             if item["type"] == "host":
                 hosts = {"resource_type": "physical:host", "min": count, "max": count, "hypervisor_properties": ""}
                 result.append({**hosts, "resource_properties": properties})

@@ -134,6 +134,7 @@ class OpenStackProvider(OnHosts):
             if kind == "lease":
                 await growth.leases.create(resources[0])
             else:
+                await growth.leases.started(resources, self._entry(environment).resources)
                 joined = any(resource.spec["gateway"] for resource in resources)
                 seen = self._begun.get(environment) or (await snapshot(self._cloud(environment), environment) if joined else Snapshot())
                 await growth.wiring.create_networks(resources, seen)
@@ -192,7 +193,8 @@ class OpenStackProvider(OnHosts):
             # with a node or a lease the floating IP may be gone
             reach.renewed(entry, await growth.choose_bastion())
         elif kind == "network":
-            await growth.wiring.delete_networks([called(environment, what) for what in names], await snapshot(cloud, environment))
+            doomed, reserved = [called(environment, what) for what in names], leases.networks(environment, entry.resources)
+            await growth.wiring.delete_networks(doomed, await snapshot(cloud, environment), reserved)
         elif kind == "environment":
             await growth.delete_environment(await snapshot(cloud, environment))
             self.index.remove(environment)

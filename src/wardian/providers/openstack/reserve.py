@@ -68,6 +68,13 @@ class Instances(_Model):
     apart: bool = Field(default=False, description="each on a host of its own")
 
 
+class Segment(_Model):
+    """What a network is made on: a VLAN, as Chameleon's Blazar gives it out."""
+
+    properties: Expression = Field(default="", description="which: `stitch_provider == fabric and segment_id == 3305`")
+    description: str = Field(default="", description="the network's description on the cloud, by which some sites take parameters")
+
+
 class Reserve(_Model):
     """What one lease of the site's reservation service holds, all of it from the same start for `lease.duration`."""
 
@@ -75,6 +82,7 @@ class Reserve(_Model):
     hosts: tuple[Hosts, ...] = Field(default=(), description="whole machines")
     instances: tuple[Instances, ...] = Field(default=(), description="room for servers")
     floating_ips: dict[str, PositiveInt] = Field(default={}, description="addresses out of networks outside: {network: how many}")
+    networks: dict[str, Segment] = Field(default={}, description="networks of the experiment that the service makes: {network: on what}")
     gap: Duration = Field(default=0.0, description="time that the site leaves between two leases of a host; for `first-free` and slots")
     patience: Duration = Field(default=900.0, description="longest that the lease may take from its start until it is ACTIVE")
 
@@ -104,7 +112,8 @@ def reservations(reserve: Reserve) -> list[dict[str, Any]]:
         }
         for item in reserve.instances
     ]
-    return result + [{"type": "floating_ip", "network": network} for network in reserve.floating_ips]
+    result += [{"type": "floating_ip", "network": network} for network in reserve.floating_ips]
+    return result + [{"type": "network", "network": network, **segment.model_dump()} for network, segment in reserve.networks.items()]
 
 
 Room = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
@@ -127,4 +136,4 @@ def counts(reserve: Reserve, picked: Mapping[int, int]) -> list[int]:
     """How many each of `reservations` has. picked: {position of a reservation with `on`: how many nodes that picks}."""
     whole = [item.count or picked[position] for position, item in enumerate(reserve.hosts)]
     room = [picked[len(whole) + position] for position in range(len(reserve.instances))]
-    return [*whole, *room, *reserve.floating_ips.values()]
+    return [*whole, *room, *reserve.floating_ips.values(), *(1 for _ in reserve.networks)]

@@ -44,14 +44,16 @@ async def find(blazar: Blazar, spec: Mapping[str, Any], gap: float = 0.0, days: 
     now = int(time.time()) // 60
     there = len(frozenset().union(*(need.hosts for need in needs)))
     within = (now, now + days * 24 * 60)
-    return Found(words(spec), there, windows(needs, periods, math.ceil(spec["duration"] / 60), within))
+    untold = any(item["type"] == "network" for item in spec["reservations"])
+    said = words(spec) + "; of networks there is no calendar" * untold
+    return Found(said, there, windows(needs, periods, math.ceil(spec["duration"] / 60), within))
 
 
 def wanted(reservations: Sequence[Mapping[str, Any]], counts: Sequence[int], hosts: Sequence[Mapping[str, Any]]) -> list[Need]:
-    """The hosts that reservations take. Floating IPs take none."""
+    """The hosts that reservations take. Floating IPs and networks take none."""
     result = []
     for item, count in zip(reservations, counts, strict=True):
-        if item["type"] == "floating_ip":
+        if item["type"] in ("floating_ip", "network"):
             continue
         meant = [host for host in hosts if matching(parse(item["properties"]), host)]
         if item["type"] == "instance":
@@ -72,13 +74,15 @@ def room(host: Mapping[str, Any], item: Mapping[str, Any]) -> int:
 
 
 def words(spec: Mapping[str, Any]) -> str:
-    """What a lease holds: `2 hosts (node_type == compute), 1 address of public`."""
+    """What a lease holds: `2 hosts (node_type == compute), 1 address of public, 1 network (stitch_provider == fabric)`."""
     parts = []
     for item, count in zip(spec["reservations"], spec["counts"], strict=True):
         if item["type"] == "floating_ip":
             parts.append(f"{count} address{'' if count == 1 else 'es'} of {item['network']}")
             continue
-        what = "host" if item["type"] == "host" else f"server of {item['cpus']} cpus and {item['memory'] / 2**30:g} GiB"
+        what = item["type"]
+        if what == "instance":
+            what = f"server of {item['cpus']} cpus and {item['memory'] / 2**30:g} GiB"
         plural = what.replace("host", "hosts").replace("server", "servers") if count != 1 else what
         parts.append(f"{count} {plural}{' (' + item['properties'] + ')' if item['properties'] else ''}")
     return ", ".join(parts) or "nothing"

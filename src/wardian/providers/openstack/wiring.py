@@ -65,7 +65,10 @@ class Wiring:
     # Networks
 
     async def create_networks(self, resources: Sequence[Resource], seen: Snapshot) -> None:
-        """Networks and subnets, and the router that joins those that links join. What is made is in `seen` from then on."""
+        """Networks and subnets, and the router that joins those that links join. What is made is in `seen` from then on.
+
+        Those that are reserved were made with their lease, which has to be ACTIVE. Raises ProviderError where one of them is not there.
+        """
         router: Any = None
         if any(resource.spec["gateway"] for resource in resources):
             router = await self._router(name(self._environment), seen)
@@ -79,14 +82,23 @@ class Wiring:
         routes = [{"destination": route["to"], "nexthop": route.get("via") or spec["gateway"]} for route in spec.get("routes", ())]
         subnet = {"cidr": spec["subnet"], "gateway_ip": None, "host_routes": routes, "allocation_pools": [_spare(spec["subnet"])]}
         called = name(self._environment, resource.name)
-        network = seen.networks[called] = await self._network(called, str(resource), mtu, subnet)
+        reserved = await self._reserved(called, str(resource), mtu) if "lease" in spec else None
+        network = seen.networks[called] = await self._network(called, str(resource), mtu, subnet, reserved)
         if spec["gateway"]:
             await self._join(str(resource), router, network, spec["gateway"])
         self._progress(resource.name, "ready")
 
-    async def _network(self, called: str, about: str, network: dict[str, Any], subnet: dict[str, Any]) -> Any:
-        """A network with its subnet."""
-        made = await self._cloud.make(
+    async def _reserved(self, called: str, about: str, mtu: dict[str, Any]) -> Any:
+        """A network that was made with its lease, and has no subnet."""
+        found = await self._cloud.all(about, lambda cloud: cloud.network.networks(name=called))
+        if not found:
+            remedy = "`wardian down`, and `wardian up` asks for another lease; if that has none either, ask the site."
+            raise ProviderError(f"its lease is ACTIVE, and there is no network {called}", resource=about, remedy=remedy)
+        return await self._cloud.ask(about, lambda cloud: cloud.network.update_network(found[0], **mtu)) if mtu else found[0]
+
+    async def _network(self, called: str, about: str, network: dict[str, Any], subnet: dict[str, Any], there: Any = None) -> Any:
+        """A network with its subnet. there: the network, where it lacks that alone."""
+        made = there or await self._cloud.make(
             about,
             lambda cloud: cloud.network.create_network(name=called, description=self._said, **network),
             lambda cloud: cloud.network.networks(name=called),
@@ -126,11 +138,11 @@ class Wiring:
             if not await self._cloud.all(about, lambda cloud: cloud.network.ports(network_id=network.id, device_id=router.id)):
                 raise
 
-    async def delete_networks(self, called: Sequence[str], seen: Snapshot) -> None:
-        """Networks with all that is on them."""
-        await all_of(self._delete_network(what, seen) for what in called)
+    async def delete_networks(self, called: Sequence[str], seen: Snapshot, reserved: Set[str] = frozenset()) -> None:
+        """Networks with all that is on them; of those that are reserved only that, since they go with their lease."""
+        await all_of(self._delete_network(what, seen, what in reserved) for what in called)
 
-    async def _delete_network(self, called: str, seen: Snapshot) -> None:
+    async def _delete_network(self, called: str, seen: Snapshot, reserved: bool) -> None:
         network = seen.networks.get(called)
         if network is None:
             return
@@ -141,7 +153,11 @@ class Wiring:
                 await self._gone(called, lambda cloud, port=port: cloud.network.remove_interface_from_router(port.device_id, None, port.id))
             elif not (port.device_owner or "").startswith("network:"):
                 await self._gone(called, lambda cloud, port=port: cloud.network.delete_port(port.id))
-        await self._gone(called, lambda cloud: cloud.network.delete_network(network.id))
+        if not reserved:
+            await self._gone(called, lambda cloud: cloud.network.delete_network(network.id))
+            return
+        for subnet in network.subnet_ids or ():
+            await self._gone(called, lambda cloud, subnet=subnet: cloud.network.delete_subnet(subnet))
 
     # The way in
 
