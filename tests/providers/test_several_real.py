@@ -96,6 +96,7 @@ async def test_work_on_both(both: Stage, lab: Lab, monkeypatch: pytest.MonkeyPat
         assert (await environment.down()).existed
 
 
+@pytest.mark.long
 def test_the_keeper_ends_all_of_it(both: Stage) -> None:
     """At the end of its lease an environment is gone from each of its sites, with no command at work."""
     text = (both.folder / "experiment.yaml").read_text()
