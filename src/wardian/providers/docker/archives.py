@@ -25,11 +25,11 @@ async def save(engine: Engine, wanted: Iterable[Mapping[str, str]], target: Path
     names: dict[str, str] = {}
     for item in wanted:
         asked = "" if is_path(item["name"]) else _whole(item["name"])
-        found = await _image(engine, item["digest"])
+        found = await image_called(engine, item["digest"])
         if found is None:
             said = f"image {asked or item['digest']} of a recorded run is not at the Engine any more"
             raise ProviderError(said, remedy="pull or load it, run the notebook again, or pack without --with-images")
-        base = await _image(engine, asked) if asked else None
+        base = await image_called(engine, asked) if asked else None
         if base is not None:
             names[asked] = base["Id"]
         if base is None or base["Id"] != found["Id"]:
@@ -46,8 +46,8 @@ async def load(engine: Engine, archive: Path, names: Mapping[str, str]) -> list[
 
     Where the Engine calls another image by a name, that keeps it, and the file's is known by its digest.
     """
-    known = {name: found["Id"] for name in names if (found := await _image(engine, name)) is not None}
-    lacking = [name for name, number in names.items() if name not in known or await _image(engine, number) is None]
+    known = {name: found["Id"] for name in names if (found := await image_called(engine, name)) is not None}
+    lacking = [name for name, number in names.items() if name not in known or await image_called(engine, number) is None]
     if lacking:
         async for _ in engine.lines("POST", "/images/load", body=_chunks(archive), query={"quiet": True}):
             pass
@@ -55,12 +55,13 @@ async def load(engine: Engine, archive: Path, names: Mapping[str, str]) -> list[
         # the file's images took these names away from what they named
         await _tag(engine, number, name)
     for name in lacking:
-        if await _image(engine, name) is None:
+        if await image_called(engine, name) is None:
             await _tag(engine, names[name], name)
     return lacking
 
 
-async def _image(engine: Engine, name: str) -> dict[str, Any] | None:
+async def image_called(engine: Engine, name: str) -> dict[str, Any] | None:
+    """What the Engine tells of an image, or None where it has none of that name."""
     try:
         found: dict[str, Any] = await engine.get(f"/images/{name}/json")
     except EngineError as error:

@@ -6,6 +6,7 @@ from typing import Any
 
 from ...errors import ProviderError
 from ..concurrency import uncut
+from .archives import image_called
 from .container import USUAL
 from .engine import Engine, EngineError
 from .names import PREFIX
@@ -20,11 +21,11 @@ async def commit(engine: Engine, item: Container, name: str, environment: str) -
     about = f"node {item.node}"
     if not item.complete:
         raise ProviderError("its making was cut short", resource=about, remedy="`wardian up` makes it anew.")
-    if await _found(engine, name) is not None:
+    if await image_called(engine, name) is not None:
         raise ProviderError(f"there is an image {name}", resource=about, remedy=f"Choose another name, or remove it: docker rmi {name}")
     repository, tag = _parts(name)
     facts = await engine.get(f"/containers/{item.id}/json")
-    original = (await _found(engine, item.image) or {}).get("Config") or {}
+    original = (await image_called(engine, item.image) or {}).get("Config") or {}
     config = _config(original, facts["Config"], f"{item.node} of {environment}")
     try:
         made = await uncut(engine.post("/commit", config, container=item.id, repo=repository, tag=tag, pause=True))
@@ -51,13 +52,3 @@ def _parts(name: str) -> tuple[str, str]:
     """Repository and tag; a colon before a slash is that of a port."""
     repository, colon, tag = name.rpartition(":")
     return (repository, tag) if colon and "/" not in tag else (name, "latest")
-
-
-async def _found(engine: Engine, name: str) -> dict[str, Any] | None:
-    try:
-        found: dict[str, Any] = await engine.get(f"/images/{name}/json")
-    except EngineError as error:
-        if error.status == 404:
-            return None
-        raise
-    return found
