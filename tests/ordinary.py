@@ -132,6 +132,15 @@ def _show(paths: Sequence[str]) -> None:
         bind(f"/proc/self/fd/{descriptor}", path)
 
 
+def _lay_over(folder: str, entry: pwd.struct_passwd) -> None:
+    """Have a user's folder be on an overlay, in this mount namespace, as all is in a container."""
+    mount("tmpfs", "/mnt", "tmpfs", options="mode=755")
+    for name in ("upper", "work"):
+        os.mkdir(f"/mnt/{name}")
+    os.chown("/mnt/upper", entry.pw_uid, entry.pw_gid)
+    mount("overlay", folder, "overlay", options=f"lowerdir={folder},upperdir=/mnt/upper,workdir=/mnt/work")
+
+
 def _rule(policy: str) -> None:
     """Have /etc/wardian/policy.yaml be this file, in this mount namespace."""
     kept = os.open(policy, os.O_PATH)
@@ -149,6 +158,8 @@ def main() -> None:
     _show(sorted({sys.prefix, sys.base_prefix, str(ROOT)}))
     if mounted := os.environ.pop("TESTS_MOUNTED", ""):
         bind(mounted, mounted)
+    if overlaid := os.environ.pop("TESTS_OVERLAID", ""):
+        _lay_over(overlaid, entry)
     if policy := os.environ.pop("TESTS_POLICY", ""):
         _rule(policy)
     if os.environ.pop("TESTS_DELEGATE", ""):

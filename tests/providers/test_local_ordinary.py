@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -155,17 +156,29 @@ def test_images_and_files_that_are_mounted(user: User) -> None:
     assert [path.name for path in (user.folder / ".cache/wardian/images/sha256").iterdir() if not path.name.endswith(".lock")] == []
 
 
-def test_a_single_id_is_enough(user: User) -> None:
-    """Who was granted no ids has nodes all the same, the plan says what fails there, and doctor which command grants them."""
+def test_as_in_a_container() -> None:
+    """Who was granted no ids has nodes all the same, the plan says what fails there, and doctor which command grants them. Where the state
+    folder is on an overlay, `up` and doctor say so and name another, which does.
+    """
     with ordinary.user(ids=False) as single:
         single.write("experiment.yaml", "name: single\nnodes: {alone: {}}\n")
-        assert "nodes have a single user id" in single.wardian("up", "--yes")
+        single.env["TESTS_OVERLAID"] = str(single.folder)
+        doctor_says = single.run(str(ordinary.BIN / "wardian"), "doctor").stdout
+        assert f"usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {single.name}" in doctor_says
+        refused = single.run(str(ordinary.BIN / "wardian"), "up", "--yes")
+        assert (refused.returncode, refused.stdout) == (6, "")
+        reason, remedy = refused.stderr.removeprefix("error: ").splitlines()
+        assert reason == f"what nodes write cannot be kept below {single.folder}/.local/state/wardian: Invalid argument"
+        assert reason in doctor_says
+        assert remedy in doctor_says
+        state = Path(remedy.partition("export WARDIAN_STATE=")[2].replace("$(id -un)", single.name))
+        single.env["WARDIAN_STATE"] = str(state)
         try:
+            assert "nodes have a single user id" in single.wardian("up", "--yes")
             assert single.wardian("exec", "alone", "--", "id", "-u").strip().endswith("0")
         finally:
             single.wardian("down", "--yes")
-        doctor_says = single.run(str(ordinary.BIN / "wardian"), "doctor").stdout
-        assert f"usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {single.name}" in doctor_says
+            shutil.rmtree(state)
         eventually(lambda: not processes(single), "all of it is gone")
 
 

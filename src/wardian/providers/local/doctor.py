@@ -9,10 +9,12 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from ...errors import ProviderError
 from ..base import Finding
+from ..images.store import making
 from . import ceiling, limits, mounts, netlink, room, shaping
 from .cgroups import Cgroups
 from .kernel import (
@@ -45,7 +47,7 @@ _PRIVILEGED = "Run as root, or in a container started with --privileged."
 
 def diagnose(state: State) -> list[Finding]:
     """What works here, for a process that may do what root may: on the host, or in a user namespace. Blocking."""
-    return [*_namespaces(), _overlay(state), *_network(), _delay(state), *_groups(), _translation(), *room.findings()]
+    return [*_namespaces(), overlay(state), *_network(), _delay(state), *_groups(), _translation(), *room.findings()]
 
 
 def refused() -> str | None:
@@ -64,26 +66,46 @@ def _namespaces() -> Iterator[Finding]:
         yield _finding(f"{name} namespaces", problem, "can be made", _PRIVILEGED)
 
 
-def _overlay(state: State) -> Finding:
-    def attempt() -> None:
-        unshare(CLONE_NEWNS)
-        mount("none", "/", flags=MS_REC | MS_PRIVATE)
-        state.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(prefix=".doctor-", dir=state.root) as folder:
-            for name in ("upper", "work", "view"):
-                os.mkdir(f"{folder}/{name}")
-            # in a user namespace the host's root cannot lie below one as a whole, see `mounts.host_layout`
-            lower, more = ("/usr", ",userxattr") if mounts.in_user_namespace() else ("/", "")
-            mount("overlay", f"{folder}/view", "overlay", 0, f"lowerdir={lower},upperdir={folder}/upper,workdir={folder}/work{more}")
-            try:
-                Path(f"{folder}/view/wardian-doctor").write_text("seen in the overlay only")
-            finally:
-                unmount(f"{folder}/view", MNT_DETACH)
+def overlay(state: State) -> Finding:
+    """Whether the state folder can hold what nodes write; if not, which other could."""
 
+    def there() -> None:
+        with making(state.root / "tried") as part:
+            if part is not None:
+                part.mkdir()
+                _lay_over(part)
+
+    def elsewhere(place: str) -> None:
+        with tempfile.TemporaryDirectory(prefix="wardian-", dir=place) as folder:
+            _lay_over(folder)
+
+    problem = _attempt(there)
+    if problem is None:
+        return Finding("overlay file systems", "ok", f"with changes below {state.root}")
     remedy = "Set WARDIAN_STATE to a folder on ext4, xfs, btrfs or tmpfs; an overlay cannot hold another one's changes."
-    if mounts.in_user_namespace():
+    fitting = [place for place in ("/var/tmp", "/tmp", "/dev/shm") if _attempt(partial(elsewhere, place)) is None]  # noqa: S108
+    if fitting:
+        remedy += f" Here, for all commands: export WARDIAN_STATE={fitting[0]}/wardian-$(id -un)"
+    elif mounts.in_user_namespace():
         remedy += " An ordinary user needs Linux 5.11 or newer, too."
-    return _finding("overlay file systems", _attempt(attempt), f"with changes below {state.root}", remedy)
+    reason = problem.rpartition(": ")[2]
+    return Finding("overlay file systems", "missing", f"what nodes write cannot be kept below {state.root}: {reason}", remedy)
+
+
+def _lay_over(folder: str | Path) -> None:
+    """Mount an overlay with its changes in this folder, and write to it."""
+    unshare(CLONE_NEWNS)
+    mount("none", "/", flags=MS_REC | MS_PRIVATE)
+    # this thread's own by now; and what the names of folders are made of means something in an overlay's options
+    os.chdir(folder)
+    for name in ("upper", "work", "view"):
+        os.mkdir(name)
+    # in a user namespace the host's root cannot lie below one as a whole, see `mounts.host_layout`
+    mounts.overlay("/usr" if mounts.in_user_namespace() else "/", "upper", "work", "view")
+    try:
+        Path("view/wardian-doctor").write_text("seen in the overlay only")
+    finally:
+        unmount("view", MNT_DETACH)
 
 
 def _network() -> Iterator[Finding]:

@@ -174,7 +174,12 @@ def _overlay(lower: str | None, layers: list[str], point: str, target: str) -> N
         lowers.append(_apart(lower, name))
     else:
         lowers.append(_escape(lower))
-    options = f"lowerdir={':'.join(lowers)},upperdir=upper/{name},workdir=work/{name}"
+    overlay(":".join(lowers), f"upper/{name}", f"work/{name}", target)
+
+
+def overlay(lower: str, upper: str, work: str, target: str) -> None:
+    """Have `target` show what is in `lower`, with the changes in `upper`. lower: folders as an overlay's option has them."""
+    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
     if in_user_namespace():
         options += ",userxattr"
     try:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...errors import MissingToolError
 from ...experiment.resources import Caveat, Observed, Resource
 from ..base import Fault, Finding, Progress, Usage
 from .layers import Stop
@@ -125,7 +127,18 @@ def kill(job: Job, environment: str, nodes: Sequence[str]) -> None:
 def caveats(job: Job, desired: Sequence[Resource]) -> list[Caveat]:
     from . import limits
 
+    if any(resource.kind == "node" for resource in desired):
+        _holds_disks(job.state.root)
     return limits.caveats(desired, job.state.root)
+
+
+@cache
+def _holds_disks(state: Path) -> None:
+    """Raise MissingToolError where a state folder cannot hold what nodes write; tried until it can."""
+    from . import doctor
+
+    if (found := doctor.overlay(State(state))).state == "missing":
+        raise MissingToolError(found.detail, remedy=found.remedy)
 
 
 def collect_garbage(job: Job) -> list[str]:
