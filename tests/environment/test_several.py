@@ -11,7 +11,7 @@ from wardian.errors import ExperimentFileError, NodeDownError, PlanError, Provid
 from wardian.experiment.resources import KINDS, Capabilities, Caveat, Observed, Resource
 from wardian.providers import registry
 from wardian.providers.base import Provider, Slots
-from wardian.providers.memory import IN_PLACE, MemoryCloud, MemoryProvider
+from wardian.providers.memory import IN_PLACE, MemoryCloud, MemoryProvider, _started_with
 from wardian.providers.several.shares import shares
 from wardian.providers.testing import ResourceContract, small_environment
 
@@ -125,8 +125,11 @@ async def test_each_site_has_its_own(clouds, write):
     for name in registry.holders():
         assert await registry.make(name).collect_garbage(quiet) == []
     assert nodes(clouds["south"]) == {"mirror": "ready"}
+    (there,) = clouds["south"]._environments
+    of_mirror = f"WARDIAN_RUN_DIR={clouds['south'].folder(there, 'mirror')}/run"
+    assert _started_with(of_mirror)
     assert (await environment.down()).existed
-    assert held(clouds) == [] == await live.environments()
+    assert held(clouds) == [] == await live.environments() == _started_with(of_mirror)
 
 
 @pytest.mark.parametrize("site", ["north", "south"])

@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import pty
+import shutil
 import signal
 import struct
 import tempfile
@@ -38,6 +39,9 @@ IN_PLACE = frozenset(
     | {("access", "up"), ("access", "down"), ("access", "mtu"), ("link", "there"), ("link", "back"), ("link", "mtu")}
 )
 REFUSED = "the cloud refused"
+RUN = "run"
+"""What is in a node's folder for its agent, as long as the node lives."""
+
 STREAM_LIMIT = 2**20
 HANG_UP_GRACE = 1.0
 """Seconds that a process has between SIGHUP and SIGKILL when it is let go of."""
@@ -127,6 +131,13 @@ class MemoryCloud:
     def _kill(self, environment: str, node: str) -> None:
         for process in self._processes.pop((environment, node), set()):
             process.lose()
+        run = self.folder(environment, node) / RUN
+        # the node's agent and what that started are no children of ours
+        while run.exists() and (left := _started_with(f"WARDIAN_RUN_DIR={run}")):
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(run, ignore_errors=True)
         for key in [key for key in self.suffered if key[0] == environment and key[2] == node]:
             del self.suffered[key]
 
@@ -336,7 +347,7 @@ class MemoryChannel(Channel):
         node = self._running()
         home = self._cloud.folder(self._environment, self._node)
         variables = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(home), "USER": "root", "LANG": "C.UTF-8"}
-        variables |= {"WARDIAN_RUN": str(home / "run"), **node.spec.get("env", {}), **(env or {})}
+        variables |= {"WARDIAN_RUN_DIR": str(home / RUN), **node.spec.get("env", {}), **(env or {})}
         ends = _Ends()
         try:
             if terminal:
@@ -501,6 +512,16 @@ class _Ends:
 
 def _take_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def _started_with(variable: str) -> list[int]:
+    """The processes of this host that were started with a variable, NAME=VALUE."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            if variable.encode() in Path("/proc", name, "environ").read_bytes().split(b"\0"):
+                found.append(int(name))
+    return found
 
 
 def _record(environment: str, spec: Mapping[str, Any]) -> EnvironmentRecord:
