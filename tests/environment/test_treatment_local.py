@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,12 +28,32 @@ nodes:
 services:
   web: {on: a, command: [sh, -c, "echo up > /run/web; exec sleep 1000"], ready: {command: test -s /run/web}}
 """
+KILLED = """
+import os, signal, sys
+from wardian.cli import main
+from wardian.providers.local import growth
+
+owner, name = sys.argv.pop(1).split(".")
+owner = getattr(growth, owner)
+whole = getattr(owner, name)
+
+def cut(self, *arguments, **options):
+    if getattr(self, "kind", "node") == "node":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole(self, *arguments, **options)
+
+setattr(owner, name, cut)
+main()
+"""
+"""`wardian`, killed as it begins to do something to a node: CLASS.METHOD, then its arguments."""
+
 LOOK = 'cat /root/seed /root/kept /tmp/t 2>/dev/null; echo "$PLANT"; ping -c 1 -W 5 b >/dev/null && echo heard; cat /run/web'
 
 
 async def test_what_is_done_to_nodes(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reboot keeps the disk and sets the rest anew, a snapshot is an image that nodes are made from, a rebuild is the image again; a
-    command that runs there meanwhile ends with an error, the plan has nothing to do, and the journal has it all."""
+    command that runs there meanwhile ends with an error, a reboot that is killed loses nothing, the plan has nothing to do, and the journal
+    has it all."""
     stage.env |= {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     for name in ("XDG_CACHE_HOME", "WARDIAN_STATE"):
         monkeypatch.setenv(name, stage.env[name])
@@ -72,6 +95,19 @@ async def test_what_is_done_to_nodes(stage: Stage, tmp_path: Path, monkeypatch: 
         with pytest.raises(NodeDownError, match="a: the node is not running"):
             await up.snapshot("a", "lab:dead")
         await up.reboot("a")
+        assert await sh("a", LOOK) == ["seed", "kept", "fern", "heard", "up"]
+        # each at another point, and the one after the other
+        for point, *command in (
+            ("Growth._end", "reboot", "a"),
+            ("ResourceFolder.remove", "up"),
+            ("Growth._take_back", "up"),
+            ("ResourceFolder.complete", "reboot", "a"),
+            ("Growth._release", "up"),
+        ):
+            killed = [sys.executable, "-c", KILLED, point, *command]
+            done = await asyncio.to_thread(subprocess.run, killed, cwd=stage.folder, env=stage.env, capture_output=True)
+            assert done.returncode == -signal.SIGKILL, (point, done)
+        await up.up()
         assert await sh("a", LOOK) == ["seed", "kept", "fern", "heard", "up"]
         with pytest.raises(ProviderError, match="there is no image moss"):
             await up.rebuild("b", image="moss")

@@ -113,6 +113,7 @@ class Growth:
                     wiring.add_uplinks(leads, internet.BRIDGE, internet.INTERFACE)
                 for name in pids:
                     folders[name].complete(specs[name], **facts[name], **bases[name].facts)
+                    self._release(name)
                     self._report(name, "ready")
 
             bases = {name: self._base(name, folders[name], spec) for name, spec in specs.items()}
@@ -203,37 +204,54 @@ class Growth:
     # Making anew
 
     def reboot(self, resources: Sequence[Resource]) -> None:
-        """End these nodes and make them anew, each with the disk that it has."""
-        self._pins = {resource.name: image for resource in resources if (image := self._image_of(resource.name))}
+        """End these nodes and make them anew, each with the disk that it has; killed midway, `create` does so as well."""
+        for resource in resources:
+            self._promise(resource)
         # their inits first: of what is ended one by one, some would be told that it ended by itself
         faults.kill(self._folder, [item.name for item in resources if self._folder.resource("node", item.name).pid() is not None])
-        self.delete([resource.key for resource in resources], keep=True)
+        self.delete([resource.key for resource in resources])
         self.create(resources)
 
-    def _image_of(self, node: str) -> str | None:
-        """The digest of the image that a node was made from, whatever its name means by now."""
-        image: str | None = ((self._folder.resource("node", node).read() or {}).get("facts", {}).get("image") or {}).get("digest")
-        return image
+    def forget_disks(self, nodes: Sequence[str]) -> None:
+        """Have these nodes made anew without the disks that a reboot which was cut short promised them."""
+        for node in nodes:
+            self._release(node)
+
+    def _promise(self, node: Resource) -> None:
+        """Write down that a node's disk is to be kept until the node is whole again, and what it was made from."""
+        place = self._aside(node.name)
+        if not (place / "node.json").exists():
+            facts = (self._folder.resource("node", node.name).read() or {}).get("facts", {})
+            remove_tree(place)
+            place.mkdir(parents=True, mode=0o700)
+            # the image's digest, since its name may mean another by now
+            write_json(place / "node.json", {"made_from": _origin(node.spec), "digest": facts.get("image", {}).get("digest")})
+
+    def _promised(self, folder: ResourceFolder) -> bool:
+        """Whether a node that is not whole is to have its disk when it is."""
+        whole = (folder.read() or {}).get("complete") and folder.pid() is not None
+        return not whole and (self._aside(folder.name) / "node.json").exists()
 
     def _put_aside(self, folder: ResourceFolder) -> None:
-        """Keep a node's disk for when it is made again, also by another command should this one be killed."""
-        spec, place = (folder.read() or {}).get("spec"), self._aside(folder.name)
-        remove_tree(place)
-        if spec and (folder.path / self._disk).exists():
-            place.mkdir(parents=True, mode=0o700)
-            made_from = {key: spec[key] for key in ("image", "setup")}
-            write_json(place / "node.json", {"made_from": made_from, "digest": self._image_of(folder.name)})
-            (folder.path / self._disk).rename(place / self._disk)
+        if (folder.path / self._disk).exists():
+            (folder.path / self._disk).rename(self._aside(folder.name) / self._disk)
 
     def _take_back(self, folder: ResourceFolder, spec: Mapping[str, Any]) -> None:
         place = self._aside(folder.name)
         known = read_json(place / "node.json")
-        if known and known["made_from"] == {key: spec[key] for key in ("image", "setup")} and (place / self._disk).exists():
+        if known is None or known["made_from"] != _origin(spec):
+            # what changed on a disk says nothing without what it changed
+            self._release(folder.name)
+            return
+        if (place / self._disk).exists():
             (place / self._disk).rename(folder.path / self._disk)
-            if known["digest"]:
-                # what changed on a disk says nothing without what it changed
-                self._pins = {**self._pins, folder.name: known["digest"]}
-        remove_tree(place)
+        if known["digest"]:
+            self._pins = {**self._pins, folder.name: known["digest"]}
+
+    def _release(self, node: str) -> None:
+        """What is left of the disk that was kept for a node goes; first that it was kept, since a part of it is none."""
+        (self._aside(node) / "node.json").unlink(missing_ok=True)
+        remove_tree(self._aside(node))
 
     def _aside(self, node: str) -> Path:
         return self._folder.path / "aside" / quote(node, safe="[]")
@@ -321,8 +339,8 @@ class Growth:
 
     # Removing
 
-    def delete(self, keys: Sequence[tuple[str, str]], *, keep: bool = False) -> None:
-        """Remove these, in whatever state they are. keep: the disks of nodes stay for `create`."""
+    def delete(self, keys: Sequence[tuple[str, str]]) -> None:
+        """Remove these, in whatever state they are; a disk that `reboot` promised to keep stays for `create`."""
         pid = self._folder.fabric_pid()
         groups: dict[str, list[str]] = {}
         for kind, name in keys:
@@ -330,10 +348,11 @@ class Growth:
         with ExitStack() as stack:
             wiring = stack.enter_context(Fabric(pid)) if pid is not None else None
             for kind, names in groups.items():
-                self._delete_kind(kind, names, wiring, keep)
+                self._delete_kind(kind, names, wiring)
 
-    def _delete_kind(self, kind: str, names: Sequence[str], wiring: Fabric | None, keep: bool) -> None:
+    def _delete_kind(self, kind: str, names: Sequence[str], wiring: Fabric | None) -> None:
         folders = [self._folder.resource(kind, name) for name in names]
+        promised = [folder for folder in folders if kind == "node" and self._promised(folder)]
         ports: list[str] = []
         segments: list[str] = []
         for folder in folders:
@@ -360,10 +379,10 @@ class Growth:
         if kind == "environment":
             self._delete_environment()
         for folder in folders:
-            if kind == "node" and keep:
+            if folder in promised:
                 self._put_aside(folder)
             elif kind == "node":
-                remove_tree(self._aside(folder.name))
+                self._release(folder.name)
             folder.remove()
             self._report(folder.name, "gone")
         if segments:
@@ -561,6 +580,11 @@ def _beginning(spec: Mapping[str, Any], before: Mapping[str, Any] | None = None)
     if before is not None and traces(before["spec"]) == traces(spec) and "began" in before["facts"]:
         return {"began": before["facts"]["began"]}
     return {"began": time.time()}
+
+
+def _origin(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What a node's disk says nothing without."""
+    return {key: spec[key] for key in ("image", "setup")}
 
 
 def _by_kind(resources: Sequence[Resource]) -> dict[str, list[Resource]]:

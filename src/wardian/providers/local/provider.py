@@ -183,6 +183,10 @@ class LocalProvider(Provider):
     async def reboot(self, environment: str, resources: Sequence[Resource], progress: Progress, *, hard: bool = False) -> None:
         await self._do(environment, work.reboot, environment, resources, progress=progress)
 
+    async def rebuild(self, environment: str, resources: Sequence[Resource], progress: Progress, *, image: str | None = None) -> None:
+        await self._do(environment, work.forget_disks, environment, [resource.name for resource in resources])
+        await super().rebuild(environment, resources, progress, image=image)
+
     async def image_digest(self, environment: str, image: str, progress: Progress) -> str:
         return await self._do(environment, work.image_digest, environment, image, progress=progress)
 

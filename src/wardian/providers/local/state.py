@@ -7,7 +7,8 @@
                     KIND/NAME/resource.json    {"name", "spec", "complete", "facts"}
                     KIND/NAME/process.json     of a node or a network's gateway: {"pid", "start", "boot"}
                     node/NAME/notes/NAME
-                    aside/NODE/                the disk of a node that is just rebooted, and node.json: what it was made from
+                    aside/NODE/                of a node that is rebooted, until it is whole again: node.json, what it was made from, and
+                                               for a while its disk
     locks/HASH.lock                            JSON of who holds it
     layers/                                    what `setup:` scripts made, shared by all environments
 

@@ -55,6 +55,10 @@ def reboot(job: Job, environment: str, resources: Sequence[Resource]) -> None:
     _growth(job)(job.state, environment, job.report, job.stop).reboot(resources)
 
 
+def forget_disks(job: Job, environment: str, nodes: Sequence[str]) -> None:
+    _growth(job)(job.state, environment, job.report).forget_disks(nodes)
+
+
 def snapshot(job: Job, environment: str, node: str, name: str) -> str:
     from . import snapshots
 

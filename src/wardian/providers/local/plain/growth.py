@@ -56,6 +56,7 @@ class PlainGrowth(Growth):
             for answer in answers:
                 name = answer["key"].partition(" ")[2]
                 folders[name].complete(specs[name], **facts[name])
+                self._release(name)
                 self._report(name, "ready")
 
         self._spawn([self._child(name, folders[name], specs[name], facts[name]) for name in specs], ready)
@@ -122,10 +123,10 @@ class PlainGrowth(Growth):
 
     # Removing
 
-    def _delete_kind(self, kind: str, names: Sequence[str], wiring: Fabric | None, keep: bool) -> None:
+    def _delete_kind(self, kind: str, names: Sequence[str], wiring: Fabric | None) -> None:
         folders = [self._folder.resource(kind, name) for name in names]
         scratches = [known["facts"]["scratch"] for folder in folders if kind == "node" and (known := folder.read())]
-        super()._delete_kind(kind, names, wiring, keep)
+        super()._delete_kind(kind, names, wiring)
         for path in scratches:
             shutil.rmtree(path, ignore_errors=True)
         if kind == "names":
