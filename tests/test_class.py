@@ -8,6 +8,7 @@ import pwd
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -139,7 +140,9 @@ def admin(*argv: str, code: int = 0) -> str:
     command = [sys.executable, "-m", "tests.ordinary", "root", "/", WARDIAN, "admin", *argv]
     done = subprocess.run(command, cwd=ordinary.ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    # for whom it waits depends on how busy this host is
+    said = [line for line in done.stderr.splitlines(keepends=True) if not line.startswith("waiting for ")]
+    return done.stdout + "".join(said)
 
 
 def test_root_sees_extends_and_ends(users: tuple[User, User], lab: Path) -> None:
@@ -200,8 +203,35 @@ def test_what_a_user_puts_in_the_way_harms_root_in_nothing(users: tuple[User, Us
 
 
 def test_ending_all_names_whom_nothing_is_known_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who ends everybody's environments is told of users that do not answer: these may hold some still."""
-    silent = environment_admin.Unanswered(environment_admin.Place("ada", 1, "/state", {}), "ada does not answer")
-    monkeypatch.setattr(environment_admin, "holdings", lambda user: ([], [silent]))
-    ((who, error),) = environment_admin.end()
-    assert (who, str(error)) == ("ada", "ada does not answer")
+    """Who ends environments is told for whom he waits, and of users that do not answer: these may hold some still."""
+    waited, named = [], threading.Event()
+
+    def waiting(what: str) -> None:
+        waited.append(what)
+        named.set()
+
+    monkeypatch.setattr(environment_admin, "NOTICE", 0)
+    monkeypatch.setattr(environment_admin, "_places", lambda: [environment_admin.Place("ada", 1, "/state", {})])
+    monkeypatch.setattr(environment_admin, "_tried", lambda place: "ada does not answer" if named.wait(60) else "")
+    ((who, error),) = environment_admin.end(waiting=waiting)
+    assert (who, str(error), waited) == ("ada", "ada does not answer", ["ada to answer from /state"])
+    ((_, error),) = environment_admin.end(["lab-0"])
+    assert "'lab-0', as far as is answered: ada does not answer\n  with --all --user ada --force" in str(error)
+
+
+def test_force_reaches_each_site(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs of an environment at several sites names its part there: it is killed as well, but nothing of whom root did not mean."""
+    killed = []
+    place = environment_admin.Place("ada", 1, "/state", {})
+    numbers = {"created": 1, "nodes": 2, "memory": 3, "lease_end": None}
+    texts = {"instance": "default", "provider": "local+ssh", "file": "/experiment.yaml"}
+    held = [
+        {"id": "lab-0", "parts": ["lab-1", "lab-2"], **texts, **numbers},
+        {"id": "lab-3", "parts": ["lab-3", "lab-4"], **texts, **numbers},
+    ]
+    monkeypatch.setattr(environment_admin, "_places", lambda: [place])
+    monkeypatch.setattr(environment_admin, "_ask", lambda place, *command: held if command == ("list",) else None)
+    monkeypatch.setattr(environment_admin, "_kill", lambda *whose: killed.append(whose) or set())
+    ((_, ended),) = environment_admin.end(["lab-0"], force=True)
+    assert isinstance(ended, environment_admin.Holding)
+    assert killed == [(["lab-0"], None), (["lab-1", "lab-2"], "ada")]

@@ -41,9 +41,9 @@ def ls_command(user: str | None, as_json: bool) -> None:
     from ..environment.admin import holdings
     from ..experiment.units import approximate_size
 
-    found, silent = holdings(user)
+    found, silent = holdings(user, _waiting)
     if as_json:
-        kept = [{name: value for name, value in asdict(holding).items() if name != "place"} for holding in found]
+        kept = [{name: value for name, value in asdict(holding).items() if name not in ("place", "parts")} for holding in found]
         print_json({"environments": kept, "unanswered": [{"user": item.place.user, "reason": item.reason} for item in silent]})
         return
     rows = [
@@ -77,7 +77,7 @@ def end_command(identities: tuple[str, ...], user: str | None, everything: bool,
         raise click.UsageError("say which environments to end by their ids, or all of them with --all")
     failed: list[WardianError] = []
     identity = None
-    for identity, outcome in end(identities, user, force=force):
+    for identity, outcome in end(identities, user, force=force, waiting=_waiting):
         if isinstance(outcome, WardianError):
             failed.append(outcome)
         else:
@@ -108,6 +108,12 @@ def extend_command(identity: str, duration: str, user: str | None) -> None:
     except ValueError as error:
         raise click.BadParameter(f"expected {error}") from None
     click.echo(f"held until {_until(extend(identity, seconds, user))}")
+
+
+def _waiting(what: str) -> None:
+    from ..environment.admin import PATIENCE
+
+    click.echo(f"waiting for {what}, {PATIENCE:.0f} s at most", err=True)
 
 
 def _until(moment: float | None) -> str:

@@ -16,21 +16,32 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import NotUpError, WardianError
+
+T = TypeVar("T")
+R = TypeVar("R")
+Waiting = Callable[[str], None]
 
 LONGEST_ANSWER = 1 << 20
 PATIENCE = 120.0
 """Seconds until who does not answer is given up; an end may have files to collect."""
 
+NOTICE = 3.0
+"""Seconds until it is said whom we wait for."""
+
 MOST_STATES = 8
 """State folders of one user that are looked at: processes name them, and he starts as many as he likes."""
+
+
+def _nobody(what: str) -> None:
+    """Nobody is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +56,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """An environment as its user's side says. memory: bytes used now; lease_end, created: seconds since the epoch."""
+    """An environment as its user's side says. memory: bytes used now; lease_end, created: seconds since the epoch.
+
+    parts: the ids under which the providers of its nodes know it, each its own or, at several sites, that of a site.
+    """
 
     user: str
     id: str
@@ -54,6 +68,7 @@ class Holding:
     file: str
     created: float
     nodes: int
+    parts: tuple[str, ...]
     memory: int
     lease_end: float | None
     place: Place
@@ -67,31 +82,34 @@ class Unanswered:
     reason: str
 
 
-def holdings(user: str | None = None) -> tuple[list[Holding], list[Unanswered]]:
-    """Everything that a user, or anyone, holds on this host, and where that could not be had."""
+def holdings(user: str | None = None, waiting: Waiting = _nobody) -> tuple[list[Holding], list[Unanswered]]:
+    """Everything that a user, or anyone, holds on this host, and where that could not be had. waiting: told for what we wait."""
     places = [place for place in _places() if user in (None, place.user)]
     found: list[Holding] = []
     silent: list[Unanswered] = []
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for place, answer in zip(places, pool.map(_tried, places), strict=True):
-            if isinstance(answer, str):
-                silent.append(Unanswered(place, answer))
-            else:
-                found += answer
+    for place, answer in _each(_tried, places, lambda place: f"{place.user} to answer from {_plain(place.state)}", waiting):
+        if isinstance(answer, str):
+            silent.append(Unanswered(place, answer))
+        else:
+            found += answer
     return found, silent
 
 
 def end(
-    identities: Sequence[str] = (), user: str | None = None, *, force: bool = False
+    identities: Sequence[str] = (), user: str | None = None, *, force: bool = False, waiting: Waiting = _nobody
 ) -> Iterator[tuple[str, Holding | WardianError | None]]:
     """Collect what environments' files name and tear them down, each as its user, some at once. Without ids, all that is held.
 
     force: kill all that runs in them first, and collect nothing: where a user's processes leave no room to do anything as him.
-    Yields each id with what it was, None where only its processes were left to kill, or what went wrong; without ids, also each user of
-    whom nothing is known, with why.
+    waiting: told for what we wait. Yields each id with what it was, None where only its processes were left to kill, or what went wrong;
+    without ids, also each user of whom nothing is known, with why.
     """
     killed = _kill(identities, user) if force else set()
-    found, silent = holdings(user)
+    found, silent = holdings(user, waiting)
+    for holding in found if force else ():
+        if holding.id in identities and (parts := set(holding.parts) - {holding.id}):
+            # what runs at its sites names these; his word reaches no further than what is his
+            _kill(sorted(parts), holding.user)
     asked: list[tuple[str, Holding | None]] = [(identity, None) for identity in dict.fromkeys(identities)]
     if not identities:
         asked = [(holding.id, holding) for holding in found]
@@ -104,13 +122,30 @@ def end(
             holding = holding or _chosen(identity, found)
             _ask(holding.place, "end", holding.id, *([] if force else ["collect"]))
         except NotUpError as error:
-            return None if identity in killed else error
+            return None if identity in killed else _unknown(error, silent)
         except WardianError as error:
             return error
         return holding
 
+    for (identity, _), outcome in _each(ended, asked, lambda item: f"the end of {item[0]}", waiting):
+        yield identity, outcome
+
+
+def _each(work: Callable[[T], R], items: Sequence[T], what: Callable[[T], str], waiting: Waiting) -> Iterator[tuple[T, R]]:
+    """Each item with what work makes of it, in their order, some at once. waiting: told what of those that take long."""
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        yield from zip((identity for identity, _ in asked), pool.map(ended, asked), strict=True)
+        for item, future in [(item, pool.submit(work, item)) for item in items]:
+            if wait([future], NOTICE).not_done:
+                waiting(what(item))
+            yield item, future.result()
+
+
+def _unknown(error: NotUpError, silent: Sequence[Unanswered]) -> WardianError:
+    if not silent:
+        return error
+    said = "; ".join(item.reason for item in silent)
+    remedy = f"with --all --user {silent[0].place.user} --force, all that he holds is killed first, at several sites, too"
+    return NotUpError(f"{error.message}, as far as is answered: {said}", remedy=remedy)
 
 
 def extend(identity: str, seconds: float, user: str | None = None) -> float:
@@ -194,7 +229,8 @@ def _claimed(place: Place, item: Any) -> Holding:
     texts = {name: _plain(str(item[name])) for name in ("id", "instance", "provider", "file")}
     lease_end = None if item["lease_end"] is None else float(item["lease_end"])
     created, nodes, memory = float(item["created"]), int(item["nodes"]), int(item["memory"])
-    return Holding(place.user, **texts, created=created, nodes=nodes, memory=memory, lease_end=lease_end, place=place)
+    parts = tuple(str(part) for part in item["parts"])
+    return Holding(place.user, **texts, created=created, nodes=nodes, parts=parts, memory=memory, lease_end=lease_end, place=place)
 
 
 def _plain(text: str) -> str:

@@ -30,7 +30,8 @@ async def _holding(record: EnvironmentRecord, provider: Provider) -> dict[str, A
         "provider": record.provider,
         "file": record.file,
         "created": record.created,
-        "nodes": len(list(observed.of("node"))),
+        "nodes": len(nodes := list(observed.of("node"))),
+        "parts": sorted({provider.of_node(record.id, node.name)[1] for node in nodes}),
         "memory": sum(node.memory for node in usage.values()),
         "lease_end": keeper.lease_end(record),
     }
