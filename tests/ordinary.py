@@ -155,6 +155,8 @@ def main() -> None:
     entry = pwd.getpwnam(name)
     unshare(CLONE_NEWNS)
     mount("none", "/", flags=MS_REC | MS_PRIVATE)
+    # a folder of the host's that is closed to him, as /root mostly is
+    mount("tmpfs", "/media", "tmpfs", options="mode=700,size=1m")
     _show(sorted({sys.prefix, sys.base_prefix, str(ROOT)}))
     if mounted := os.environ.pop("TESTS_MOUNTED", ""):
         bind(mounted, mounted)

@@ -71,7 +71,9 @@ def test_the_contract(user: User) -> None:
 
 
 def test_an_environment_from_plan_to_down(user: User) -> None:
-    """The plan says what there is no limit for; nodes reach each other and the way out, have users, are counted; nothing is left."""
+    """The plan says what there is no limit for; nodes reach each other and the way out, have users, are counted; nothing is left. What
+    is closed to the user is an empty folder there.
+    """
     user.write("experiment.yaml", EXPERIMENT)
     # a file that would be taken for a module of Python's
     user.write("json.py", "raise SystemExit(1)")
@@ -86,7 +88,7 @@ def test_an_environment_from_plan_to_down(user: User) -> None:
         assert talking(user) == "[('client', 'server'), ('server', 'client')]"
         script = (
             "echo 1 > /etc/own; echo 2 >> /etc/hosts; useradd --no-create-home moss; touch /tmp/f; chown moss /tmp/f; "
-            "stat -c 'owner %U' /tmp/f; hostname; id -u"
+            "ls /media && touch /media/own && stat -c 'owner %U' /tmp/f; hostname; id -u"
         )
         assert user.wardian("exec", "server", "--", "sh", "-c", script).split()[-4:] == ["owner", "moss", "server", "0"]
         assert not Path("/etc/own").exists()

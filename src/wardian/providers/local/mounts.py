@@ -69,7 +69,8 @@ def host_layout() -> Layout:
 def _apart_from_mounts(folder: str, points: dict[str, bool]) -> Iterator[tuple[str, str | None]]:
     within = folder.rstrip("/") + "/"
     if not any(point.startswith(within) and point != folder for point in points):
-        yield folder, folder
+        # what its user may not look into, /root mostly, would stay closed to the node's root, too
+        yield folder, folder if os.access(folder, os.R_OK | os.X_OK) else None
         return
     yield folder, None
     if folder == "/var/tmp":  # noqa: S108 - it is others' and changes all the time
