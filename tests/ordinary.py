@@ -33,7 +33,7 @@ class User:
         self.folder = Path(pwd.getpwnam(name).pw_dir)
         self.env = {
             "HOME": str(self.folder), "USER": name, "LOGNAME": name, "LANG": "C.UTF-8", "NO_COLOR": "1", "COLUMNS": "120",
-            "PATH": f"{BIN}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "JUPYTER_PATH": str(BIN.parent / "share" / "jupyter"),
+            "PATH": f"{BIN}:/usr/local/bin:/usr/bin:/bin", "JUPYTER_PATH": str(BIN.parent / "share" / "jupyter"),
             "PYTHONDONTWRITEBYTECODE": "1", "WARDIAN_REQUIRE_ALL": os.environ.get("WARDIAN_REQUIRE_ALL", ""),
         }  # fmt: skip
 

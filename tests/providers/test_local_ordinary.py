@@ -77,7 +77,7 @@ def test_an_environment_from_plan_to_down(user: User) -> None:
     user.write("experiment.yaml", EXPERIMENT)
     # a file that would be taken for a module of Python's
     user.write("json.py", "raise SystemExit(1)")
-    assert "node server: memory: this host has no memory controller" in user.wardian("plan")
+    assert "node server: memory: no memory controller of control groups is delegated to this user" in user.wardian("plan")
     user.wardian("up", "--yes")
     try:
         reached = user.wardian("exec", "client", "--", "sh", "-c", "ping -c 1 -W 20 server; ip route show default")

@@ -194,6 +194,8 @@ class Helper:
         with theirs:
             # there its user is root, whose home is another
             variables = {"HOME": str(Path.home())} | {name: value for name, value in os.environ.items() if name != VARIABLE}
+            # nor do the paths of ordinary users lead to where nft is, on Debian
+            variables["PATH"] = f"{variables.get('PATH', os.defpath)}:/usr/sbin:/sbin"
             # -P: what lies in the user's folder is no module of ours
             command = [sys.executable, "-P", "-m", f"{__package__}.inside", "3", str(state), str(user), str(network)]
             self.pid = os.posix_spawn(

@@ -8,7 +8,7 @@ from pathlib import Path
 from ...experiment import containers, units
 from ...experiment.plan import compact
 from ...experiment.resources import Caveat, Resource
-from . import ceiling, internet, qdiscs, room, shaping, traces
+from . import ceiling, internet, mounts, qdiscs, room, shaping, traces
 from .cgroups import Cgroups
 
 WAYS = {"access": ("up", "down"), "link": ("there", "back")}
@@ -30,7 +30,10 @@ def _limit_caveats(desired: Iterable[Resource]) -> Iterator[Caveat]:
     for field, controller in (("cpus", "cpu"), ("memory", "memory")):
         nodes = [resource.name for resource in desired if resource.kind == "node" and resource.spec[field] is not None]
         if nodes and controller not in groups.roots:
-            yield Caveat(f"node {', '.join(nodes)}", field, f"this host has no {controller} controller for control groups", None)
+            none = f"this host has no {controller} controller for control groups"
+            if mounts.in_user_namespace():
+                none = f"no {controller} controller of control groups is delegated to this user (`wardian doctor` says how it is)"
+            yield Caveat(f"node {', '.join(nodes)}", field, none, None)
 
 
 def container_caveats(desired: Iterable[Resource]) -> Iterator[Caveat]:
