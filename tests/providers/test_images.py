@@ -47,7 +47,7 @@ def store(tmp_path: Path) -> Store:
 
 def archives(folder: Path) -> list[Path]:
     """One image, in all the ways in which it may be kept."""
-    files = layout([BASE, TOP], ABOUT, "lab:2")
+    files = layout([BASE, TOP], ABOUT, "localhost/lab:2")
     for name, data in files.items():
         (folder / "layout" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "layout" / name).write_bytes(data)

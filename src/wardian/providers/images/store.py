@@ -357,8 +357,10 @@ def _file_digest(path: Path, stamp: tuple[int, ...]) -> str:
 
 
 def _file_name(name: str) -> str:
+    # Docker's registry is where a name without one is looked for, and Podman's own images have none
+    short = name.removeprefix("docker.io/").removeprefix("library/").removeprefix("localhost/")
     # the beginning keeps names such as ".." apart from those of folders
-    return "=" + quote(name.removeprefix("docker.io/").removeprefix("library/"), safe="")[:250]
+    return "=" + quote(short, safe="")[:250]
 
 
 def _shown(stored: Stored) -> str:
