@@ -35,17 +35,29 @@ class LabExtension(BuildHookInterface[Any]):
 
 
 def build(root: Path) -> None:
-    """Build the extension of the clone at `root`, if its sources have changed. Raises CalledProcessError."""
+    """Build the extension of the clone at `root`, if its sources have changed. Raises CalledProcessError or SystemExit."""
     if is_built(root):
         return
     extension = root / EXTENSION
     environment = {**os.environ, "PATH": _path()}
     _stamp(root).unlink(missing_ok=True)
     shutil.rmtree(extension / "lib", ignore_errors=True)
-    for command in (["jlpm", "install", "--immutable"], ["jlpm", "tsc"], ["jupyter-builder", "build", "."]):
+    _install(extension, environment)
+    for command in (["jlpm", "tsc"], ["jupyter-builder", "build", "."]):
         print("+", *command, flush=True)
         subprocess.run(command, cwd=extension, env=environment, check=True)
     _stamp(root).write_text(_hash(root))
+
+
+def _install(extension: Path, environment: dict[str, str]) -> None:
+    """Get what the extension is built with. Ends this program where that fails, with the reasons out of thousands of lines."""
+    command = ["jlpm", "install", "--immutable"]
+    print("+", *command, flush=True)
+    done = subprocess.run(command, cwd=extension, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        reasons = dict.fromkeys(line.partition("│ ")[2] or line for line in done.stdout.splitlines() if "Error:" in line)
+        said = "\n  ".join([*reasons][:5] or done.stdout.splitlines()[-5:])
+        sys.exit(f"JupyterLab's extension needs packages of npm's registry, and getting them failed:\n  {said}")
 
 
 def is_built(root: Path) -> bool:
