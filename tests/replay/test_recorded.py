@@ -13,7 +13,7 @@ from wardian.journal import Journal
 from wardian.journal.records import DOUBT
 from wardian.replay.compare import Comparison, Rules, compare
 from wardian.replay.recorded import baseline, environment, executed, gathered
-from wardian.replay.replaying import Replay, parameters_of
+from wardian.replay.replaying import Replay, parameters_of, settings_of
 from wardian.replay.runner import REPLAY
 
 NOTEBOOK = Path("/study/study.ipynb")
@@ -39,6 +39,7 @@ def record(
     packages: Mapping[str, str] | None = None,
     printed: str = "x",
     doubt: tuple[float, float] | None = None,
+    given: Mapping[str, object] | None = None,
 ) -> str:
     """A run of one cell on a node, and its id."""
     parameters = {"delay": delay, "names": ["a"], "password": "hush"}
@@ -51,6 +52,8 @@ def record(
         journal.fact("measured", {"server -> client[0] delay": found}, run=run.id)
     if packages is not None:
         journal.fact("packages.dpkg", packages, run=run.id, node="client[0]")
+    if given is not None:
+        journal.fact("given", given, run=run.id)
     if replay:
         journal.event(kind=REPLAY, run=run.id, detail={"summary": "compared", "of": []})
     cell = journal.cell(source=source, cell="one", selector="client", nodes=["client[0]"], run=run.id)
@@ -69,9 +72,10 @@ def chosen(journal: Journal, *, against: tuple[str, ...] = (), delay: str = "10m
 
 
 def test_the_last_that_went_well_and_those_like_it(journal: Journal) -> None:
-    """It is the last run that went well; earlier ones count with it as far as cells, parameters, file and provider are the same."""
+    """It is the last run that went well; earlier ones with it whose cells, parameters, file, provider and settings are the same."""
     other, like = record(journal, source="2"), record(journal)
     record(journal, provider="docker")
+    record(journal, given={"image": "a"})
     last = record(journal, source="#| tolerance: 5%\n1")
     record(journal, status="failed")
     assert chosen(journal) == [last, like]
@@ -114,6 +118,8 @@ def test_a_run_as_it_is_compared(journal: Journal) -> None:
     assert "hush" not in str(run)
     assert "study-1a2b" in run.names
     assert parameters_of(found) == {"delay": "10ms", "names": "['a']"}
+    given = journal.show(record(journal, given={"image": "a", "hosts": [{"name": "b", "key": "id"}]}))
+    assert (settings_of(given, "local"), settings_of(given, "docker"), settings_of(found, "local")) == ({"image": "a"}, {}, {})
 
 
 def test_environments_that_differ(journal: Journal) -> None:

@@ -81,7 +81,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     stage.write(EXPERIMENT)
     write(stage)
     install(stage, "1.0", 2)
-    stage.run("run", "study.ipynb", timeout=200)
+    stage.run("run", "study.ipynb", "--set", "isolation=namespaces", timeout=200)
     yield stage
     stage.close()
 
@@ -108,6 +108,7 @@ def test_unchanged_is_equal(study: Stage) -> None:
     assert not re.search(r"(src|href)=.?https?:", page)
     data = json.loads((study.folder / "reports" / "page.json").read_text())
     assert bad(data) == {}
+    assert not any(item["what"].startswith("settings") for item in data["environment"])
     same = {"parameters": "identical", "begin": "equal", "draw": "identical", "nodes": "equal", "library": "identical"}
     assert same.items() <= verdicts(data).items()
     times = next(cell["times"] for cell in data["cells"] if cell["cell"] == "nodes")

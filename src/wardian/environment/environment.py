@@ -57,6 +57,7 @@ class Environment:
     instance: name that tells several environments of one file apart; "default" unless given.
     parameters: values for the experiment's parameters.
     provider: a provider or site to use in place of all that the file names.
+    settings: of the provider, over those of the file.
     Its attribute `pins`, {node: digest}, says which images nodes are made from, whatever the names of these mean by now.
     """
 
@@ -72,9 +73,9 @@ class Environment:
         self.file = Path(file).resolve()
         self.instance = instance or live.default_instance()
         self.parameters = dict(parameters or {})
+        self.settings = dict(settings or {})
         self.pins: dict[str, str] = {}
         self._provider_name = provider
-        self._settings = dict(settings or {})
         self._journal: Journal | None = None
 
     @property
@@ -418,7 +419,7 @@ class Environment:
 
     def _places(self, experiment: Experiment) -> list[places.Place]:
         chosen = [places.named(experiment, self._provider_name)] if self._provider_name else places.of(experiment)
-        return [replace(place, settings={**place.settings, **self._settings}) for place in chosen]
+        return [replace(place, settings={**place.settings, **self.settings}) for place in chosen]
 
     def _desired(self, experiment: Experiment) -> Desired:
         chosen = self._places(experiment)

@@ -26,8 +26,8 @@ from ..experiment.plan import Plan
 from ..journal import Journal
 from ..journal.redact import redact_yaml
 
-EXPERIMENT, NOTEBOOK, VERSIONS, GIT, PLAN, SETTINGS, TOPOLOGY, LINKS, MEASURED, FAULTS, READ, WRITTEN = (
-    "experiment", "notebook", "versions", "git", "plan", "settings", "topology", "links", "measured", "faults", "read", "written",
+EXPERIMENT, NOTEBOOK, VERSIONS, GIT, GIVEN, PLAN, SETTINGS, TOPOLOGY, LINKS, MEASURED, FAULTS, READ, WRITTEN = (
+    "experiment", "notebook", "versions", "git", "given", "plan", "settings", "topology", "links", "measured", "faults", "read", "written",
 )  # fmt: skip
 """Names of facts about a run as a whole."""
 
@@ -48,6 +48,8 @@ class About:
         self._record(EXPERIMENT, {"sha256": hashlib.sha256(text).hexdigest(), "text": redact_yaml(text.decode(errors="replace"))})
         self._record(NOTEBOOK, {"sha256": hashlib.sha256(notebook.read_bytes()).hexdigest(), "document": _without_outputs(document)})
         self._record(VERSIONS, versions())
+        if environment.settings:
+            self._record(GIVEN, environment.settings)
         self._tasks.append(asyncio.create_task(self._git(environment.folder)))
         self._tasks.append(asyncio.create_task(self._files(experiment, environment.folder)))
 

@@ -17,7 +17,7 @@ from ..journal.redact import redact_values
 from ..kernel.record.recording import REPLY
 from .compare import Difference, ExecutedCell, ExecutedRun, Message
 from .compare.rules import without_directives
-from .facts import PLAN
+from .facts import GIVEN, PLAN
 from .runner import REPLAY
 
 MOST = 10
@@ -101,7 +101,8 @@ def baseline(journal: Journal, notebook: Path, parameters: Mapping[str, Any], ag
     """The recorded runs that a replay of a notebook is compared with, the latest first.
 
     against: their ids, or ends of them. Without: the last run of this notebook that went well and was no replay itself, with these
-    parameters if there is such a one, and those before it that ran the same cells, with the same parameters and file, on the same provider.
+    parameters if there is such a one, and those before it that ran the same cells, with the same parameters and file, on the same provider,
+    given the same settings.
     Raises RunError when there is none, and JournalError for an id that is none.
     """
     if against:
@@ -111,7 +112,8 @@ def baseline(journal: Journal, notebook: Path, parameters: Mapping[str, Any], ag
     same = [run for run in runs if run.detail.get("parameters") == wanted]
     for candidates in (same, runs):
         if found := _like(journal, candidates[:_LOOKED_AT]):
-            return [journal.show(run.id) for run in found]
+            records = [journal.show(run.id) for run in found]
+            return [record for record in records if record.fact(GIVEN) == records[0].fact(GIVEN)]
     remedy = f"record one with `wardian run {notebook}`" + (", or name a replay with --against" if runs else "")
     raise RunError(f"{notebook}: no run of it is recorded that went well", remedy=remedy)
 

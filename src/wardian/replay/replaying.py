@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from ..errors import ExperimentFileError, Problem, RunError
 from ..journal import RunRecord
 from ..journal.redact import REDACTED
 from .compare import Comparison, ExecutedCell, RuleError, Rules, compare, rules
-from .facts import MEASURED
+from .facts import GIVEN, MEASURED
 from .recorded import baseline, doubts, executed
 from .recorded import environment as environment_of
 from .runner import Reporter, read_notebook, run_notebook, use_parameters
@@ -59,6 +60,7 @@ async def replay_notebook(
     """Run `notebook` in `environment`, grown anew each of `repeat` times, and compare with recorded runs.
 
     parameters: as for `run_notebook`. against: ids of runs; without, those that `recorded.baseline` finds.
+    Settings that the first of them was given are taken on the same provider, where `environment` has none of that name.
     tolerance: of numbers for which neither cell nor notebook declares one. timeout: longest that one cell may take, seconds.
     Raises RunError, before anything grows, when nothing is recorded, a declaration cannot be read, or the environment is up under a name
     of the user's. A cell that fails is part of the result.
@@ -68,6 +70,7 @@ async def replay_notebook(
     accepted = _accepted(environment)
     _rules(document, notebook, accepted, tolerance, ())
     recorded = baseline(environment.journal, notebook, used, against)
+    environment.settings = settings_of(recorded[0], environment.provider().name) | environment.settings
     going_on = any(entry.status == "failed" for entry in recorded[0].entries if entry.kind == "cell")
     await _make_room(environment)
     new: list[RunRecord] = []
@@ -143,6 +146,12 @@ def parameters_of(record: RunRecord) -> dict[str, str]:
     """The parameters of a recorded run, as one gives them to a new one; what was kept out of the journal is left out."""
     values = record.run.detail.get("parameters", {})
     return {name: value if isinstance(value, str) else repr(value) for name, value in values.items() if value != REDACTED}
+
+
+def settings_of(record: RunRecord, provider: str) -> dict[str, Any]:
+    """The settings that a recorded run was given, if it was on this provider; what was kept out of the journal is left out."""
+    given: dict[str, Any] = (record.fact(GIVEN) or {}) if record.run.detail["provider"] == provider else {}
+    return {name: value for name, value in given.items() if REDACTED not in json.dumps(value)}
 
 
 def _accepted(environment: Environment) -> dict[str, Any]:
