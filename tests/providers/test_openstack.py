@@ -25,6 +25,8 @@ from wardian.providers.openstack.index import Index
 from wardian.providers.openstack.observation import Snapshot
 from wardian.providers.openstack.reach import Reach
 from wardian.providers.openstack.wiring import Wiring
+from wardian.providers.several import SeveralProvider
+from wardian.providers.several import index as sites
 from wardian.providers.ssh.index import Entry
 from wardian.providers.testing import quiet, small_environment
 
@@ -344,6 +346,25 @@ def test_settings_are_checked() -> None:
         OpenStackSettings(admit=["everyone"])
     with pytest.raises(PlanError, match="refuses its settings"):
         registry.make("openstack", {"flavour": "small"})
+
+
+async def test_settings_of_a_newer_wardian(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An environment grown with settings that are not known here is one error, at a site of several, too, and with each provider."""
+    monkeypatch.setenv("WARDIAN_STATE", str(tmp_path))
+    newer = {"cloud": "here", "ready": "warm", "reserve": {"racks": 2}}
+    record = EnvironmentRecord("lab-1", "lab", "default", "f", "openstack", "u", "h", 1.0, {"settings": newer})
+    said = r"environment lab-1: a newer Wardian grew it, .*\) does not know: ready: 'warm', reserve.racks\n.*upgrade"
+    provider, several = OpenStackProvider(), SeveralProvider()
+    provider.index.write(Entry(record))
+    with pytest.raises(ProviderError, match=said):
+        await provider.observe("lab-1")
+    site = {"provider": "openstack", "settings": newer}
+    several.index.write(sites.Entry(record, {"tacc": site}, {("node", "server"): "tacc"}))
+    with pytest.raises(ProviderError, match=said):
+        several.of_node("lab-1", "server")
+    for name in registry.holders():
+        with pytest.raises(ProviderError, match="does not know: colour\n"), registry.as_grown("lab-1"):
+            registry.make(name, {"colour": "red"})
 
 
 async def test_doctor_without_a_cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ async def make_anew(provider: Provider, environment: str, nodes: Collection[str]
     if record is None:
         return
     # who finds an environment by its record alone holds a provider without its settings, and what is made needs them
-    provider = registry.make(provider.name, dict(record.spec.get("settings") or {}))
+    with registry.as_grown(environment):
+        provider = registry.make(provider.name, dict(record.spec.get("settings") or {}))
     async with provider.lock(record.file, record.instance, "making killed nodes anew"):
         found = (await services.observe(provider, environment)).resources
         dead = {name for name in nodes if ("node", name) in found and found["node", name].state != "ready"}

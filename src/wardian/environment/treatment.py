@@ -101,7 +101,8 @@ async def renew(
 
 def _able(live: LiveEnvironment, treatment: str, not_so: str, nodes: Sequence[str]) -> Provider:
     """The provider with the settings that the environment was grown with. Raises ProviderError where that of a node cannot do it."""
-    provider = registry.make(live.provider.name, dict(live.record.spec.get("settings") or {}))
+    with registry.as_grown(live.record.id):
+        provider = registry.make(live.provider.name, dict(live.record.spec.get("settings") or {}))
     for node in nodes:
         there, _ = provider.of_node(live.record.id, node)
         if treatment not in there.treatments:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from ..errors import PlanError
+from ..errors import PlanError, ProviderError
 from .base import Provider, ProviderSettings
 
 if TYPE_CHECKING:
@@ -91,6 +92,26 @@ def make(name: str, settings: Mapping[str, Any] | None = None) -> Provider:
         said = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         remedy = f"its settings are: {', '.join(sorted(provider.Settings.model_fields))}"
         raise PlanError(f"provider {name} refuses its settings: {said}", remedy=remedy) from error
+
+
+@contextmanager
+def as_grown(environment: str) -> Iterator[None]:
+    """Settings that an environment was grown with are taken up within. Raises ProviderError where a newer Wardian wrote them."""
+    try:
+        yield
+    except (PlanError, ValidationError) as error:
+        refused = error if isinstance(error, ValidationError) else error.__cause__
+        if not isinstance(refused, ValidationError):
+            raise
+        unknown = ", ".join(
+            ".".join(map(str, item["loc"])) + ("" if item["type"] == "extra_forbidden" else f": {item['input']!r}")
+            for item in refused.errors()
+        )
+        raise ProviderError(
+            f"a newer Wardian grew it, with settings that this one ({version('wardian')}) does not know: {unknown}",
+            resource=f"environment {environment}",
+            remedy="Use that Wardian for it, or upgrade this one: pip install --upgrade wardian.",
+        ) from error
 
 
 def make_at(places: Sequence[Place]) -> Provider:

@@ -15,6 +15,7 @@ from ...errors import NodeDownError, ProviderError
 from ...experiment.plan import Plan
 from ...experiment.resources import Capabilities, EnvironmentRecord, Observed, ObservedResource, Resource
 from ...paths import state_folder
+from .. import registry
 from ..base import Channel, Finding, Progress, ProviderSettings, Slots
 from ..ssh import marker
 from ..ssh import observation as hosts
@@ -287,11 +288,12 @@ class OpenStackProvider(OnHosts):
     # Where it is
 
     def _settings(self, environment: str) -> OpenStackSettings:
-        """Those that we are given, or else those that the environment was grown with."""
+        """Those that we are given, or else those that the environment was grown with. Raises ProviderError."""
         entry = self.index.read(environment)
         if entry is None or self._chosen != OpenStackSettings():
             return self._chosen
-        return OpenStackSettings.model_validate(entry.record.spec.get("settings") or {})
+        with registry.as_grown(environment):
+            return OpenStackSettings.model_validate(entry.record.spec.get("settings") or {})
 
     def _cloud(self, environment: str) -> Cloud:
         return self._reached(self._settings(environment))

@@ -8,7 +8,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -69,9 +69,10 @@ class SeveralProvider(Provider):
 
     def parts(self, desired: Sequence[Resource]) -> Mapping[str, tuple[Provider, Sequence[Resource]]]:
         environment = next(item.spec for item in desired if item.kind == "environment")
-        known = self._sites(self._find(environment["file"], environment["instance"])) | self._given
+        entry = self._find(environment["file"], environment["instance"])
+        known = self._sites(entry) | self._given
         split = shares(desired, self._given or known)
-        return {site: (self._provider(site, known[site]), items) for site, items in split.items()}
+        return {site: (self._provider(site, known[site], entry), items) for site, items in split.items()}
 
     async def capabilities(self, desired: Sequence[Resource]) -> Capabilities:
         parts = self.parts(desired)
@@ -117,9 +118,10 @@ class SeveralProvider(Provider):
         with self.index.locks.lock(file, instance, purpose):
             # so that nobody takes a part for what is left of something
             async with AsyncExitStack() as held:
-                known = list(self._sites(self._find(file, instance)).items())
+                entry = self._find(file, instance)
+                known = list(self._sites(entry).items())
                 for site, place in [*known, *(item for item in self._given.items() if item not in known)]:
-                    await held.enter_async_context(self._provider(site, place).lock(file, instance_at(instance, site), purpose))
+                    await held.enter_async_context(self._provider(site, place, entry).lock(file, instance_at(instance, site), purpose))
                 yield
 
     async def observe(self, environment: str) -> Observed:
@@ -239,7 +241,7 @@ class SeveralProvider(Provider):
 
     async def _end(self, entry: Entry, site: str, progress: Progress) -> None:
         # by the settings that it was made with
-        await self._provider(site, entry.sites[site]).destroy(entry.ids[site], progress)
+        await self._provider(site, entry.sites[site], entry).destroy(entry.ids[site], progress)
         self._forget(entry.record.id, lambda _, where: where == site)
         left = self._entry(entry.record.id)
         del left.sites[site]
@@ -378,17 +380,18 @@ class SeveralProvider(Provider):
         given = {site: self._given.get(site, place) for site, place in kept.items()}
         return {site: given[site] if given[site]["provider"] == place["provider"] else place for site, place in kept.items()}
 
-    def _provider(self, site: str, place: Mapping[str, Any]) -> Provider:
+    def _provider(self, site: str, place: Mapping[str, Any], entry: Entry | None = None) -> Provider:
         key = site, json.dumps(place, sort_keys=True)
         if key not in self._providers:
-            self._providers[key] = registry.make(place["provider"], place["settings"])
+            with registry.as_grown(entry.record.id) if entry and entry.sites.get(site) == place else nullcontext():
+                self._providers[key] = registry.make(place["provider"], place["settings"])
         provider = self._providers[key]
         provider.site, provider.pins = site, self.pins
         return provider
 
     def _members(self, entry: Entry | None) -> dict[str, Member]:
         """{site: the provider there, and the id that it knows}."""
-        return {site: (self._provider(site, place), entry.ids[site]) for site, place in self._sites(entry).items()} if entry else {}
+        return {site: (self._provider(site, place, entry), entry.ids[site]) for site, place in self._sites(entry).items()} if entry else {}
 
     def of_node(self, environment: str, node: str) -> Member:
         entry = self.index.read(environment)
