@@ -127,7 +127,10 @@ def test_what_differs_is_located(journal):
     }
     journal.fact("machine", {"kernel": "Linux 6.2", "processors": 2}, run=second, node="client[1]")
     journal.fact("machine", {"kernel": "Linux 6.1"}, run=second, node="client[2]")
+    journal.fact("image", {"digest": "sha256:12"}, run=first)
+    journal.fact("image", {"name": "", "digest": "sha256:12"}, run=second)
     later = found(journal, first, second)
+    assert {what for part, _, what in later if part == "home"} == {"packages.dpkg: iperf3"}, "neither image has a name"
     assert later["node", "client[1]", "kernel"] == ("Linux 6.1", "Linux 6.2")
     assert later["node", "client[2]", "exists"] == (None, "there")
 

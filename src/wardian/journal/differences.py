@@ -111,7 +111,8 @@ def _nodes(before: RunRecord, after: RunRecord) -> Iterator[Difference]:
     for node in (None, *(name for name in names if name not in here + there)):
         about = sorted({name for run in known for place, name in run if place == node and (node or _of_home(name))})
         for name in about:
-            one, other = (run.get((node, name)) or {} for run in known)
+            # an image without a name has none, as no image has
+            one, other = ({key: value for key, value in (run.get((node, name)) or {}).items() if value != ""} for run in known)
             for item in _mappings("node" if node else "home", "", one, other, f"{name}: " if name != "machine" else ""):
                 if node is None:
                     yield item
