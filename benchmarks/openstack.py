@@ -38,7 +38,7 @@ def measure(quick: bool) -> Table:
         f"the same, {AT_ONCE} at once": lambda place, servers: _theirs(place, servers, AT_ONCE),
     }
     samples: dict[str, list[tuple[float, int]]] = {side: [] for side in sides}
-    with ground() as place, cloud(place) as (asked, compute):
+    with ground() as place, cloud(place) as (testbed, asked, compute):
         for number in range(rounds):
             for side in sorted(sides, reverse=bool(number % 2)):
                 before, start = len(asked()), time.perf_counter()
@@ -65,9 +65,10 @@ def measure(quick: bool) -> Table:
         Row("a server is ACTIVE, until that is noticed", "s", late, goal=Goal(1)),
         Row("lists of servers a second meanwhile", "requests", [lists], goal=Goal(1)),
     ]
+    boot = f"boot for {testbed.boot:g} s (`--boot`)" if testbed.boot else "are there at once: there is nothing to wait for but requests"
     note = (
-        "On the testbed, whose servers are pretended: there is nothing to wait for but requests, counted by proxies before Keystone, Nova, "
-        "Neutron and Glance. The peer makes the same by openstacksdk in the order of python-chi's functions: key, security group, network, "
+        f"On the testbed, whose servers are pretended and {boot}. Proxies before Keystone, Nova, Neutron and Glance count requests. "
+        "The peer makes the same by openstacksdk in the order of python-chi's functions: key, security group, network, "
         "subnet and router, then one server after the other, each waited for by `wait_for_server` (a look every 2 s), a floating IP, and "
         f"removes all of it; or {AT_ONCE} servers at once, as Terraform does. Nobody has a lease: waiting for one is the same for all."
     )
@@ -75,15 +76,15 @@ def measure(quick: bool) -> Table:
 
 
 @contextmanager
-def cloud(place: Ground) -> Iterator[tuple[Any, proxies.Proxy]]:
-    """The testbed behind proxies, for this process: what gives all requests that were sent so far, and the proxy before Nova."""
+def cloud(place: Ground) -> Iterator[tuple[proxies.Layout, Any, proxies.Proxy]]:
+    """The testbed behind proxies, for this process: it, what gives all requests that were sent so far, and the proxy before Nova."""
     testbed = proxies.running()
     if testbed is None:
         raise SystemExit("run `scripts/openstack-testbed start` first")
     with proxies.proxied(testbed, place.root / "clouds.yaml", SERVICES) as before:
         os.environ["OS_CLIENT_CONFIG_FILE"] = str(place.root / "clouds.yaml")
         try:
-            yield lambda: [request for one in before.values() for request in one.asked], before["compute"]
+            yield testbed, lambda: [request for one in before.values() for request in one.asked], before["compute"]
         finally:
             del os.environ["OS_CLIENT_CONFIG_FILE"]
 

@@ -2,6 +2,7 @@
 
 In the order in which they use one another: `layout` (where everything is), `packages`, `configuration` (the services' files),
 `processes` (starting and ending them), `services` (which there are), `setting_up` (databases, users, images), `command`.
+`booting` is run by Nova.
 """
 
 

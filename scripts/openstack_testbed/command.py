@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start = commands.add_parser("start", help="start what does not run, and wait until it is ready")
     start.add_argument("--port", type=int, default=FIRST_PORT, help="the first of ten ports in a row (%(default)s)")
     start.add_argument("--hosts", type=int, help=f"compute hosts, of which all but the first can be reserved (as before, or {HOSTS})")
+    start.add_argument("--boot", type=_seconds, metavar="SECONDS", help="how long a server takes to boot (as before, or 0)")
     status = commands.add_parser("status", help="what runs")
     status.add_argument("--json", action="store_true", help="as JSON")
     clouds = commands.add_parser("clouds", help="print the clouds.yaml for its users; it holds passwords")
@@ -58,6 +59,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds from 0 to 3600")
+    return value
+
+
 def _install(chosen: argparse.Namespace) -> int:
     with locked(chosen.folder):
         packages.install(chosen.folder / "blazar")
@@ -71,7 +82,7 @@ def _start(chosen: argparse.Namespace) -> int:
         raise SetupError("not all of it is installed; run `openstack-testbed install` first")
     with locked(chosen.folder):
         begun = time.monotonic()
-        layout = prepare(chosen.folder, chosen.port, chosen.hosts)
+        layout = prepare(chosen.folder, chosen.port, chosen.hosts, chosen.boot)
         configuration.write_all(layout)
         processes.stop(layout, [processes.SETTING_UP])
         for name, step in _steps(layout):

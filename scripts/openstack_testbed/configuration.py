@@ -149,7 +149,9 @@ def _nova(layout: Layout) -> Sections:
         "DEFAULT": {
             **_common(layout, "nova"),
             "my_ip": HOST,
-            "compute_driver": "fake.FakeDriver",
+            "compute_driver": "fake.BootingDriver" if layout.boot else "fake.FakeDriver",
+            # servers that boot do not wait for one another, as if each had a host to itself
+            **({"max_concurrent_builds": 0} if layout.boot else {}),
             "enabled_apis": "osapi_compute",
             # the fake driver plugs nothing in, so that Neutron will never tell of it
             "vif_plugging_is_fatal": "false",

@@ -34,11 +34,12 @@ def default_folder() -> Path:
 
 @dataclass(frozen=True)
 class Layout:
-    """One testbed. hosts: how many compute hosts it has."""
+    """One testbed. hosts: how many compute hosts it has. boot: how long its servers take to, seconds."""
 
     folder: Path
     first_port: int = FIRST_PORT
     hosts: int = HOSTS
+    boot: float = 0.0
     passwords: dict[str, str] = field(default_factory=dict, repr=False)
 
     def port(self, name: str) -> int:
@@ -86,21 +87,22 @@ def existing(folder: Path) -> Layout | None:
         return None
 
 
-def prepare(folder: Path, first_port: int, hosts: int | None = None) -> Layout:
+def prepare(folder: Path, first_port: int, hosts: int | None = None, boot: float | None = None) -> Layout:
     """The testbed in a folder, made where there is none. Raises SetupError where there is one that is otherwise."""
     if found := existing(folder):
-        if (found.first_port, found.hosts) != (first_port, hosts or found.hosts):
+        if (found.first_port, found.hosts, found.boot) != (first_port, hosts or found.hosts, found.boot if boot is None else boot):
             raise SetupError(
-                f"the testbed in {folder} has --port {found.first_port} and --hosts {found.hosts}: "
+                f"the testbed in {folder} has --port {found.first_port}, --hosts {found.hosts} and --boot {found.boot:g}: "
                 "say so, or take it down with `openstack-testbed remove` first"
             )
         return found
     hosts = hosts or HOSTS
-    made = Layout(folder, first_port, hosts, {name: secrets.token_hex(16) for name in PASSWORDS})
+    made = Layout(folder, first_port, hosts, boot or 0.0, {name: secrets.token_hex(16) for name in PASSWORDS})
     # what services write themselves, everybody could read: but not in here
     for path in (folder, made.state, *(made.state / name for name in ("log", "run", "lock", "done", "images"))):
         path.mkdir(exist_ok=True, mode=0o700)
-    write(made.state / "layout.json", json.dumps({"first_port": first_port, "hosts": hosts, "passwords": made.passwords}))
+    kept = {"first_port": first_port, "hosts": hosts, "boot": made.boot, "passwords": made.passwords}
+    write(made.state / "layout.json", json.dumps(kept))
     return made
 
 

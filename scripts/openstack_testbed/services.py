@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPException
+from pathlib import Path
 
 from . import SetupError, processes
 from .layout import HOST, Layout
@@ -91,10 +92,7 @@ def others(layout: Layout) -> list[Service]:
         Service("neutron", _debian(layout, "neutron.cmd.eventlet.server", "neutron"), port="network"),
         Service("nova-conductor", _debian(layout, "nova.cmd.conductor", "nova")),
         Service("nova-scheduler", _debian(layout, "nova.cmd.scheduler", "nova"), {"PYTHONPATH": str(layout.blazar / FILTER)}),
-        *(
-            Service(f"nova-compute-{host}", _debian(layout, "nova.cmd.compute", "nova", f"compute-{host}"))
-            for host in layout.compute_hosts()
-        ),
+        *(_compute(layout, host) for host in layout.compute_hosts()),
         *(
             Service(
                 f"neutron-agent-{host}",
@@ -180,6 +178,14 @@ def _wsgi(layout: Layout, name: str, file: str, port: str, env: Mapping[str, str
         *("--add-header", "Connection: close", "--rem-header", "Content-Length"),
     ]
     return Service(name, argv, env, port)
+
+
+def _compute(layout: Layout, host: str) -> Service:
+    """Nova on a host, which has our driver where servers boot."""
+    module, env = "nova.cmd.compute", {}
+    if layout.boot:
+        module, env = "openstack_testbed.booting", {"PYTHONPATH": str(Path(__file__).parents[1]), "WARDIAN_TESTBED_BOOT": str(layout.boot)}
+    return Service(f"nova-compute-{host}", _debian(layout, module, "nova", f"compute-{host}"), env)
 
 
 def _debian(layout: Layout, module: str, *configurations: str) -> list[str]:

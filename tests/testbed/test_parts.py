@@ -45,11 +45,15 @@ def test_secrets_are_their_owners_alone(testbed: layout.Layout) -> None:
 
 
 def test_a_testbed_is_found_again(testbed: layout.Layout) -> None:
-    """Preparing it again changes no password, and it has as many hosts as before unless told; with other ports it is refused."""
+    """Preparing it again changes no password, and it has as many hosts as before unless told; with other ports or servers it is refused."""
     assert layout.prepare(testbed.folder, 21900, 2) == layout.existing(testbed.folder) == testbed
     assert layout.prepare(testbed.folder, 21900) == testbed
     with pytest.raises(SetupError, match="--port 21900"):
         layout.prepare(testbed.folder, 21950, 2)
+    booting = layout.prepare(testbed.folder.with_name("testbed-2"), 21950, 1, 5.0)
+    assert layout.prepare(booting.folder, 21950) == booting
+    with pytest.raises(SetupError, match="and --boot 5: "):
+        layout.prepare(booting.folder, 21950, boot=0)
 
 
 def test_stop_ends_what_was_started_and_nothing_else(testbed: layout.Layout, monkeypatch: pytest.MonkeyPatch) -> None:
