@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ..stage import Stage, eventually, require
+from ..stage import Stage, eventually, make_stage, require
 from .test_keeper import keeper
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -32,13 +32,20 @@ collect: [{on: a, path: /root/kept}]
 PING = ("--", "ping", "-n", "-c", "1", "-W", "1")
 
 
-@pytest.fixture
-def up(stage: Stage) -> Stage:
+def grown(stage: Stage) -> Stage:
     """Two networks with a link between them, up."""
     require("ping")
     stage.write(TEXT)
     stage.run("up")
     return stage
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """One for the tests that leave it as it was, with no fault in force."""
+    stage = make_stage(tmp_path_factory.mktemp("faults"))
+    yield grown(stage)
+    stage.close()
 
 
 def in_force(stage: Stage) -> list[str]:
@@ -74,7 +81,7 @@ def test_pause(up: Stage) -> None:
 def test_end_of_a_duration(up: Stage) -> None:
     """With no command running, the fault ends when its time is over, and the journal says so."""
     up.run("fault", "pause", "a", "--for", "500ms")
-    eventually(lambda: "its time is over" in up.run("log").stdout, "the fault is over")
+    eventually(lambda: "its time is over" in up.run("log", "-n", "1").stdout, "the fault is over")
     assert in_force(up) == []
     up.run("exec", "a", "true")
 
@@ -105,8 +112,9 @@ def test_holder_killed(up: Stage) -> None:
     assert "the process that held it ended" in up.run("log").stdout
 
 
-def test_down_and_gc_under_faults(up: Stage) -> None:
+def test_down_and_gc_under_faults(stage: Stage) -> None:
     """`down` lets go of what stands still, collects from it, and leaves nothing."""
+    up = grown(stage)
     up.run("exec", "a", "--", "sh", "-c", "echo 42 > /root/kept")
     up.run("fault", "pause", "a,b")
     up.run("fault", "slow", "c", "--cpu", "50%")
@@ -137,7 +145,7 @@ def test_flap(up: Stage) -> None:
     up.run("exec", "a", *PING, "c")
     up.run("fault", "undo")
     eventually(lambda: up.start("exec", "a", *PING, "b").wait(60) == 0, "packets pass again")
-    up.run("fault", "flap", "c/east", "--every", "300ms", "--down", "150ms", "--for", "2s")
+    up.run("fault", "flap", "c/east", "--every", "100ms", "--down", "50ms", "--for", "500ms")
     eventually(lambda: not in_force(up), "the fault is over")
     eventually(lambda: up.start("exec", "c", *PING, "b").wait(60) == 0, "packets pass again")
 
@@ -161,8 +169,9 @@ def test_slow(up: Stage) -> None:
     assert group.read_text().split()[0] in ("-1", "max")
 
 
-def test_a_node_is_killed_for_a_time(up: Stage) -> None:
+def test_a_node_is_killed_for_a_time(stage: Stage) -> None:
     """A node killed for a time comes back as it was, whatever the file says, and another dead one does not; `down` has it stay down."""
+    up = grown(stage)
 
     def states() -> dict[str, str]:
         return {item["name"]: item["state"] for item in up.json("status", "--json")["resources"] if item["kind"] == "node"}

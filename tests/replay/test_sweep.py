@@ -29,8 +29,9 @@ def table(stage: Stage) -> list[dict[str, str]]:
 
 
 def test_a_sweep(stage: Stage) -> None:
-    """Every combination is run, two at once, and gives its row; more values run only what is new; nothing is left up."""
-    study(stage)
+    """Every combination is run, two at once, and gives its row; more values run only what is new, also after a kill; nothing is left up."""
+    gate = stage.folder / "gate"
+    study(stage, f"import pathlib, time\nwhile clients == 3 and not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.05)")
     planned = stage.json("sweep", "study.ipynb", "-p", "clients=1,2", "-p", "label=a,b", "--dry-run", "--json")
     assert [item["status"] for item in planned] == ["to be run"] * 4
     assert not (stage.folder / "out").exists()
@@ -39,9 +40,19 @@ def test_a_sweep(stage: Stage) -> None:
     assert sorted((row["clients"], row["nodes"], row["label"], row["status"]) for row in table(stage)) == [
         ("1", "2", "a", "ok"), ("2", "3", "a", "ok")
     ]  # fmt: skip
-    again = stage.json("sweep", "study.ipynb", "-p", "clients=1,2,3", "-p", "label=a", "--json", timeout=150)
+    more = ("sweep", "study.ipynb", "-p", "clients=1,2,3", "-p", "label=a")
+    runs = stage.folder / "out" / "study-sweep" / "runs"
+    before = {path: path.read_text() for path in runs.glob("*/run.json")}
+    killed = stage.start(*more)
+    eventually(lambda: "[1/4]" in _text(runs / "clients=3,label=a,r1" / "log.txt"), "the third run has begun", within=150)
+    killed.kill()
+    killed.communicate(timeout=90)
+    gate.touch()
+    again = stage.json(*more, "--json", timeout=200)
     assert [run["status"] for run in again["runs"]] == ["ok"] * 3
-    assert len({run["run"] for run in again["runs"]}) == len(stage.json("log", "--kind", "run", "--json")) == 3
+    assert len({run["run"] for run in again["runs"]}) == 3
+    assert len(before) == 2
+    assert {path: path.read_text() for path in before} == before, "what was done stays"
     assert (stage.folder / "out" / "study-sweep" / "figures" / "nodes.png").exists()
     stage.assert_nothing_left()
 
@@ -82,7 +93,8 @@ def test_another_notebook(stage: Stage) -> None:
     assert len(stage.json("log", "--kind", "run", "--json")) == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_sweep_that_is_ended(stage: Stage, number: int) -> None:
     """After a kill or Ctrl-C the same command finishes: what was done stays, no run goes on beside itself, nothing is left."""
     gate = stage.folder / "gate"
