@@ -129,32 +129,21 @@ def test_a_link_delay_doubled_is_caught(study: Stage) -> None:
     assert {item["what"] for item in found["environment"]} >= {"experiment file", "parameter delay"}
 
 
-def test_an_edited_cell_is_caught(study: Stage) -> None:
-    """A cell that was edited is named with its edit, also where all that it prints is on one node and later cells are the same."""
-    write(study, nodes=CELLS["nodes"].replace("6 * 7", "6 * 8"))
-    found = replay(study, code=10)
-    assert bad(found) == {"nodes": "different"}
+def test_changes_are_caught(study: Stage) -> None:
+    """An edited cell is named with its edit, one that lost its seed by what is drawn, and a library by its version and what it changed."""
+    write(study, nodes=CELLS["nodes"].replace("6 * 7", "6 * 8"), begin=CELLS["begin"].replace("random.seed(7)\n", ""))
+    install(study, "2.0", 3)
+    done = study.run("replay", "study.ipynb", "--report", "page.html", code=10, timeout=220)
+    assert "-random.seed(7)" in done.stdout
+    assert re.search(r"^  here, stdout, line 1: \d+ → \d+", done.stdout, re.M)
+    assert re.search(r"^different: .*4 different; recorded", done.stdout, re.M)
+    found = json.loads((study.folder / "page.json").read_text())
+    assert bad(found) == dict.fromkeys(("begin", "draw", "nodes", "library"), "different")
     (edited,) = (cell["edited"] for cell in found["cells"] if cell["cell"] == "nodes")
     assert "-6 * 7\n+6 * 8" in edited
     assert {(item["place"]["node"], item["place"]["part"], item["old"], item["new"]) for item in findings(found, "nodes")} == {
         (node, "result", "42", "48") for node in ("client[0]", "client[1]", "server")
     }
-
-
-def test_a_dropped_seed_is_caught(study: Stage) -> None:
-    """Without its seed the numbers drawn are different in the cell that prints them, and the cell that lost the seed is named."""
-    write(study, begin=CELLS["begin"].replace("random.seed(7)\n", ""))
-    done = study.run("replay", "study.ipynb", code=10, timeout=220)
-    assert "-random.seed(7)" in done.stdout
-    assert re.search(r"^  here, stdout, line 1: \d+ → \d+", done.stdout, re.M)
-    assert re.search(r"^different: .*2 different; recorded", done.stdout, re.M)
-
-
-def test_a_changed_library_is_caught(study: Stage) -> None:
-    """With another version of a library the cell whose result it changed is different, and the version is named beside it."""
-    install(study, "2.0", 3)
-    found = replay(study, code=10)
-    assert bad(found) == {"library": "different"}
     assert [(item["old"], item["new"]) for item in findings(found, "library")] == [("5.0", "7.5")]
     assert {"what": "home packages.pip: measuring", "old": "1.0", "new": "2.0"} in found["environment"]
 
