@@ -145,29 +145,6 @@ def admin(*argv: str, code: int = 0) -> str:
     return done.stdout + "".join(said)
 
 
-def test_root_sees_extends_and_ends(users: tuple[User, User], lab: Path) -> None:
-    """Root sees what each user holds, can hold it for longer than the policy lets the user, and end it as he would himself."""
-    ada, bob = users
-    (own,) = json.loads(ada.wardian("ls", "--json"))
-    (seen,) = json.loads(admin("ls", "--user", ada.name, "--json"))["environments"]
-    assert {name: seen[name] for name in ("id", "file", "created")} == {name: own[name] for name in ("id", "file", "created")}
-    assert (seen["user"], seen["nodes"], seen["memory"] > 0) == (ada.name, 2, True)
-    assert seen["lease_end"] == pytest.approx(own["created"] + 1800)
-    assert "held until" in admin("extend", own["id"], "2h", "--user", ada.name)
-    status = json.loads(ada.wardian("status", "--json", cwd=lab))
-    assert status["lease_end"] == pytest.approx(own["created"] + 9000)
-    assert "only root" in refused(ada, "admin", "ls", code=2)
-
-    folder = bob.folder / "lab"
-    bob.wardian("up", "--yes", cwd=folder)
-    (his,) = json.loads(bob.wardian("ls", "--json"))
-    said = admin("end", his["id"], "lab-0", "--user", bob.name, code=4)
-    assert f"ended {his['id']} of {bob.name}" in said, "what can be ended is, whatever becomes of the others"
-    assert "nobody here holds an environment 'lab-0'" in said
-    assert bob.wardian("ls") == "No environment is up here.\n"
-    assert admin("end", "--all", "--user", bob.name) == "Nobody holds an environment here.\n"
-
-
 @pytest.mark.long
 def test_one_who_takes_all_he_can_harms_nobody(users: tuple[User, User], lab: Path) -> None:
     """A node that fills the disk and forks without end meets its owner's limits, another user's nodes go on, and root can end it."""
@@ -182,6 +159,26 @@ def test_one_who_takes_all_he_can_harms_nobody(users: tuple[User, User], lab: Pa
         assert done.count("went on") == 2
         assert f"ended {his['id']}" in admin("end", his["id"], "--user", bob.name, "--force")
         eventually(lambda: held() == 0, "all that ran there is gone")
+
+
+def test_root_sees_extends_and_ends(users: tuple[User, User], lab: Path) -> None:
+    """Root sees what each user holds, can hold it for longer than the policy lets the user, and end it as he would himself."""
+    ada, bob = users
+    (own,) = json.loads(ada.wardian("ls", "--json"))
+    (seen,) = json.loads(admin("ls", "--user", ada.name, "--json"))["environments"]
+    assert {name: seen[name] for name in ("id", "file", "created")} == {name: own[name] for name in ("id", "file", "created")}
+    assert (seen["user"], seen["nodes"], seen["memory"] > 0) == (ada.name, 2, True)
+    assert seen["lease_end"] == pytest.approx(own["created"] + 1800)
+    assert "held until" in admin("extend", own["id"], "2h", "--user", ada.name)
+    status = json.loads(ada.wardian("status", "--json", cwd=lab))
+    assert status["lease_end"] == pytest.approx(own["created"] + 9000)
+    assert "only root" in refused(ada, "admin", "ls", code=2)
+
+    said = admin("end", own["id"], "lab-0", "--user", ada.name, code=4)
+    assert f"ended {own['id']} of {ada.name}" in said, "what can be ended is, whatever becomes of the others"
+    assert "nobody here holds an environment 'lab-0'" in said
+    assert ada.wardian("ls") == "No environment is up here.\n"
+    assert admin("end", "--all", "--user", bob.name) == "Nobody holds an environment here.\n"
 
 
 def test_what_a_user_puts_in_the_way_harms_root_in_nothing(users: tuple[User, User], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 `python -m tests.kernel.hosts -f CONNECTION_FILE` is what tests start in place of `python -m wardian.kernel`. The folder named by
 WARDIAN_TEST_NODES holds nodes.json: {name: {"group", "index", "roles", "state"}}; without that file the environment is not up.
+WARDIAN_TEST_RESTART: for so long an agent may take to end a kernel, seconds.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tests.nodes.conftest import HostChannel
 from wardian.environment.live import not_up
 from wardian.experiment import selectors
 from wardian.kernel import app
+from wardian.kernel.places import reach
 from wardian.kernel.router import Router
 
 
@@ -80,6 +82,7 @@ async def _run(connection: dict[str, object], folder: Path) -> int:
 
 if __name__ == "__main__":
     private = app.make_folder()
+    reach._RESTART = float(os.environ.get("WARDIAN_TEST_RESTART", reach._RESTART))
     try:
         sys.exit(asyncio.run(_run(json.loads(Path(sys.argv[2]).read_text()), private)))
     finally:

@@ -314,7 +314,7 @@ def test_restart_of_nothing(notebook: Notebook) -> None:
 
 def test_a_stopped_agent(start: Callable[..., Notebook], host_nodes: Path) -> None:
     """A node whose agent does not answer does not hold an interrupt up; restarting says that the agent does not answer."""
-    own = start(WARDIAN_INTERRUPT_GRACE=GRACE)
+    own = start(WARDIAN_INTERRUPT_GRACE=GRACE, WARDIAN_TEST_RESTART="1")
     own.run("%%on all\nimport time")
     agent = asyncio.run(_agent(host_nodes / "server"))
     os.kill(agent, signal.SIGSTOP)

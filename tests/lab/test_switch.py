@@ -301,11 +301,11 @@ def test_run_once_elsewhere(up: Notebook) -> None:
 
 
 def request(notebook: Notebook, key: str, answer: Locator, text: str) -> None:
-    """Press a key until its answer shows: an editor that has just got the focus does not ask the kernel yet."""
-    for _ in range(20):
+    """Press a key until its answer shows: an editor that has just got the focus does not ask the kernel yet, nor wait for a second."""
+    for _ in range(40):
         notebook.page.keyboard.press(key)
         try:
-            expect(answer).to_contain_text(text, timeout=5000)
+            expect(answer).to_contain_text(text, timeout=1200)
         except AssertionError:
             continue
         return
