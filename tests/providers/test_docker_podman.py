@@ -11,8 +11,8 @@ from ..engine import Daemon, Podman
 from ..stage import Stage
 from .containers import Grown, node
 from .test_docker import empty, provider  # noqa: F401 - fixtures
-from .test_docker_contract import HARMLESS, keep
 from .test_docker_contract import TestDockerProvider as _Contract
+from .test_docker_contract import keep
 from .test_docker_notebook import docker  # noqa: F401 - a fixture
 from .test_docker_notebook import test_cells_run_on_containers as _cells_run
 
@@ -28,6 +28,9 @@ TELLING = frozenset(
 )
 """Tests of the contract that ask something of Podman that it does in its own way."""
 
+CHANNEL = frozenset(f"test_{name}" for name in ("exit_code_and_streams", "standard_input", "signals", "close_ends_it", "a_terminal"))
+"""Those of the channel in which Podman's way of attaching could show; the long tier has the others."""
+
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Daemon]:
@@ -41,7 +44,7 @@ class TestPodman(_Contract):
     """What is particular to Podman, and what concerns the channel."""
 
 
-keep(TestPodman, HARMLESS | TELLING)
+keep(TestPodman, CHANNEL | TELLING)
 
 
 @pytest.mark.long
