@@ -13,9 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import SetupError, configuration, packages, processes, services, setting_up
+from . import SetupError, configuration, machine, packages, processes, services, setting_up
+from .debian import Debian
 from .layout import FIRST_PORT, HOSTS, Layout, default_folder, existing, locked, prepare
 
+DESCRIPTION = """\
+A real OpenStack on this machine, on a loopback interface alone. Its servers are pretended (Nova's fake driver);
+with --full they are virtual machines that QEMU emulates, and all of it is in namespaces of its own.
+"""
 EXAMPLES = """\
 examples:
   scripts/openstack-testbed install            Debian's packages, and Blazar from PyPI; once
@@ -24,6 +29,9 @@ examples:
   scripts/openstack-testbed status --json
   scripts/openstack-testbed stop               ends what start began; what is in the databases stays
   scripts/openstack-testbed remove             the databases, too
+  scripts/openstack-testbed --full install     the form whose servers are virtual machines, and the image that they boot
+  scripts/openstack-testbed --full start
+  scripts/openstack-testbed --full enter wardian up        its cloud can be reached from within alone
 
 exit codes: 0 done (status: all runs), 1 it failed, 3 status: not all runs
 """
@@ -33,11 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; gives its exit code."""
     parser = argparse.ArgumentParser(
         prog="openstack-testbed",
-        description="A real OpenStack on this machine, on its loopback interface alone, whose servers are pretended (Nova's fake driver).",
+        description=DESCRIPTION,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--folder", type=Path, default=default_folder(), help="where all of it is ($WARDIAN_TESTBED; %(default)s)")
+    parser.add_argument("--full", action="store_true", help="the form whose servers are virtual machines")
+    folders = f"{default_folder()}, with --full {default_folder(full=True)}"
+    parser.add_argument("--folder", type=Path, help=f"where all of it is ($WARDIAN_TESTBED; {folders})")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("install", help="install what is missing (as root)")
     start = commands.add_parser("start", help="start what does not run, and wait until it is ready")
@@ -48,10 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status.add_argument("--json", action="store_true", help="as JSON")
     clouds = commands.add_parser("clouds", help="print the clouds.yaml for its users; it holds passwords")
     clouds.add_argument("--path", action="store_true", help="print where that file is")
+    enter = commands.add_parser("enter", help="run a command where the cloud of --full can be reached")
+    enter.add_argument("argv", nargs=argparse.REMAINDER, metavar="COMMAND", help="without one, a shell")
     commands.add_parser("stop", help="end what start began")
     commands.add_parser("remove", help="end it, and remove all but what install made")
     chosen = parser.parse_args(arguments)
-    chosen.folder = chosen.folder.absolute()
+    chosen.folder = (chosen.folder or default_folder(full=chosen.full)).absolute()
     try:
         return int(globals()[f"_{chosen.command}"](chosen))
     except SetupError as error:
@@ -71,38 +83,52 @@ def _seconds(text: str) -> float:
 
 def _install(chosen: argparse.Namespace) -> int:
     with locked(chosen.folder):
-        packages.install(chosen.folder / "blazar")
+        packages.install(chosen.folder / "blazar", chosen.full)
+        if chosen.full and not (image := Debian(chosen.folder / "debian")).there():
+            image.make()
     return 0
 
 
 def _start(chosen: argparse.Namespace) -> int:
     if os.geteuid() != 0:
         raise SetupError("start it as root: its network agents and its database want that")
-    if packages.missing() or not packages.has_blazar(chosen.folder / "blazar"):
-        raise SetupError("not all of it is installed; run `openstack-testbed install` first")
+    whole = packages.has_blazar(chosen.folder / "blazar") and (not chosen.full or Debian(chosen.folder / "debian").there())
+    if packages.missing(chosen.full) or not whole:
+        raise SetupError(f"not all of it is installed; run `openstack-testbed {'--full ' if chosen.full else ''}install` first")
     with locked(chosen.folder):
         begun = time.monotonic()
-        layout = prepare(chosen.folder, chosen.port, chosen.hosts, chosen.boot)
+        layout = prepare(chosen.folder, chosen.port, chosen.hosts, chosen.boot, chosen.full)
+        if layout.full and not machine.inside():
+            machine.start(layout)
+            machine.again(layout)
         configuration.write_all(layout)
         processes.stop(layout, [processes.SETTING_UP])
         for name, step in _steps(layout):
             print(f"{time.monotonic() - begun:6.1f} s  {name}", file=sys.stderr, flush=True)
             step()
-        print(f"{time.monotonic() - begun:6.1f} s  ready: export OS_CLIENT_CONFIG_FILE={layout.clouds}", file=sys.stderr)
+        print(f"{time.monotonic() - begun:6.1f} s  ready: {_use(layout)}", file=sys.stderr)
     return 0
+
+
+def _use(layout: Layout) -> str:
+    return "openstack-testbed --full enter COMMAND" if layout.full else f"export OS_CLIENT_CONFIG_FILE={layout.clouds}"
 
 
 def _steps(layout: Layout) -> list[tuple[str, Any]]:
     once = partial(partial, setting_up.once, layout)
     return [
         ("the database's files", once("database-files", partial(setting_up.database_files, layout))),
-        ("MariaDB and RabbitMQ", partial(services.start, layout, [services.database(layout), *services.messages(layout)])),
+        (
+            "MariaDB and RabbitMQ",
+            partial(services.start, layout, [services.database(layout), *services.messages(layout), *services.hypervisor(layout)]),
+        ),
         ("the services' account", once("account", partial(setting_up.account, layout))),
         ("Keystone's tables", once("keystone", partial(setting_up.keystone, layout))),
         ("tables", once("tables", partial(setting_up.tables, layout))),
         ("Keystone", partial(services.start, layout, [services.identity(layout)])),
         ("the catalogue", once("catalogue", partial(setting_up.catalogue, layout))),
         ("the other services", partial(services.start, layout, services.others(layout))),
+        ("agents", partial(services.start, layout, services.agents(layout))),
         ("hosts", partial(processes.wait, layout, "nova-api", None, partial(setting_up.hosts_up, layout), services.PATIENCE)),
         ("hosts of the cell", once("hosts", partial(setting_up.hosts, layout))),
         ("flavours, image, network", once("contents", partial(setting_up.contents, layout))),
@@ -141,6 +167,15 @@ def _clouds(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _enter(chosen: argparse.Namespace) -> int:
+    layout = existing(chosen.folder)
+    if layout is None or not layout.full:
+        raise SetupError(f"there is nothing to enter in {chosen.folder}: `enter` is for --full")
+    argv = [*machine.command(layout, "--net"), *(chosen.argv or [os.environ.get("SHELL", "/bin/sh")])]
+    os.environ |= {"OS_CLIENT_CONFIG_FILE": str(layout.clouds), "WARDIAN_TESTBED": str(layout.folder)}
+    os.execvp(argv[0], argv)  # noqa: S606
+
+
 def _stop(chosen: argparse.Namespace) -> int:
     layout = existing(chosen.folder)
     if layout is not None:
@@ -160,5 +195,6 @@ def _remove(chosen: argparse.Namespace) -> int:
 def _end(layout: Layout) -> None:
     """What the others stand on ends last."""
     below = [service.name for service in (services.database(layout), *services.messages(layout))]
-    processes.stop(layout, processes.running(layout).keys() - set(below))
+    processes.stop(layout, processes.running(layout).keys() - {*below, machine.NAME})
     processes.stop(layout, below)
+    machine.stop(layout)

@@ -24,9 +24,12 @@ def write_all(layout: Layout) -> None:
         "blazar": _blazar(layout),
         **{f"compute-{host}": _compute(layout, host) for host in layout.compute_hosts()},
         **{f"agent-{host}": _agent(layout, host) for host in layout.compute_hosts()},
+        **({"agent-dhcp": _dhcp(layout), "agent-router": _router(layout)} if layout.full else {}),
     }.items():
         write(layout.configuration(service), _text({**sections, "oslo_policy": _policy(layout)}))
     write(layout.configuration("rabbitmq"), _rabbitmq(layout))
+    # its files are in a folder that nobody else may enter
+    write(layout.configuration("dnsmasq"), "user=root\ngroup=root\n")
     write(layout.state / "etc" / "rabbitmq" / "enabled_plugins", "[].\n")
     # Nova's own way to its files knows one folder for both
     write(layout.configuration("nova").with_name("api-paste.ini"), Path("/usr/share/nova-common/api-paste.ini").read_text())
@@ -78,6 +81,11 @@ def _database(layout: Layout, name: str) -> dict[str, object]:
 
 def _locks(layout: Layout, service: str) -> dict[str, object]:
     return {"lock_path": layout.state / "lock" / service}
+
+
+def _privileged(*sections: str) -> Sections:
+    """How a service starts what does the work that needs privileges."""
+    return {section: {"helper_command": f"/usr/bin/python3 {Path(__file__).with_name('privsep.py')}"} for section in sections}
 
 
 def _policy(layout: Layout) -> dict[str, object]:
@@ -149,7 +157,7 @@ def _nova(layout: Layout) -> Sections:
         "DEFAULT": {
             **_common(layout, "nova"),
             "my_ip": HOST,
-            "compute_driver": "fake.BootingDriver" if layout.boot else "fake.FakeDriver",
+            "compute_driver": "libvirt.LibvirtDriver" if layout.full else "fake.BootingDriver" if layout.boot else "fake.FakeDriver",
             # servers that boot do not wait for one another, as if each had a host to itself
             **({"max_concurrent_builds": 0} if layout.boot else {}),
             "enabled_apis": "osapi_compute",
@@ -179,7 +187,24 @@ def _nova(layout: Layout) -> Sections:
 
 
 def _compute(layout: Layout, host: str) -> Sections:
-    return {"DEFAULT": {"host": host, "state_path": layout.state / "run" / host}, "oslo_concurrency": _locks(layout, host)}
+    common = {"DEFAULT": {"host": host, "state_path": layout.state / "run" / host}, "oslo_concurrency": _locks(layout, host)}
+    if not layout.full:
+        return common
+    return {
+        **common,
+        "DEFAULT": {
+            **common["DEFAULT"],
+            "instances_path": layout.machines,
+            "force_config_drive": "true",
+            "mkisofs_cmd": "genisoimage",
+            "force_raw_images": "false",
+            "reserved_host_memory_mb": 0,
+            "reserved_host_disk_mb": 0,
+        },
+        # no processor helps
+        "libvirt": {"virt_type": "qemu", "cpu_mode": "none", "inject_partition": -2},
+        **_privileged("nova_sys_admin", "privsep_osbrick", "vif_plug_linux_bridge_privileged"),
+    }
 
 
 def _neutron(layout: Layout) -> Sections:
@@ -198,7 +223,7 @@ def _neutron(layout: Layout) -> Sections:
             "api_workers": 2,
             "rpc_workers": 1,
             "rpc_state_report_workers": 0,
-            "dhcp_agent_notification": "false",
+            "dhcp_agent_notification": "true" if layout.full else "false",
             "notify_nova_on_port_status_changes": "false",
             "notify_nova_on_port_data_changes": "false",
         },
@@ -206,8 +231,8 @@ def _neutron(layout: Layout) -> Sections:
         "keystone_authtoken": _tokens(layout),
         "experimental": {"linuxbridge": "true"},
         "ml2": {
-            "type_drivers": "flat,vxlan",
-            "tenant_network_types": "vxlan",
+            "type_drivers": f"flat,{_network_type(layout)}",
+            "tenant_network_types": _network_type(layout),
             "mechanism_drivers": "linuxbridge",
             "extension_drivers": "port_security",
         },
@@ -219,16 +244,40 @@ def _neutron(layout: Layout) -> Sections:
     }
 
 
+def _network_type(layout: Layout) -> str:
+    """Where there is one host, a network needs no tunnels, and through the loopback interface they would be heard twice."""
+    return "local" if layout.full else "vxlan"
+
+
 def _agent(layout: Layout, host: str) -> Sections:
     """Of the agent that a host's ports are bound to. With the fake driver it never sees an interface: our network stays as it is."""
     return {
         "DEFAULT": {"host": host, "state_path": layout.state / "run" / f"agent-{host}"},
-        "vxlan": {"enable_vxlan": "true", "local_ip": HOST},
+        "vxlan": {"enable_vxlan": "false"} if layout.full else {"enable_vxlan": "true", "local_ip": HOST},
+        **({"linux_bridge": {"bridge_mappings": "public:public"}} if layout.full else {}),
         "securitygroup": {"firewall_driver": "noop"},
         "agent": {"root_helper": "", "report_interval": 10},
-        "privsep": {"helper_command": "privsep-helper"},
+        **_privileged("privsep", *(f"privsep_{kind}" for kind in ("conntrack", "dhcp_release", "link", "namespace", "ovs_vsctl"))),
         "oslo_concurrency": _locks(layout, f"agent-{host}"),
     }
+
+
+def _dhcp(layout: Layout) -> Sections:
+    """Of the agent that tells machines their addresses."""
+    common = _agent(layout, layout.compute_hosts()[0])
+    own = {
+        "interface_driver": "linuxbridge",
+        "state_path": layout.state / "run" / "agent-dhcp",
+        "dnsmasq_config_file": layout.configuration("dnsmasq"),
+    }
+    return {**common, "DEFAULT": {**common["DEFAULT"], **own}, "oslo_concurrency": _locks(layout, "agent-dhcp")}
+
+
+def _router(layout: Layout) -> Sections:
+    """Of the agent that routes, and has floating IPs lead to machines."""
+    common = _agent(layout, layout.compute_hosts()[0])
+    own = {"interface_driver": "linuxbridge", "state_path": layout.state / "run" / "agent-router", "enable_metadata_proxy": "false"}
+    return {**common, "DEFAULT": {**common["DEFAULT"], **own}, "oslo_concurrency": _locks(layout, "agent-router")}
 
 
 def _blazar(layout: Layout) -> Sections:

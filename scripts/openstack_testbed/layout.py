@@ -16,6 +16,8 @@ from . import SetupError
 HOST = "127.0.0.1"
 REGION = "testbed"
 HOSTS = 3
+"""Compute hosts of the fast form; the full one has this machine."""
+
 FIRST_PORT = 21700
 PORTS = ("database", "messages", "messages-nodes", "messages-names", "identity", "placement", "image", "compute", "network", "reservation")
 """What listens on the first port, the one after it, …"""
@@ -23,23 +25,25 @@ PORTS = ("database", "messages", "messages-nodes", "messages-names", "identity",
 PASSWORDS = ("database", "messages", "cookie", "admin", "service", "user")
 
 
-def default_folder() -> Path:
-    """`$WARDIAN_TESTBED`, else a folder of the system (root) or of the user."""
+def default_folder(full: bool = False) -> Path:
+    """`$WARDIAN_TESTBED`, else a folder of the system (root) or of the user; each form has its own."""
     if chosen := os.environ.get("WARDIAN_TESTBED"):
         return Path(chosen).absolute()
+    name = "wardian-testbed-full" if full else "wardian-testbed"
     if os.geteuid() == 0:
-        return Path("/var/lib/wardian-testbed")
-    return Path(os.environ.get("XDG_STATE_HOME", "~/.local/state")).expanduser() / "wardian-testbed"
+        return Path("/var/lib") / name
+    return Path(os.environ.get("XDG_STATE_HOME", "~/.local/state")).expanduser() / name
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One testbed. hosts: how many compute hosts it has. boot: how long its servers take to, seconds."""
+    """One testbed. hosts: how many compute hosts it has. boot: how long its servers take to, seconds. full: whether they are machines."""
 
     folder: Path
     first_port: int = FIRST_PORT
     hosts: int = HOSTS
     boot: float = 0.0
+    full: bool = False
     passwords: dict[str, str] = field(default_factory=dict, repr=False)
 
     def port(self, name: str) -> int:
@@ -61,9 +65,19 @@ class Layout:
         return self.folder / "blazar"
 
     @property
+    def debian(self) -> Path:
+        """The image that virtual machines boot; kept, too."""
+        return self.folder / "debian"
+
+    @property
     def state(self) -> Path:
         """What `start` makes, and `remove` removes."""
         return self.folder / "state"
+
+    @property
+    def machines(self) -> Path:
+        """What virtual machines have on disks."""
+        return self.state / "machines"
 
     @property
     def clouds(self) -> Path:
@@ -87,21 +101,23 @@ def existing(folder: Path) -> Layout | None:
         return None
 
 
-def prepare(folder: Path, first_port: int, hosts: int | None = None, boot: float | None = None) -> Layout:
+def prepare(folder: Path, first_port: int, hosts: int | None = None, boot: float | None = None, full: bool = False) -> Layout:
     """The testbed in a folder, made where there is none. Raises SetupError where there is one that is otherwise."""
     if found := existing(folder):
+        if found.full != full:
+            raise SetupError(f"the testbed in {folder} is of the other form: choose another --folder")
         if (found.first_port, found.hosts, found.boot) != (first_port, hosts or found.hosts, found.boot if boot is None else boot):
             raise SetupError(
                 f"the testbed in {folder} has --port {found.first_port}, --hosts {found.hosts} and --boot {found.boot:g}: "
                 "say so, or take it down with `openstack-testbed remove` first"
             )
         return found
-    hosts = hosts or HOSTS
-    made = Layout(folder, first_port, hosts, boot or 0.0, {name: secrets.token_hex(16) for name in PASSWORDS})
+    hosts, boot = (1, 0.0) if full else (hosts or HOSTS, boot or 0.0)
+    made = Layout(folder, first_port, hosts, boot, full, {name: secrets.token_hex(16) for name in PASSWORDS})
     # what services write themselves, everybody could read: but not in here
     for path in (folder, made.state, *(made.state / name for name in ("log", "run", "lock", "done", "images"))):
         path.mkdir(exist_ok=True, mode=0o700)
-    kept = {"first_port": first_port, "hosts": hosts, "boot": made.boot, "passwords": made.passwords}
+    kept = {"first_port": first_port, "hosts": hosts, "boot": boot, "full": full, "passwords": made.passwords}
     write(made.state / "layout.json", json.dumps(kept))
     return made
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import SetupError
@@ -22,6 +23,20 @@ PACKAGES = (
     "uwsgi-plugin-python3",
     "python3-venv",
 )
+FULL = (
+    "python3-libvirt",
+    "libvirt-daemon",
+    "libvirt-daemon-driver-qemu",
+    "qemu-system-x86",
+    "qemu-utils",
+    "genisoimage",
+    "dnsmasq-base",
+    "iptables",
+    "ebtables",
+    "debootstrap",
+)
+"""What the form with virtual machines needs besides."""
+
 UNITS = (
     "mariadb.service",
     "rabbitmq-server.service",
@@ -30,6 +45,12 @@ UNITS = (
     "keystone.service",
     "open-iscsi.service",
     "iscsid.socket",
+    "libvirtd.service",
+    "libvirtd.socket",
+    "libvirtd-ro.socket",
+    "libvirtd-admin.socket",
+    "virtlogd.socket",
+    "virtlockd.socket",
 )
 """What these packages have started at the next boot."""
 
@@ -47,13 +68,14 @@ exit 101
 """
 
 
-def missing() -> list[str]:
+def missing(full: bool = False) -> list[str]:
     """Packages that are not there, or whose installation was cut short."""
     if program("dpkg-query") is None:
         raise SetupError("this needs Debian 12 or newer: there is no dpkg here")
-    asked = ["dpkg-query", "--show", "--showformat", "${Package} ${Status}\\n", *PACKAGES]
+    wanted = [*PACKAGES, *(FULL if full else ())]
+    asked = ["dpkg-query", "--show", "--showformat", "${Package} ${Status}\\n", *wanted]
     listed = subprocess.run(asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False).stdout
-    return [name for name in PACKAGES if f"{name} install ok installed" not in listed.splitlines()]
+    return [name for name in wanted if f"{name} install ok installed" not in listed.splitlines()]
 
 
 def program(name: str) -> str | None:
@@ -61,10 +83,10 @@ def program(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
 
 
-def install(blazar: Path) -> None:
+def install(blazar: Path, full: bool = False) -> None:
     """Install what is missing. Raises SetupError."""
-    if missing():
-        _install_debian()
+    if packages := missing(full):
+        _install_debian(packages)
     if not has_blazar(blazar):
         _install_blazar(blazar)
 
@@ -74,10 +96,10 @@ def has_blazar(folder: Path) -> bool:
     return (folder / "complete").exists() and (folder / FILTER / "blazarnova").exists()
 
 
-def _install_debian() -> None:
+def _install_debian(packages: Sequence[str]) -> None:
     if os.geteuid() != 0 or program("apt-get") is None:
-        raise SetupError(f"install as root, on Debian: apt-get install --no-install-recommends {' '.join(PACKAGES)}")
-    command = ["apt-get", "-o", "DPkg::Lock::Timeout=600", "install", "--yes", "--quiet", "--no-install-recommends", *PACKAGES]
+        raise SetupError(f"install as root, on Debian: apt-get install --no-install-recommends {' '.join(packages)}")
+    command = ["apt-get", "-o", "DPkg::Lock::Timeout=600", "install", "--yes", "--quiet", "--no-install-recommends", *packages]
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     ours, others = not POLICY.exists(), _units()
     if ours:

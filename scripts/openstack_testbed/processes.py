@@ -89,12 +89,12 @@ def stop(layout: Layout, services: Iterable[str]) -> None:
             return
         # what leads the others is asked, and ends them in its own order; once it is gone, or too late, each is
         leading = [pid for pid in left if _leads(pid)] or left
-        _signal(layout, leading if number == signal.SIGTERM else left, number, grace)
+        send(layout, leading if number == signal.SIGTERM else left, number, grace)
     if found := {name: pids for name, pids in running(layout).items() if name in set(services)}:
         raise SetupError(f"still running: {found}")
 
 
-def _signal(layout: Layout, pids: Sequence[int], number: int, grace: float) -> None:
+def send(layout: Layout, pids: Sequence[int], number: int, grace: float) -> None:
     """Send a signal and wait for their end, for at most `grace` seconds."""
     waiting = set()
     for pid in pids:

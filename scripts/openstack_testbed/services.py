@@ -20,13 +20,17 @@ PATIENCE = 300.0
 
 @dataclass(frozen=True)
 class Service:
-    """One of them. port: that on which it listens, by name; http: whether it speaks HTTP there."""
+    """One of them. port: that on which it listens, by name; http: whether it speaks HTTP there.
+
+    socket: what it listens on where it has no port.
+    """
 
     name: str
     argv: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
     port: str | None = None
     http: bool = True
+    socket: Path | None = None
 
 
 def database(layout: Layout) -> Service:
@@ -68,6 +72,13 @@ def messages(layout: Layout) -> list[Service]:
         Service("epmd", [program("epmd") or "epmd"], names, "messages-names", http=False),
         Service("rabbitmq", ["/usr/lib/rabbitmq/bin/rabbitmq-server"], names | settings, "messages", http=False),
     ]
+
+
+def hypervisor(layout: Layout) -> list[Service]:
+    """What starts virtual machines, where there are any; Nova's part does not wait for it."""
+    # without a file of its own it would ask whether a desktop's user may do this
+    argv = [program("libvirtd") or "libvirtd", "--config", "/dev/null"]
+    return [Service("libvirt", argv, socket=Path("/run/libvirt/libvirt-sock"))] if layout.full else []
 
 
 def identity(layout: Layout) -> Service:
@@ -113,9 +124,15 @@ def others(layout: Layout) -> list[Service]:
     ]
 
 
+def agents(layout: Layout) -> list[Service]:
+    """What gives virtual machines their addresses, and routes; asked before Neutron answers, each waits for minutes."""
+    modules = {"agent-dhcp": "neutron.cmd.eventlet.agents.dhcp", "agent-router": "neutron.cmd.eventlet.agents.l3"}
+    return [Service(f"neutron-{name}", _debian(layout, module, "neutron", name)) for name, module in modules.items()] if layout.full else []
+
+
 def every(layout: Layout) -> list[Service]:
     """All services, in the order of their starting."""
-    return [database(layout), *messages(layout), identity(layout), *others(layout)]
+    return [database(layout), *messages(layout), *hypervisor(layout), identity(layout), *others(layout), *agents(layout)]
 
 
 def address(layout: Layout, service: Service) -> str | None:
@@ -146,7 +163,7 @@ def answers(layout: Layout, port: str) -> bool:
 def _ready(layout: Layout, service: Service) -> Callable[[], bool]:
     def ready() -> bool:
         if service.port is None:
-            return True
+            return service.socket is None or service.socket.exists()
         if not service.http:
             return answers(layout, service.port)
         try:

@@ -6,9 +6,12 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 from . import SetupError
+from .debian import Debian
 from .layout import REGION, Layout
 from .packages import program
 from .processes import run
@@ -18,7 +21,10 @@ DATABASES = ("keystone", "placement", "glance", "nova_api", "nova", "nova_cell0"
 SERVICES = {"placement": "placement", "image": "image", "compute": "compute", "network": "network", "reservation": "reservation"}
 PATHS = {"compute": "/v2.1", "reservation": "/v1"}
 FLAVORS = {"small": (1, 512, 1), "medium": (2, 2048, 10), "large": (8, 16384, 40)}
-"""{name: (processors, memory in MiB, disk in GiB)}"""
+"""{name: (processors, memory in MiB, disk in GiB)}, of the fast form"""
+
+FLAVORS_FULL = {"small": (1, 1024, 3), "medium": (2, 2048, 3)}
+"""Of the other one."""
 
 
 def once(layout: Layout, name: str, work: Callable[[], None]) -> None:
@@ -123,10 +129,13 @@ def contents(layout: Layout) -> None:
     """What users find on a cloud: flavours, an image, a network outside; and hosts to reserve."""
     api = Api(layout)
     flavors = {item["name"] for item in api.get("compute", "/v2.1/flavors")["flavors"]}
-    for name, (cpus, memory, disk) in FLAVORS.items():
+    for name, (cpus, memory, disk) in (FLAVORS_FULL if layout.full else FLAVORS).items():
         if name not in flavors:
             api.post("compute", "/v2.1/flavors", {"flavor": {"name": name, "id": name, "vcpus": cpus, "ram": memory, "disk": disk}})
-    _image(api)
+    if layout.full:
+        _machine_image(api, Debian(layout.debian))
+    else:
+        _image(api, "tiny", bytes(2**20))
     network = api.ensure(
         "network",
         "/v2.0/networks",
@@ -149,13 +158,14 @@ def hosts(layout: Layout) -> None:
 
 
 def hosts_up(layout: Layout) -> bool:
-    """Whether every host can take servers, and bind their ports."""
+    """Whether every host can take servers, is known with what it has, and binds ports."""
     api, wanted = Api(layout), set(layout.compute_hosts())
     services = api.get("compute", "/v2.1/os-services?binary=nova-compute")["services"]
     agents = api.get("network", "/v2.0/agents")["agents"]
     computing = {item["host"] for item in services if item["state"] == "up"}
     binding = {item["host"] for item in agents if item["alive"]}
-    return wanted <= computing and wanted <= binding
+    having = api.get("placement", "/resource_providers")["resource_providers"]
+    return wanted <= computing and wanted <= binding and len(having) >= len(wanted)
 
 
 class Api:
@@ -190,7 +200,7 @@ class Api:
         return json.loads(data) if data else None
 
     def _ask(self, method: str, service: str, path: str, value: Any = None, kind: str = "application/json") -> Answer:
-        data = value if isinstance(value, bytes) or value is None else json.dumps(value).encode()
+        data = json.dumps(value).encode() if isinstance(value, Mapping) else value
         headers = {"Accept": "application/json", "Content-Type": kind, "X-Auth-Token": self._token}
         answer = request(self._layout, service, method, path, data, headers)
         if answer.status >= 400:
@@ -199,12 +209,22 @@ class Api:
         return answer
 
 
-def _image(api: Api) -> None:
-    wanted = {"name": "tiny", "disk_format": "raw", "container_format": "bare", "visibility": "public"}
-    found = api.get("image", "/v2/images?name=tiny")["images"]
+def _image(api: Api, name: str, content: bytes | Path, disk: str = "raw", container: str = "bare", **more: str) -> str:
+    """The id of an image; made where there is none."""
+    found = api.get("image", f"/v2/images?name={name}")["images"]
+    wanted = {"name": name, "disk_format": disk, "container_format": container, "visibility": "public", **more}
     image = found[0] if found else api.post("image", "/v2/images", wanted)
     if image["status"] == "queued":
-        api.call("PUT", "image", f"/v2/images/{image['id']}/file", bytes(2**20), "application/octet-stream")
+        with content.open("rb") if isinstance(content, Path) else BytesIO(content) as file:
+            api.call("PUT", "image", f"/v2/images/{image['id']}/file", file, "application/octet-stream")
+    return str(image["id"])
+
+
+def _machine_image(api: Api, debian: Debian) -> None:
+    """A file system has no loader of its own: Nova gives the machine its kernel."""
+    kernel, initrd = _image(api, "debian-kernel", debian.kernel, "aki", "aki"), _image(api, "debian-initrd", debian.initrd, "ari", "ari")
+    more = {"kernel_id": kernel, "ramdisk_id": initrd, "os_command_line": "root=/dev/vda console=ttyS0 quiet", "os_distro": "debian"}
+    _image(api, "debian", debian.disk, "qcow2", **more)
 
 
 def _empty(layout: Layout, *names: str) -> None:

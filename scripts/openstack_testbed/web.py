@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection
+from typing import IO
 
 from .layout import HOST, Layout
 
@@ -19,7 +20,7 @@ class Answer:
 
 
 def request(
-    layout: Layout, service: str, method: str, path: str, data: bytes | None = None, headers: Mapping[str, str] | None = None
+    layout: Layout, service: str, method: str, path: str, data: bytes | IO[bytes] | None = None, headers: Mapping[str, str] | None = None
 ) -> Answer:
     """Ask a service. Raises OSError or HTTPException where none answers."""
     connection = HTTPConnection(HOST, layout.port(service), timeout=300)

@@ -235,6 +235,9 @@ class Growth:
                 )
 
     async def _failed(self, node: str, now: str, server: Any) -> ProviderError:
+        if now == "ERROR" and not fault(server):
+            # Nova says why a moment later
+            server = next((item for item in await self._look.after(time.monotonic()) if item.id == server.id), server)
         reason = fault(server) if server is not None else ""
         console = await self.console(server) if server is not None and now != "ERROR" else ""
         remedy = NO_HOST if "no valid host" in reason.lower() else "Run `wardian up` again: it is made anew."
