@@ -81,9 +81,10 @@ def _fill(tree: Path) -> None:
     # without these, a machine gives itself neither its addresses nor keys of its own
     _run([*inside, "systemctl", "--quiet", "enable", "systemd-networkd"])
     _run([*inside, "systemctl", "--quiet", "mask", *TIMERS])
-    for key in (tree / "etc" / "ssh").glob("ssh_host_*"):
-        key.unlink()
+    # what tells one machine from another, each makes for itself
     (tree / "etc" / "machine-id").write_text("")
+    for path in (tree / "var" / "lib" / "dbus" / "machine-id", *(tree / "etc" / "ssh").glob("ssh_host_*")):
+        path.unlink(missing_ok=True)
 
 
 def _run(command: Sequence[str | Path]) -> None:
