@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from openstack_testbed import SetupError, command, configuration, layout, processes
+from openstack_testbed import SetupError, command, configuration, layout, machine, processes
 
 STAYS = "trap '' TERM; sleep 600 & echo ready; wait; wait"
 """A service that does not end when asked to, and has started another process."""
@@ -54,6 +55,8 @@ def test_a_testbed_is_found_again(testbed: layout.Layout) -> None:
     assert layout.prepare(booting.folder, 21950) == booting
     with pytest.raises(SetupError, match="and --boot 5: "):
         layout.prepare(booting.folder, 21950, boot=0)
+    with pytest.raises(SetupError, match="is of the other form"):
+        layout.prepare(testbed.folder, 21900, full=True)
 
 
 def test_stop_ends_what_was_started_and_nothing_else(testbed: layout.Layout, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,6 +77,34 @@ def test_stop_ends_what_was_started_and_nothing_else(testbed: layout.Layout, mon
     finally:
         processes.stop(other, ["keystone"])
     stranger.wait()
+
+
+@pytest.mark.root
+def test_what_is_in_the_machine_ends_with_it(tmp_path: Path) -> None:
+    """Interfaces and mounts of the full form are in there alone, and what runs there ends with it, whoever started it."""
+    full = layout.prepare(tmp_path / "full", 21960, full=True)
+    try:
+        machine.start(full)
+        script = "ip -brief link; ls /run; setsid sleep 600 >/dev/null 2>&1 &"
+        inside = [*machine.command(full, "--net", "--mount", "--pid"), "sh", "-c", script]
+        said = subprocess.run(inside, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+        assert {"public", "netns"} <= set(said)
+        assert "public" not in os.listdir("/sys/class/net")
+        space = os.readlink(f"/proc/{machine.there(full)}/ns/pid")
+        assert len(living(space)) >= 3
+    finally:
+        machine.stop(full)
+    assert (machine.there(full), living(space)) == (None, [])
+
+
+def living(space: str) -> list[str]:
+    """The processes in a process namespace."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            if os.readlink(f"/proc/{pid}/ns/pid") == space:
+                found.append(pid)
+    return found
 
 
 def test_a_service_that_ends_says_why(testbed: layout.Layout) -> None:
