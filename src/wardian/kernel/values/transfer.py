@@ -178,7 +178,7 @@ class _Stream:
 
 
 class _Progress:
-    """Shows how far a transfer is, on one line, once it has taken a while."""
+    """Shows how far a transfer is, on one line, once it has taken a while; of what is small, nothing."""
 
     def __init__(self, what: str, total: int) -> None:
         self.total = total
@@ -196,7 +196,7 @@ class _Progress:
     def at(self, ahead: int) -> None:
         """So many bytes more are through for now."""
         now = time.monotonic()
-        if now >= self._next:
+        if now >= self._next and max(self.total, self._done + ahead) >= 2**20:
             self._next = now + _REDRAW
             self._show(self._done + ahead, now)
 
