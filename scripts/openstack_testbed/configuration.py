@@ -201,8 +201,8 @@ def _compute(layout: Layout, host: str) -> Sections:
             "reserved_host_memory_mb": 0,
             "reserved_host_disk_mb": 0,
         },
-        # no processor helps
-        "libvirt": {"virt_type": "qemu", "cpu_mode": "none", "inject_partition": -2},
+        # emulated, by default a processor is older than what numpy and others are built for
+        "libvirt": {"virt_type": "qemu", "cpu_mode": "custom", "cpu_models": "Nehalem"},
         **_privileged("nova_sys_admin", "privsep_osbrick", "vif_plug_linux_bridge_privileged"),
     }
 
