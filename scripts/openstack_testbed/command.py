@@ -171,7 +171,8 @@ def _enter(chosen: argparse.Namespace) -> int:
     layout = existing(chosen.folder)
     if layout is None or not layout.full:
         raise SetupError(f"there is nothing to enter in {chosen.folder}: `enter` is for --full")
-    argv = [*machine.command(layout, "--net"), *(chosen.argv or [os.environ.get("SHELL", "/bin/sh")])]
+    given = chosen.argv[1:] if chosen.argv[:1] == ["--"] else chosen.argv
+    argv = [*machine.command(layout, "--net"), *(given or [os.environ.get("SHELL", "/bin/sh")])]
     os.environ |= {"OS_CLIENT_CONFIG_FILE": str(layout.clouds), "WARDIAN_TESTBED": str(layout.folder)}
     os.execvp(argv[0], argv)  # noqa: S606
 
