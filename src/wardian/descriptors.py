@@ -44,5 +44,5 @@ def explained(error: BaseException) -> BaseException:
         return error
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     who = f"this process may have {limit} files open" if error.errno == errno.EMFILE else "this host has no more files to open"
-    remedy = f"Raise the limit before Jupyter starts (ulimit -n {ENOUGH}), or let cells run on fewer nodes at once."
+    remedy = f"Raise the limit (ulimit -n {ENOUGH}; before Jupyter starts), or work on fewer nodes at once."
     return WardianError(f"too many nodes at once: {who}, and each node takes some {PER_NODE}", remedy=remedy)

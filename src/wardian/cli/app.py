@@ -104,6 +104,7 @@ def wardian() -> None:
 
 def run() -> None:
     """Run the command line, and exit with its code."""
+    from ..descriptors import explained
     from ..errors import WardianError
 
     try:
@@ -122,7 +123,8 @@ def run() -> None:
     except OSError as error:
         # a disk that is full, a folder that may not be written: the system's own words say it best
         where = f"{error.filename}: " if error.filename else ""
-        sys.exit(fail(WardianError(f"{where}{error.strerror or error}")))
+        known = explained(error)
+        sys.exit(fail(known if isinstance(known, WardianError) else WardianError(f"{where}{error.strerror or error}")))
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

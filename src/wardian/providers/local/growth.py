@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from ...errors import ProviderError
+from ...descriptors import explained
+from ...errors import ProviderError, WardianError
 from ...experiment.resources import EnvironmentRecord, Resource
 from ..base import Progress
 from . import channel, fabric, faults, images, internet, mounts, netlink, nodespec, processes, relays, skeleton, wayout
@@ -607,4 +608,7 @@ def _refused(key: str, reason: str) -> ProviderError:
 
 
 def _explained(error: OSError, resources: Sequence[Resource]) -> ProviderError:
+    known = explained(error)
+    if isinstance(known, WardianError):
+        return ProviderError(known.message, resource=str(resources[0]), remedy=known.remedy)
     return ProviderError(error.strerror or str(error), resource=str(resources[0]))
