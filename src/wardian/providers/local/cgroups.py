@@ -2,11 +2,16 @@
 
 Every node is a member of one group at least, so that everything on it can be found; the others only limit. They are made at the top of
 what this user may change: all of a hierarchy for root, what was delegated to an ordinary user, and possibly nothing.
+
+Where systemd runs, an ordinary user's part is that of his service manager, user@.service(5). His sessions lie beside it: from there the
+groups can be changed, but nothing can be put into them; `entrance` leads in.
 """
 
 from __future__ import annotations
 
 import os
+import pwd
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,17 +27,27 @@ PERIOD = 100_000
 PROCESSES = 16384
 """The most processes on one node."""
 
+LACKING = "`wardian doctor` says how control groups are had; then make the node anew."
+
+LINGERING = Path("/var/lib/systemd/linger")
+"""Has a file for each user whose service manager runs without a session of his, by `loginctl enable-linger`."""
+
 _NAMED = 8
 """How many processes an error names."""
 
 
 @dataclass(frozen=True)
 class Cgroups:
-    """How this host groups processes. version: 2, 1, or 0 for not at all; roots: {controller: folder of its hierarchy}."""
+    """How this host groups processes.
+
+    version: 2, 1, or 0 for not at all. roots: {controller: folder of its hierarchy}.
+    enters: whether what this process starts can be in groups there.
+    """
 
     version: int
     roots: dict[str, Path]
     member: Path | None
+    enters: bool = True
 
     @staticmethod
     def find() -> Cgroups:
@@ -48,14 +63,19 @@ class Cgroups:
                     version1 |= {option: Path(point) for option in options.split(",") if option in ("cpu", "memory", "pids", "freezer")}
         own = _own_groups()
         version1 = {name: top for name, point in version1.items() if (top := _top(point, own.get(name, "/")))}
+        managed = unified and _manager(unified)
         unified = unified and _top(unified, own.get("", "/"))
-        if unified is not None and (usable := _usable(unified) & {"cpu", "memory", "pids"}):
-            return Cgroups(2, dict.fromkeys(usable, unified), unified)
+        for top in filter(None, (unified, managed)):
+            if usable := _usable(top) & {"cpu", "memory", "pids"}:
+                return Cgroups(2, dict.fromkeys(usable, top), top, enters=top is unified)
         member = next((version1[name] for name in ("pids", "freezer", "cpu", "memory") if name in version1), unified)
         return Cgroups(1 if version1 else 0, version1, member)
 
     def plan(self, environment: str, node: str, cpus: float | None, memory: int | None) -> list[dict[str, Any]]:
-        """The groups of a node as the spawner wants them: [{"path", "files": {name: value}}]. Makes their parents."""
+        """The groups of a new node as the spawner wants them: [{"path", "files": {name: value}}]. Makes their parents."""
+        return self._wanted(environment, node, cpus, memory) if self.enters else []
+
+    def _wanted(self, environment: str, node: str, cpus: float | None, memory: int | None) -> list[dict[str, Any]]:
         if self.member is None:
             return []
         limits = self._limits(cpus, memory)
@@ -67,7 +87,9 @@ class Cgroups:
     def change(self, environment: str, node: str, cpus: float | None, memory: int | None) -> None:
         """Give a running node other limits; None lifts one. Raises ProviderError when the kernel refuses."""
         members = self.members(environment, node)
-        for group in self.plan(environment, node, cpus, memory) + self._lifted(environment, node, cpus, memory):
+        if not members and not self.enters:
+            return
+        for group in self._wanted(environment, node, cpus, memory) + self._lifted(environment, node, cpus, memory):
             path = Path(group["path"])
             try:
                 path.mkdir(parents=True, exist_ok=True)
@@ -80,7 +102,8 @@ class Cgroups:
                 raise ProviderError(
                     f"its limits cannot be changed: {error.strerror}",
                     resource=f"node {node}",
-                    remedy="A memory limit below what is in use is refused; stop something on the node or ask for more.",
+                    remedy="A memory limit below what is in use is refused: stop something on the node, or ask for more. "
+                    "A node that was made before control groups were delegated has to be made anew.",
                 ) from error
 
     def freeze(self, environment: str, node: str) -> None:
@@ -96,17 +119,12 @@ class Cgroups:
                     with suppress(ProcessLookupError):
                         _write(group / "cgroup.procs", str(pid))
             _stand_still(group / "freezer.state")
-        elif self.version == 2 and self.member is not None:
-            group = self._group(self.member, environment, node)
+        elif self.version == 2 and self.member is not None and (group := self._group(self.member, environment, node)).is_dir():
             _write(group / "cgroup.freeze", "1")
             if not _comes_to(group / "cgroup.events", "frozen 1", 5000):
                 raise _restless(group / "cgroup.events")
         else:
-            raise MissingToolError(
-                "this host cannot pause nodes: it has no control groups that freeze",
-                resource=f"node {node}",
-                remedy="Mount the freezer's hierarchy: mount -t cgroup -o freezer none /sys/fs/cgroup/freezer",
-            )
+            raise MissingToolError("it cannot be paused: it is in no control group that freezes", resource=f"node {node}", remedy=LACKING)
 
     def thaw(self, environment: str, node: str | None = None) -> None:
         """Let a node, or all nodes of an environment, go on. Without it those of version 1 cannot even be killed. Safe to repeat."""
@@ -114,6 +132,10 @@ class Cgroups:
             for name, value in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
                 with suppress(OSError):
                     _write(group / name, value)
+
+    def controllers(self) -> set[str]:
+        """Those that new nodes are held by."""
+        return set(self.roots) if self.enters else set()
 
     def folders(self, environment: str, node: str) -> list[Path]:
         """The groups of a node."""
@@ -197,6 +219,31 @@ class Cgroups:
             with suppress(OSError):
                 yield from (Path(entry.path) for entry in os.scandir(top) if entry.is_dir())
             yield top
+
+
+def entrance() -> list[str]:
+    """What to put before a command for nodes that it makes to be in groups: a scope of the service manager's, or nothing.
+
+    Who does not linger has his manager ended after his last session, and with it all nodes there: he is not led in unasked. Nor is what
+    runs outside of his slice, and may be bounded there.
+    """
+    user, program = _user(), shutil.which("systemd-run")
+    beside = _own_groups().get("", "").startswith(f"/user.slice/user-{user}.slice/")
+    if program is None or not beside or Cgroups.find().enters or not (LINGERING / pwd.getpwuid(user).pw_name).exists():
+        return []
+    return [program, "--user", "--scope", "--quiet", "--collect", "--property=Delegate=yes", "--"]
+
+
+def _user() -> int:
+    """This process's user, as the host has it."""
+    with open("/proc/self/uid_map", encoding="ascii") as table:
+        return int(table.readline().split()[1]) + os.geteuid()
+
+
+def _manager(point: Path) -> Path | None:
+    """What systemd has delegated to this user's service manager."""
+    user = _user()
+    return _top(point, f"/user.slice/user-{user}.slice/user@{user}.service")
 
 
 def _own_groups() -> dict[str, str]:

@@ -39,8 +39,13 @@ PLAIN_REMEDY = "The plan says what such nodes do not honour. The findings above 
 
 _NAMESPACES = {"mount": CLONE_NEWNS, "PID": CLONE_NEWPID, "network": CLONE_NEWNET, "UTS": CLONE_NEWUTS, "IPC": CLONE_NEWIPC}
 DELEGATION = (
-    "With systemd, start it as `systemd-run --user --scope -p Delegate=yes wardian up`; for processors, too, root writes [Service] and "
-    "Delegate=cpu memory pids into /etc/systemd/system/user@.service.d/delegate.conf, and runs systemctl daemon-reload."
+    "With systemd, have root run `loginctl enable-linger USER` with your name, once. Without, start it as `systemd-run --user --scope "
+    "-p Delegate=yes wardian up`; its nodes then end with your last session."
+)
+_BOOTED = "Boot with these controllers enabled, or in a container use --privileged and --cgroupns=host."
+_CONTROLLERS = (
+    "With systemd, root writes [Service] and Delegate=cpu memory pids into /etc/systemd/system/user@.service.d/delegate.conf, and runs "
+    "systemctl daemon-reload; then log in anew."
 )
 _PRIVILEGED = "Run as root, or in a container started with --privileged."
 
@@ -154,13 +159,14 @@ def _delay(state: State) -> Finding:
 
 def _groups() -> Iterator[Finding]:
     groups = Cgroups.find()
-    if groups.member is None:
+    if groups.member is None or not groups.enters:
         yield _no_groups()
         return
-    lacking = [name for name in ("cpu", "memory", "pids") if name not in groups.roots]
+    wanted = ("cpu", "memory", "pids", *(["freezer"] if groups.version == 1 else []))
+    lacking = [name for name in wanted if name not in groups.roots]
     problem = _attempt(lambda: _try_group(groups))
     detail = f"version {groups.version}, {'without ' + ', '.join(lacking) if lacking else 'with processor, memory and process limits'}"
-    remedy = "Boot with these controllers enabled, or in a container use --privileged and --cgroupns=host."
+    remedy = _CONTROLLERS if mounts.in_user_namespace() else _BOOTED
     if problem is not None:
         yield Finding("control groups", "missing", f"{detail}: {problem}", remedy)
     else:

@@ -12,7 +12,7 @@ from typing import Any
 from ...errors import MissingToolError, NodeDownError, ProviderError
 from ..base import Fault
 from . import fabric, netlink, processes
-from .cgroups import Cgroups
+from .cgroups import LACKING, Cgroups
 from .fabric import Fabric
 from .state import EnvironmentFolder
 
@@ -59,9 +59,8 @@ def _pause(environment: EnvironmentFolder, node: str, faults: Sequence[Fault]) -
 
 def _slow(environment: EnvironmentFolder, node: str, faults: Sequence[Fault]) -> None:
     groups = Cgroups.find()
-    if "cpu" not in groups.roots:
-        remedy = "Mount the hierarchy of cpu: mount -t cgroup -o cpu none /sys/fs/cgroup/cpu"
-        raise MissingToolError("this host cannot slow nodes: it has no control group of cpu", resource=f"node {node}", remedy=remedy)
+    if "cpu" not in groups.roots or not groups.folders(environment.id, node):
+        raise MissingToolError("it cannot be slowed: it is in no control group for processors", resource=f"node {node}", remedy=LACKING)
     spec = _spec(environment, node)
     cpus = spec["cpus"]
     if faults:

@@ -27,7 +27,7 @@ from typing import IO, Any, TypeVar
 from ...errors import MissingToolError, ProviderError
 from ...experiment.resources import Caveat, Resource
 from ..base import Finding, Progress
-from . import doctor, processes, subids, wayout, work
+from . import cgroups, doctor, processes, subids, wayout, work
 from .kernel import namespace_of
 from .layers import Stop
 from .processes import VARIABLE
@@ -187,9 +187,12 @@ def choose(state: State, isolation: str | None = None) -> Ground:
 
 
 class Helper:
-    """A process inside of a user namespace, which works for this one. state: its state folder; user, network: see `inside.py`."""
+    """A process inside of a user namespace, which works for this one.
 
-    def __init__(self, state: Path, user: int = 0, network: int = 0) -> None:
+    state: its state folder. user, network: see `inside.py`. entrance: a command that starts its own.
+    """
+
+    def __init__(self, state: Path, user: int = 0, network: int = 0, entrance: Sequence[str] = ()) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             # there its user is root, whose home is another
@@ -197,10 +200,8 @@ class Helper:
             # nor do the paths of ordinary users lead to where nft is, on Debian
             variables["PATH"] = f"{variables.get('PATH', os.defpath)}:/usr/sbin:/sbin"
             # -P: what lies in the user's folder is no module of ours
-            command = [sys.executable, "-P", "-m", f"{__package__}.inside", "3", str(state), str(user), str(network)]
-            self.pid = os.posix_spawn(
-                sys.executable, command, variables, setsid=True, file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 3)]
-            )
+            command = [*entrance, sys.executable, "-P", "-m", f"{__package__}.inside", "3", str(state), str(user), str(network)]
+            self.pid = os.posix_spawn(command[0], command, variables, setsid=True, file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 3)])
         self._control = ours
         self._lock = threading.Lock()
         try:
@@ -299,7 +300,7 @@ class _Helpers:
             if helper is not None:
                 helper.close()
                 del self._helpers[key]
-            helper = self._helpers[key] = Helper(state.root, user, network)
+            helper = self._helpers[key] = _started(state.root, user, network)
             return helper
 
     def forget(self, state: State, environment: str) -> None:
@@ -311,6 +312,14 @@ class _Helpers:
 
 
 _helpers = _Helpers()
+
+
+def _started(state: Path, user: int, network: int) -> Helper:
+    """A helper, where nodes that it makes are in control groups, if such a place is had."""
+    if entrance := cgroups.entrance():
+        with suppress(MissingToolError):
+            return Helper(state, user, network, entrance)
+    return Helper(state, user, network)
 
 
 def _namespaces(state: State, environment: str) -> tuple[int, int]:

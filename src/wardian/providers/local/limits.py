@@ -26,10 +26,10 @@ def caveats(desired: Sequence[Resource], state: Path) -> list[Caveat]:
 
 
 def _limit_caveats(desired: Iterable[Resource]) -> Iterator[Caveat]:
-    groups = Cgroups.find()
+    held = Cgroups.find().controllers()
     for field, controller in (("cpus", "cpu"), ("memory", "memory")):
         nodes = [resource.name for resource in desired if resource.kind == "node" and resource.spec[field] is not None]
-        if nodes and controller not in groups.roots:
+        if nodes and controller not in held:
             none = f"this host has no {controller} controller for control groups"
             if mounts.in_user_namespace():
                 none = f"no {controller} controller of control groups is delegated to this user (`wardian doctor` says how it is)"
