@@ -272,6 +272,20 @@ async def test_who_waits_at_once_shares_one_look(monkeypatch: pytest.MonkeyPatch
     assert looks[2] - looks[1] >= 0.2
 
 
+async def test_why_a_server_failed_is_told_a_moment_later(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nova says that a server is in ERROR before it says why: the reason is in the error all the same."""
+    bare = SimpleNamespace(id="1", status="ERROR", fault=None)
+    told = SimpleNamespace(id="1", status="ERROR", fault={"message": "No valid host was found."})
+
+    async def listed(service: Cloud, environment: str) -> list[Any]:
+        return [told]
+
+    monkeypatch.setenv("WARDIAN_STATE", str(tmp_path))
+    monkeypatch.setattr(observation, "servers", listed)
+    error = await OpenStackProvider()._growth("lab-1", quiet)._failed("server", "ERROR", bare)
+    assert "its server is ERROR: No valid host was found." in str(error)
+
+
 async def test_what_is_refused_is_not_asked_again(silent: list[float]) -> None:
     """A refusal is final; a service that goes on failing ends with its own words."""
     refusing = Services(BadRequestException(message="no such flavour"), accepts=False)
